@@ -1,0 +1,139 @@
+//! Why an attempt ended: a closed list with evidence, never empty.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The reason of an end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CauseKind {
+    /// Exit code 0.
+    Finished,
+    /// The command returned this code, not 0.
+    ExitCode(i32),
+    /// A signal that muster did not send ended it.
+    Signal(i32),
+    /// The command does not exist or cannot be executed.
+    CommandNotFound {
+        /// First word of the command.
+        command: String,
+    },
+    /// The working directory or a file of the source tree could not be made.
+    SourceTree,
+    /// The kernel's memory limit ended it.
+    HostOutOfMemory,
+    /// The node's disk is full.
+    DiskFull,
+    /// A person stopped it.
+    Stopped {
+        /// user@node.
+        by: String,
+    },
+    /// The node vanished and the lease ran out.
+    NodeLost,
+    /// The node could not renew its lease and ended the attempt at the deadline.
+    LeaseExpired,
+    /// The time limit of the experiment.
+    TimeLimit,
+    /// The machine started again underneath it.
+    NodeRestarted,
+    /// The holder process failed to do its part.
+    HolderFailed,
+    /// The node refused to start it.
+    RefusedByNode,
+}
+
+/// Why, and what was looked at to say so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// The reason.
+    pub kind: CauseKind,
+    /// Lines that a person can check; at most 16, each at most 512 bytes.
+    pub evidence: Vec<String>,
+}
+
+impl Cause {
+    /// Most evidence lines that are kept: what fits on a screen beside the rest.
+    pub const MAX_EVIDENCE_LINES: usize = 16;
+    /// Longest evidence line that is kept.
+    pub const MAX_EVIDENCE_LINE_BYTES: usize = 512;
+
+    /// A cause with its evidence, cut to the limits.
+    #[must_use]
+    pub fn new(kind: CauseKind, evidence: Vec<String>) -> Self {
+        let mut evidence = evidence;
+        evidence.truncate(Self::MAX_EVIDENCE_LINES);
+        for line in &mut evidence {
+            if line.len() > Self::MAX_EVIDENCE_LINE_BYTES {
+                let end = line.floor_char_boundary(Self::MAX_EVIDENCE_LINE_BYTES);
+                line.truncate(end);
+            }
+        }
+        Self { kind, evidence }
+    }
+
+    /// The attempt did what it was asked to do.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.kind == CauseKind::Finished
+    }
+
+    /// The machine failed, not the experiment: retried up to the limit for lost nodes.
+    #[must_use]
+    pub fn is_node_failure(&self) -> bool {
+        matches!(
+            self.kind,
+            CauseKind::NodeLost
+                | CauseKind::LeaseExpired
+                | CauseKind::NodeRestarted
+                | CauseKind::HolderFailed
+                | CauseKind::RefusedByNode
+        )
+    }
+
+    /// Exit code for a command line that waits for the experiment: its own, 128 + signal, or 1.
+    #[must_use]
+    pub fn exit_code(&self) -> i32 {
+        match self.kind {
+            CauseKind::Finished => 0,
+            CauseKind::ExitCode(code) => code,
+            CauseKind::Signal(signal) => 128 + signal,
+            CauseKind::CommandNotFound { .. } => 127,
+            CauseKind::HostOutOfMemory => 137,
+            CauseKind::Stopped { .. } => 143,
+            CauseKind::TimeLimit => 124,
+            CauseKind::SourceTree
+            | CauseKind::DiskFull
+            | CauseKind::NodeLost
+            | CauseKind::LeaseExpired
+            | CauseKind::NodeRestarted
+            | CauseKind::HolderFailed
+            | CauseKind::RefusedByNode => 1,
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            CauseKind::Finished => f.write_str("finished"),
+            CauseKind::ExitCode(code) => write!(f, "exit code {code}"),
+            CauseKind::Signal(signal) => write!(f, "ended by signal {signal}"),
+            CauseKind::CommandNotFound { command } => write!(f, "command not found: {command}"),
+            CauseKind::SourceTree => f.write_str("the source tree could not be laid out"),
+            CauseKind::HostOutOfMemory => {
+                f.write_str("out of memory: over the memory it asked for")
+            }
+            CauseKind::DiskFull => f.write_str("disk full"),
+            CauseKind::Stopped { by } => write!(f, "stopped by {by}"),
+            CauseKind::NodeLost => f.write_str("node lost"),
+            CauseKind::LeaseExpired => {
+                f.write_str("lease expired: the node lost touch with the leader")
+            }
+            CauseKind::TimeLimit => f.write_str("time limit reached"),
+            CauseKind::NodeRestarted => f.write_str("the machine restarted"),
+            CauseKind::HolderFailed => f.write_str("the process that holds the experiment failed"),
+            CauseKind::RefusedByNode => f.write_str("refused by the node"),
+        }
+    }
+}

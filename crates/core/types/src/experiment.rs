@@ -1,0 +1,85 @@
+//! What a person submits.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{BlobHash, DurationMs, QueueName, ResourceRequest};
+
+/// The code that an experiment runs, as content-addressed blobs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceTreeRef {
+    /// Hash of the encoded [`crate::SourceTree`].
+    pub tree: BlobHash,
+    /// Files in it.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Git commit it was taken from, with `+` when there were changes; empty for a plain directory.
+    pub revision: String,
+    /// Git remote, without credentials; empty if none.
+    pub remote: String,
+}
+
+/// The packages that an experiment runs in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Environment {
+    /// What the machine has.
+    #[default]
+    Host,
+    /// A locked set, described by this blob.
+    Locked(BlobHash),
+}
+
+/// What to do when things end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Attempts lost with their node that are replaced.
+    pub retries_node_lost: u32,
+    /// Own failures that are tried again.
+    pub retries_failed: u32,
+    /// Longest run time; 0: none.
+    pub time_limit_ms: DurationMs,
+    /// Lease that the submitter asked for; 0: by rule.
+    pub lease_ms: DurationMs,
+    /// Time between SIGTERM and SIGKILL.
+    pub stop_grace_ms: DurationMs,
+    /// Higher goes first; 0 is ordinary.
+    pub priority: i32,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            retries_node_lost: 3,
+            retries_failed: 0,
+            time_limit_ms: DurationMs(0),
+            lease_ms: DurationMs(0),
+            stop_grace_ms: DurationMs::from_secs(10),
+            priority: 0,
+        }
+    }
+}
+
+/// An experiment as submitted; never changed afterwards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExperimentSpec {
+    /// Name that a person gave, or one made from the command; not unique.
+    pub name: String,
+    /// Program and arguments; run without a shell.
+    pub command: Vec<String>,
+    /// Code.
+    pub source: Option<SourceTreeRef>,
+    /// Sub-directory of the source tree in which the command starts; empty: its root.
+    pub working_directory: String,
+    /// Variables set for the command.
+    pub variables: Vec<(String, String)>,
+    /// Packages.
+    pub environment: Environment,
+    /// Named parameters, for search and comparison.
+    pub parameters: Vec<(String, String)>,
+    /// What it needs.
+    pub resources: ResourceRequest,
+    /// Where it waits.
+    pub queue: QueueName,
+    /// Retries, limits, priority.
+    pub policy: Policy,
+}

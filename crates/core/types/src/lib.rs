@@ -1,0 +1,44 @@
+//! The words of muster as types: ids, resources, experiments, reports, causes, and the one codec
+//! for everything that is stored or sent.
+//!
+//! Nothing here does I/O or reads a clock. Types that are stored or sent change only by appending a
+//! new version (see [`codec`]); golden-byte tests in `tests/golden.rs` hold them still.
+
+mod author;
+mod cause;
+pub mod codec;
+mod experiment;
+mod ids;
+mod join;
+mod placement;
+mod records;
+mod report;
+mod resources;
+mod source_tree;
+mod time;
+
+pub use author::{Author, AuthorProof, Role};
+pub use cause::{Cause, CauseKind};
+pub use experiment::{Environment, ExperimentSpec, Policy, SourceTreeRef};
+pub use ids::{
+    AttemptToken, BlobHash, ClusterId, ExperimentId, IdError, Incarnation, LogIndex, NodeId,
+    QueueName, RequestId, TokenId,
+};
+pub use join::{
+    JoinProof, JoinReply, JoinRequest, JoinTokenError, JoinTokenText, Member, MemberList,
+    SignedMemberList,
+};
+pub use placement::{RankPlacement, WantedAttempt, WantedSet};
+pub use records::{
+    ConsoleStream, FrameError, MAX_FRAME_BYTES, Record, RecordBody, SegmentRef, SegmentSummary,
+    decode_frames, encode_frame,
+};
+pub use report::{GpuReport, NodeFacts, NodeReport};
+pub use resources::{
+    GpuIndex, GpuShare, ParseResourceError, ResourceRequest, Resources, parse_bytes, parse_cpus,
+    parse_gpus,
+};
+pub use source_tree::{
+    Chunk, GitFacts, SourceTree, TreeEntry, TreeEntryKind, TreePathError, validate_tree_path,
+};
+pub use time::{DurationMs, ParseDurationError, Timestamp, parse_duration};
