@@ -173,10 +173,8 @@ impl ExperimentId {
 
 impl fmt::Display for ExperimentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text: String = (0..8)
-            .rev()
-            .map(|i| char::from(BASE32[usize::from((self.0 >> (5 * i)) as u8 & 31)]))
-            .collect();
+        let digit = |i: u32| usize::try_from(self.0 >> (5 * i) & 31).expect("31 fits");
+        let text: String = (0..8).rev().map(|i| char::from(BASE32[digit(i)])).collect();
         f.write_str(&text)
     }
 }

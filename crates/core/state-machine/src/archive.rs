@@ -1,0 +1,137 @@
+//! Sealing of what can no longer change: ledger entries and long-finished experiments leave the hot
+//! state for deterministic files, so that a snapshot stays small (invariant 6).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use types::{BlobHash, ExperimentId, codec};
+
+use crate::ClusterState;
+use crate::ledger::LedgerEntry;
+use crate::records::Experiment;
+
+/// Entries in one archive file.
+pub const ARCHIVE_ENTRIES: usize = 4_096;
+
+/// Largest archive file that is read: 4,096 experiments of at most 64 KiB (a command's limit) and their attempts.
+const MAX_ARCHIVE_BYTES: usize = 1 << 30;
+
+/// A file that every replica makes with the same bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchiveFile {
+    /// File name: `ledger-…` or `experiments-…` with a number.
+    pub name: String,
+    /// Hash of the bytes.
+    pub hash: BlobHash,
+    /// Encoded [`ArchiveContent`].
+    pub bytes: Bytes,
+    /// Experiments whose record is in it.
+    pub experiments: Vec<ExperimentId>,
+}
+
+/// The state's memory of an archive file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveRef {
+    /// File name.
+    pub name: String,
+    /// Hash of its bytes.
+    pub hash: BlobHash,
+    /// Entries in it.
+    pub entries: u32,
+}
+
+/// What an archive file holds; `previous` chains files of one kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ArchiveContent {
+    /// Ledger entries.
+    Ledger {
+        /// Hash of the file before.
+        previous: BlobHash,
+        /// In order.
+        entries: Vec<LedgerEntry>,
+    },
+    /// Finished experiments.
+    Experiments {
+        /// Hash of the file before.
+        previous: BlobHash,
+        /// In order of their end.
+        entries: Vec<Arc<Experiment>>,
+    },
+}
+
+/// Decodes an archive file.
+///
+/// # Errors
+/// Damaged, or of another version.
+pub fn decode_archive(bytes: &[u8]) -> Result<ArchiveContent, codec::Error> {
+    codec::decode(bytes, MAX_ARCHIVE_BYTES)
+}
+
+/// Seals whatever has grown beyond two files' worth; at most one file of each kind per command.
+pub(crate) fn seal(state: &mut ClusterState) -> Vec<ArchiveFile> {
+    let mut files = Vec::new();
+    if state.ledger.len() >= 2 * ARCHIVE_ENTRIES {
+        let rest = state.ledger.split_off(ARCHIVE_ENTRIES);
+        let entries = std::mem::replace(&mut state.ledger, rest)
+            .into_iter()
+            .collect();
+        let content = ArchiveContent::Ledger {
+            previous: last_hash(&state.ledger_archives),
+            entries,
+        };
+        let file = make_file("ledger", state.ledger_archives.len(), &content, Vec::new());
+        state.ledger_archives.push_back(reference(&file));
+        files.push(file);
+    }
+    if state.ended.len() >= 2 * ARCHIVE_ENTRIES {
+        let rest = state.ended.split_off(ARCHIVE_ENTRIES);
+        let ids: Vec<_> = std::mem::replace(&mut state.ended, rest)
+            .into_iter()
+            .collect();
+        let entries = ids.iter().filter_map(|id| state.forget(*id)).collect();
+        let content = ArchiveContent::Experiments {
+            previous: last_hash(&state.experiment_archives),
+            entries,
+        };
+        let file = make_file(
+            "experiments",
+            state.experiment_archives.len(),
+            &content,
+            ids,
+        );
+        state.experiment_archives.push_back(reference(&file));
+        files.push(file);
+    }
+    files
+}
+
+fn last_hash(archives: &imbl::Vector<ArchiveRef>) -> BlobHash {
+    archives
+        .last()
+        .map(|archive| archive.hash)
+        .unwrap_or_default()
+}
+
+fn make_file(
+    kind: &str,
+    number: usize,
+    content: &ArchiveContent,
+    experiments: Vec<ExperimentId>,
+) -> ArchiveFile {
+    let bytes = Bytes::from(codec::encode(content));
+    ArchiveFile {
+        name: format!("{kind}-{number:012}"),
+        hash: BlobHash::of(&bytes),
+        bytes,
+        experiments,
+    }
+}
+
+fn reference(file: &ArchiveFile) -> ArchiveRef {
+    ArchiveRef {
+        name: file.name.clone(),
+        hash: file.hash,
+        entries: 4_096,
+    }
+}

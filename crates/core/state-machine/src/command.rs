@@ -1,0 +1,60 @@
+//! What the log holds. Frozen: variants and structs are never changed, only appended.
+
+use serde::{Deserialize, Serialize};
+use types::{Author, RequestId, Timestamp};
+
+use crate::commands::{
+    AdmitNode, CreateJoinToken, CreateQueue, CreateUserToken, ExtendLease, FoundCluster,
+    LoseAttempt, MoveExperiment, PlaceAttempt, RemoveNode, ReportAttempt, RevokeToken, SealSegment,
+    StopExperiment, SubmitExperiment, UpdateNode,
+};
+
+/// One entry of the Raft log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// The leader's clock when it proposed; state time is the maximum of these.
+    pub time: Timestamp,
+    /// Who asked for it.
+    pub author: Author,
+    /// The client's name for the request; a repeat gets the first outcome.
+    pub request: Option<RequestId>,
+    /// What to do.
+    pub command: Command,
+}
+
+/// A change of the cluster's state. One file each under `commands/`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// First entry of a cluster.
+    FoundCluster(FoundCluster),
+    /// Make a join token.
+    CreateJoinToken(CreateJoinToken),
+    /// End a join or user token.
+    RevokeToken(RevokeToken),
+    /// Let a node in.
+    AdmitNode(AdmitNode),
+    /// Replace a node's facts.
+    UpdateNode(UpdateNode),
+    /// Take a node out.
+    RemoveNode(RemoveNode),
+    /// Put an experiment into a queue.
+    SubmitExperiment(Box<SubmitExperiment>),
+    /// Ask for the end of an experiment.
+    StopExperiment(StopExperiment),
+    /// Place an attempt on nodes.
+    PlaceAttempt(PlaceAttempt),
+    /// A node says how an attempt goes.
+    ReportAttempt(Box<ReportAttempt>),
+    /// Lengthen the lease of an attempt.
+    ExtendLease(ExtendLease),
+    /// The lease of an attempt ran out, or its end is proven otherwise.
+    LoseAttempt(LoseAttempt),
+    /// A segment of records has become a blob.
+    SealSegment(SealSegment),
+    /// Make a queue, or change its priority.
+    CreateQueue(CreateQueue),
+    /// Move a waiting experiment.
+    MoveExperiment(MoveExperiment),
+    /// Make a token for a person.
+    CreateUserToken(CreateUserToken),
+}

@@ -1,0 +1,110 @@
+//! One file per command: its stored form and what it does.
+
+mod create_queue;
+mod create_tokens;
+mod extend_lease;
+mod found_cluster;
+mod lose_attempt;
+mod move_experiment;
+mod nodes;
+mod place_attempt;
+mod report_attempt;
+mod seal_segment;
+mod stop_experiment;
+mod submit_experiment;
+
+pub use create_queue::CreateQueue;
+pub use create_tokens::{CreateJoinToken, CreateUserToken, RevokeToken};
+pub use extend_lease::ExtendLease;
+pub use found_cluster::FoundCluster;
+pub use lose_attempt::LoseAttempt;
+pub use move_experiment::MoveExperiment;
+pub use nodes::{AdmitNode, RemoveNode, UpdateNode};
+pub use place_attempt::{PlaceAttempt, RankCapacity};
+pub use report_attempt::{AttemptReport, ReportAttempt};
+pub use seal_segment::SealSegment;
+pub use stop_experiment::StopExperiment;
+pub use submit_experiment::SubmitExperiment;
+
+use types::{AttemptToken, Author, ExperimentId, Role};
+
+use crate::command::Command;
+use crate::outcome::{Outcome, RefusalCode};
+use crate::records::Experiment;
+use crate::state::{ClusterState, Context};
+
+impl Command {
+    pub(crate) fn apply(&self, state: &mut ClusterState, context: &mut Context<'_>) -> Outcome {
+        if context.author.role < self.needed_role() {
+            let message = format!(
+                "{} may only read: ask an admin for a member's token",
+                context.author
+            );
+            return Outcome::refused(RefusalCode::NotAllowed, message);
+        }
+        match self {
+            Self::FoundCluster(command) => command.apply(state, context),
+            Self::CreateJoinToken(command) => command.apply(state, context),
+            Self::RevokeToken(command) => command.apply(state, context),
+            Self::AdmitNode(command) => command.apply(state, context),
+            Self::UpdateNode(command) => command.apply(state, context),
+            Self::RemoveNode(command) => command.apply(state, context),
+            Self::SubmitExperiment(command) => command.apply(state, context),
+            Self::StopExperiment(command) => command.apply(state, context),
+            Self::PlaceAttempt(command) => command.apply(state, context),
+            Self::ReportAttempt(command) => command.apply(state, context),
+            Self::ExtendLease(command) => command.apply(state, context),
+            Self::LoseAttempt(command) => command.apply(state, context),
+            Self::SealSegment(command) => command.apply(state, context),
+            Self::CreateQueue(command) => command.apply(state, context),
+            Self::MoveExperiment(command) => command.apply(state, context),
+            Self::CreateUserToken(command) => command.apply(state, context),
+        }
+    }
+
+    fn needed_role(&self) -> Role {
+        match self {
+            Self::SubmitExperiment(_) | Self::StopExperiment(_) | Self::MoveExperiment(_) => {
+                Role::Member
+            }
+            Self::FoundCluster(_)
+            | Self::CreateJoinToken(_)
+            | Self::RevokeToken(_)
+            | Self::AdmitNode(_)
+            | Self::UpdateNode(_)
+            | Self::RemoveNode(_)
+            | Self::PlaceAttempt(_)
+            | Self::ReportAttempt(_)
+            | Self::ExtendLease(_)
+            | Self::LoseAttempt(_)
+            | Self::SealSegment(_)
+            | Self::CreateQueue(_)
+            | Self::CreateUserToken(_) => Role::Admin,
+        }
+    }
+}
+
+/// A member steers own experiments, an admin all.
+fn may_steer(author: &Author, experiment: &Experiment) -> bool {
+    author.role == Role::Admin || author.user == experiment.author.user
+}
+
+fn unknown_experiment(id: ExperimentId) -> Outcome {
+    let message =
+        format!("there is no experiment {id} that can still change: `muster ls --all` lists them");
+    Outcome::refused(RefusalCode::UnknownExperiment, message)
+}
+
+/// A working copy of the experiment if `token` is its current attempt's.
+fn current(state: &ClusterState, token: &AttemptToken) -> Option<Experiment> {
+    let experiment = state.experiments.get(&token.experiment)?;
+    let attempt = experiment.current_attempt()?;
+    (attempt.token == *token).then(|| experiment.as_ref().clone())
+}
+
+fn stale(token: &AttemptToken) -> Outcome {
+    Outcome::refused(
+        RefusalCode::Stale,
+        format!("{token} is not the current attempt of its experiment"),
+    )
+}

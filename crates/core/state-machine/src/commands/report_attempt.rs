@@ -1,0 +1,225 @@
+//! What a node says of an attempt that it runs.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use types::{AttemptToken, NodeId, SegmentRef, Timestamp};
+
+use crate::commands::{current, stale};
+use crate::event::Event;
+use crate::ledger::Action;
+use crate::outcome::{Outcome, RefusalCode};
+use crate::records::{AttemptEnd, Experiment, ExperimentPhase};
+use crate::state::{ClusterState, Context};
+
+/// Most record bytes that travel inside a report instead of as a blob.
+const MAX_INLINE_RECORDS: usize = 4 << 10;
+
+/// How it goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AttemptReport {
+    /// The process runs since then.
+    Started {
+        /// Wall clock of the node.
+        at: Timestamp,
+    },
+    /// It is over; all its records are named and on their copies.
+    Ended {
+        /// How.
+        end: AttemptEnd,
+        /// Sealed records that were not named before.
+        segments: Vec<SegmentRef>,
+        /// Or the records themselves, when they are few.
+        inline_records: Bytes,
+    },
+}
+
+/// A node reports on a rank.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportAttempt {
+    /// Fencing token.
+    pub token: AttemptToken,
+    /// Sender, known by its connection.
+    pub node: NodeId,
+    /// Rank.
+    pub rank: u32,
+    /// What.
+    pub report: AttemptReport,
+}
+
+impl ReportAttempt {
+    pub(crate) fn apply(&self, state: &mut ClusterState, context: &mut Context<'_>) -> Outcome {
+        let Some(mut experiment) = current(state, &self.token) else {
+            return self.apply_late(state, context);
+        };
+        let attempt = experiment
+            .attempts
+            .last_mut()
+            .expect("current() found an attempt");
+        let rank = usize::try_from(self.rank).unwrap_or(usize::MAX);
+        let Some(rank) = attempt
+            .ranks
+            .get_mut(rank)
+            .filter(|rank| rank.placement.node == self.node)
+        else {
+            let message = format!(
+                "rank {} of {} is not on {}",
+                self.rank, self.token, self.node
+            );
+            return Outcome::refused(RefusalCode::NotAllowed, message);
+        };
+        if rank.ended {
+            return Outcome::Done;
+        }
+        match &self.report {
+            AttemptReport::Started { at } => {
+                if rank.started_at.is_none() {
+                    rank.started_at = Some(*at);
+                    let detail = format!("attempt {} on {}", self.token.attempt, self.node.short());
+                    state.put(experiment);
+                    state.record(
+                        context,
+                        Action::AttemptStarted,
+                        Some(self.token.experiment),
+                        detail,
+                    );
+                    context.events.push(Event::AttemptStarted(self.token));
+                }
+            }
+            AttemptReport::Ended {
+                end,
+                segments,
+                inline_records,
+            } => {
+                if inline_records.len() > MAX_INLINE_RECORDS {
+                    let message = format!(
+                        "{} bytes of records belong into a blob",
+                        inline_records.len()
+                    );
+                    return Outcome::refused(RefusalCode::Invalid, message);
+                }
+                rank.ended = true;
+                let fresh = segments
+                    .iter()
+                    .filter(|new| attempt.segments.iter().all(|old| old.hash != new.hash));
+                let fresh: Vec<_> = fresh.cloned().collect();
+                attempt.segments.extend(fresh);
+                attempt.inline_records = inline_records.clone();
+                state.end_attempt(context, experiment, end.clone());
+            }
+        }
+        Outcome::Done
+    }
+
+    /// A report of an attempt that is not current: counted only as history.
+    fn apply_late(&self, state: &mut ClusterState, context: &mut Context<'_>) -> Outcome {
+        let id = self.token.experiment;
+        let (AttemptReport::Ended { end, .. }, Some(experiment)) =
+            (&self.report, state.experiments.get(&id))
+        else {
+            return stale(&self.token);
+        };
+        let mut experiment = experiment.as_ref().clone();
+        let newest = experiment.attempts.len();
+        let Some((number, attempt)) = experiment
+            .attempts
+            .iter_mut()
+            .enumerate()
+            .find(|(_, attempt)| attempt.token == self.token)
+        else {
+            return stale(&self.token);
+        };
+        if !attempt
+            .ranks
+            .iter()
+            .any(|rank| rank.placement.node == self.node)
+            || attempt.late.is_some()
+        {
+            return stale(&self.token);
+        }
+        let given_up = attempt
+            .end
+            .as_ref()
+            .is_some_and(|end| end.cause.is_node_failure());
+        if !given_up {
+            return Outcome::Done; // A repeat of the report that ended it.
+        }
+        attempt.late = Some(end.clone());
+        let detail = format!("attempt {} ended late: {}", self.token.attempt, end.cause);
+        state.record(context, Action::StaleReport, Some(id), detail);
+        let successor_placed = number + 1 < newest;
+        let waits = matches!(experiment.phase, ExperimentPhase::Queued { .. });
+        if waits && !successor_placed && end.cause.is_success() {
+            // Invariant 11: the newest attempt's report is accepted until a successor is placed.
+            let cause = end.cause.clone();
+            state.end(context, experiment, cause);
+            return Outcome::Done;
+        }
+        state.put(experiment);
+        Outcome::refused(
+            RefusalCode::Stale,
+            format!(
+                "{} was given up before; its result is kept as late",
+                self.token
+            ),
+        )
+    }
+}
+
+impl ClusterState {
+    /// Ends the current attempt and decides what becomes of the experiment.
+    pub(crate) fn end_attempt(
+        &mut self,
+        context: &mut Context<'_>,
+        mut experiment: Experiment,
+        end: AttemptEnd,
+    ) {
+        let id = experiment.id;
+        let Some(attempt) = experiment.attempts.last_mut() else {
+            return;
+        };
+        let token = attempt.token;
+        let cause = end.cause.clone();
+        attempt.end = Some(end);
+        self.record(
+            context,
+            Action::AttemptEnded,
+            Some(id),
+            format!("attempt {}: {cause}", token.attempt),
+        );
+        context.events.push(Event::AttemptEnded(token));
+        let policy = &experiment.spec.policy;
+        let again = !cause.is_success()
+            && experiment.stop_requested.is_none()
+            && if cause.is_node_failure() {
+                experiment.nodes_lost() <= policy.retries_node_lost
+            } else {
+                experiment.own_failures() <= policy.retries_failed
+            };
+        if again {
+            experiment.phase = ExperimentPhase::Queued { since: context.now };
+            self.put(experiment);
+            context.events.push(Event::ExperimentQueued(id));
+        } else {
+            self.end(context, experiment, cause);
+        }
+    }
+
+    /// Ends the experiment.
+    pub(crate) fn end(
+        &mut self,
+        context: &mut Context<'_>,
+        mut experiment: Experiment,
+        cause: types::Cause,
+    ) {
+        let id = experiment.id;
+        let detail = cause.to_string();
+        experiment.phase = ExperimentPhase::Ended {
+            cause,
+            at: context.now,
+        };
+        self.put(experiment);
+        self.ended.push_back(id);
+        self.record(context, Action::ExperimentEnded, Some(id), detail);
+        context.events.push(Event::ExperimentEnded(id));
+    }
+}

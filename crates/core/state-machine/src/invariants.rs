@@ -1,0 +1,73 @@
+//! What must hold after every command; tests and the simulator call it, a replica may.
+
+use imbl::OrdMap;
+
+use crate::ledger::verify_chain;
+use crate::records::{Booking, ExperimentPhase};
+use crate::state::ClusterState;
+
+/// Checks the state against itself.
+///
+/// # Errors
+/// The first thing that does not hold, in words.
+pub fn check_invariants(state: &ClusterState) -> Result<(), String> {
+    let rebuilt: ClusterState = types::codec::decode(&types::codec::encode(state), usize::MAX)
+        .map_err(|error| format!("the snapshot of the state does not decode: {error}"))?;
+    same("bookings", &rebuilt.bookings, &state.bookings)?;
+    same("waiting order", &rebuilt.waiting, &state.waiting)?;
+    same("active set", &rebuilt.active, &state.active)?;
+    same("names", &rebuilt.names, &state.names)?;
+    for experiment in state.experiments() {
+        let id = experiment.id;
+        let open = experiment
+            .attempts
+            .iter()
+            .filter(|attempt| attempt.end.is_none())
+            .count();
+        let expected = usize::from(matches!(experiment.phase, ExperimentPhase::Active));
+        if open != expected {
+            return Err(format!(
+                "{id} is {:?} with {open} open attempts",
+                experiment.phase
+            ));
+        }
+        for (number, attempt) in experiment.attempts.iter().enumerate() {
+            if attempt.token.attempt as usize != number + 1 || attempt.token.experiment != id {
+                return Err(format!("{id}: attempt {number} carries {}", attempt.token));
+            }
+        }
+        if let ExperimentPhase::Ended { cause, .. } = &experiment.phase
+            && cause.evidence.is_empty()
+            && !cause.is_success()
+        {
+            return Err(format!("{id} ended without evidence: {cause}"));
+        }
+    }
+    let first = state.ledger.front();
+    if let Some(first) = first {
+        let rest = state.ledger.iter().skip(1);
+        let head = verify_chain(first.hash, rest)
+            .map_err(|sequence| format!("ledger breaks at {sequence}"))?;
+        if head != state.ledger_head {
+            return Err("the ledger's head is not the hash of its last entry".to_owned());
+        }
+    }
+    booked_within_capacity(&state.bookings)
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, rebuilt: &T, kept: &T) -> Result<(), String> {
+    if rebuilt == kept {
+        Ok(())
+    } else {
+        Err(format!("{what}: kept {kept:?}, rebuilt {rebuilt:?}"))
+    }
+}
+
+fn booked_within_capacity(bookings: &OrdMap<types::NodeId, Booking>) -> Result<(), String> {
+    for (node, booking) in bookings {
+        if let Some((index, share)) = booking.gpus.iter().find(|(_, share)| share.0 > 1_000) {
+            return Err(format!("gpu {index} of {node} is booked {}/1000", share.0));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! What the state holds of nodes, tokens, queues, experiments and attempts.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use types::{
+    AttemptToken, Author, Cause, DurationMs, ExperimentId, ExperimentSpec, LogIndex, NodeFacts,
+    NodeId, QueueName, RankPlacement, RequestId, Role, SegmentRef, Timestamp, TokenId,
+};
+
+/// A member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Who.
+    pub node: NodeId,
+    /// Latest facts.
+    pub facts: NodeFacts,
+    /// When it was admitted.
+    pub admitted_at: Timestamp,
+    /// By whom (for a token: who made the token).
+    pub admitted_by: String,
+    /// Takes no new attempts.
+    pub draining: bool,
+}
+
+/// A join token, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinToken {
+    /// Public half.
+    pub id: TokenId,
+    /// Key that checks proofs.
+    pub verifier: [u8; 32],
+    /// Admissions left.
+    pub uses_left: u32,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// Who made it.
+    pub created_by: String,
+}
+
+/// A token of a person for the TCP port, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserToken {
+    /// Public half.
+    pub id: TokenId,
+    /// BLAKE3 of the secret (256 random bits).
+    pub secret_hash: [u8; 32],
+    /// Person.
+    pub user: String,
+    /// What the bearer may do.
+    pub role: Role,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// A queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queue {
+    /// Its name.
+    pub name: QueueName,
+    /// Queues of higher priority are served first.
+    pub priority: i32,
+    /// Who made it.
+    pub created_by: String,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+/// Where an experiment stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExperimentPhase {
+    /// Waits for a place since then.
+    Queued {
+        /// Start of this wait.
+        since: Timestamp,
+    },
+    /// Its last attempt is placed and not over.
+    Active,
+    /// Over.
+    Ended {
+        /// Why.
+        cause: Cause,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// A person asked for the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopRequest {
+    /// user@node.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// An experiment and all its attempts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Experiment {
+    /// Id.
+    pub id: ExperimentId,
+    /// As submitted.
+    pub spec: Arc<ExperimentSpec>,
+    /// Who submitted it.
+    pub author: Author,
+    /// The client's name for the submission.
+    pub request: Option<RequestId>,
+    /// When.
+    pub submitted_at: Timestamp,
+    /// Log index of the submission: order among equals.
+    pub submitted_index: LogIndex,
+    /// Where it waits now (moves change it).
+    pub queue: QueueName,
+    /// Where it stands.
+    pub phase: ExperimentPhase,
+    /// Somebody wants it to end.
+    pub stop_requested: Option<StopRequest>,
+    /// All attempts, oldest first.
+    pub attempts: Vec<Attempt>,
+}
+
+impl Experiment {
+    /// The attempt that is placed and not over.
+    #[must_use]
+    pub fn current_attempt(&self) -> Option<&Attempt> {
+        self.attempts.last().filter(|attempt| attempt.end.is_none())
+    }
+
+    /// Not over.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        !matches!(self.phase, ExperimentPhase::Ended { .. })
+    }
+
+    /// Attempts that ended because their machine failed.
+    #[must_use]
+    pub fn nodes_lost(&self) -> u32 {
+        self.count_ends(Cause::is_node_failure)
+    }
+
+    /// Attempts that failed by themselves.
+    #[must_use]
+    pub fn own_failures(&self) -> u32 {
+        self.count_ends(|cause| !cause.is_node_failure() && !cause.is_success())
+    }
+
+    fn count_ends(&self, counts: impl Fn(&Cause) -> bool) -> u32 {
+        let ends = self
+            .attempts
+            .iter()
+            .filter_map(|attempt| attempt.end.as_ref());
+        ends.filter(|end| counts(&end.cause))
+            .count()
+            .try_into()
+            .unwrap_or(u32::MAX)
+    }
+}
+
+/// One execution.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Fencing token.
+    pub token: AttemptToken,
+    /// When it was placed.
+    pub placed_at: Timestamp,
+    /// Why there, in the scheduler's words.
+    pub reason: String,
+    /// Ranks; one for an ordinary experiment.
+    pub ranks: Vec<RankRecord>,
+    /// Keeper of the second copy of its unsealed records.
+    pub mirror: Option<NodeId>,
+    /// Length of its lease.
+    pub lease_ms: DurationMs,
+    /// Sealed records, in order.
+    pub segments: Vec<SegmentRef>,
+    /// Frames of a short attempt that travelled inside the report (≤ 4 KiB).
+    pub inline_records: Bytes,
+    /// How it ended.
+    pub end: Option<AttemptEnd>,
+    /// A result that came after the attempt was given up, kept for a person to accept.
+    pub late: Option<AttemptEnd>,
+}
+
+/// One rank of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RankRecord {
+    /// Where and how much.
+    pub placement: RankPlacement,
+    /// Its process started then.
+    pub started_at: Option<Timestamp>,
+    /// Reported its end.
+    pub ended: bool,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptEnd {
+    /// Why.
+    pub cause: Cause,
+    /// When the process ended, or when it was given up.
+    pub at: Timestamp,
+    /// Most memory it used; 0 unknown.
+    pub peak_memory_bytes: u64,
+    /// Processor time it used.
+    pub cpu_ms: DurationMs,
+    /// How the process tree was ended, as the holder did it; empty if it ended by itself.
+    pub tree_kill_method: String,
+}
+
+/// What active attempts book on one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Booking {
+    /// Thousandths of cores.
+    pub cpu_milli: u64,
+    /// Memory.
+    pub memory_bytes: u64,
+    /// Disk.
+    pub disk_bytes: u64,
+    /// Per GPU index: (thousandths, bytes).
+    pub gpus: imbl::OrdMap<u32, (u64, u64)>,
+    /// Which attempts.
+    pub attempts: imbl::OrdSet<AttemptToken>,
+}

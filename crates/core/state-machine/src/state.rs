@@ -1,0 +1,388 @@
+//! The hot state: what can still change, in persistent maps, so that a clone is cheap and a reader or
+//! a snapshot never stalls apply.
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet, Vector};
+use serde::{Deserialize, Serialize};
+use types::{
+    AttemptToken, Author, BlobHash, ClusterId, ExperimentId, Incarnation, LogIndex, NodeId,
+    QueueName, RequestId, Timestamp, TokenId, codec,
+};
+
+use crate::archive::{self, ArchiveFile, ArchiveRef};
+use crate::command::LogEntry;
+use crate::event::Event;
+use crate::ledger::{Action, LedgerEntry};
+use crate::outcome::Outcome;
+use crate::records::{
+    Booking, Experiment, ExperimentPhase, JoinToken, NodeRecord, Queue, UserToken,
+};
+
+/// Requests whose outcome is remembered. At 100 submits a second it covers three minutes of retries, at the
+/// pace of a team of fifty several days; about 2 MiB.
+pub const REQUEST_WINDOW: usize = 16_384;
+
+/// What applying a command did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Answer to the proposer.
+    pub outcome: Outcome,
+    /// What to wake for.
+    pub events: Vec<Event>,
+    /// Files to store before this part of the log is purged.
+    pub archives: Vec<ArchiveFile>,
+}
+
+/// The state that every replica holds in memory.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(into = "Snapshot", from = "Snapshot")]
+pub struct ClusterState {
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) cluster_public_key: Vec<u8>,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) timing: String,
+    pub(crate) applied: LogIndex,
+    pub(crate) time: Timestamp,
+    pub(crate) members_version: u64,
+    pub(crate) nodes: OrdMap<NodeId, NodeRecord>,
+    pub(crate) join_tokens: OrdMap<TokenId, JoinToken>,
+    pub(crate) user_tokens: OrdMap<TokenId, UserToken>,
+    pub(crate) queues: OrdMap<QueueName, Queue>,
+    pub(crate) experiments: OrdMap<ExperimentId, Arc<Experiment>>,
+    pub(crate) ended: Vector<ExperimentId>,
+    pub(crate) ledger: Vector<LedgerEntry>,
+    pub(crate) ledger_head: [u8; 32],
+    pub(crate) ledger_length: u64,
+    pub(crate) ledger_archives: Vector<ArchiveRef>,
+    pub(crate) experiment_archives: Vector<ArchiveRef>,
+    pub(crate) requests: OrdMap<RequestId, Outcome>,
+    pub(crate) request_order: Vector<RequestId>,
+    // Derived from the fields above; rebuilt when a snapshot is read.
+    pub(crate) waiting: OrdSet<(i64, LogIndex, ExperimentId)>,
+    pub(crate) active: OrdSet<ExperimentId>,
+    pub(crate) bookings: OrdMap<NodeId, Booking>,
+    pub(crate) names: OrdSet<(Arc<str>, LogIndex, ExperimentId)>,
+}
+
+/// Facts of the entry being applied, for the commands.
+pub(crate) struct Context<'a> {
+    pub(crate) index: LogIndex,
+    pub(crate) now: Timestamp,
+    pub(crate) author: &'a Author,
+    pub(crate) request: Option<RequestId>,
+    pub(crate) events: Vec<Event>,
+}
+
+impl ClusterState {
+    /// Applies the entry at `index`. Total: a refused command is an outcome.
+    pub fn apply(&mut self, index: LogIndex, entry: &LogEntry) -> Applied {
+        self.applied = index;
+        self.time = self.time.max(entry.time);
+        if let Some(outcome) = entry
+            .request
+            .and_then(|request| self.requests.get(&request))
+        {
+            return Applied {
+                outcome: outcome.clone(),
+                events: Vec::new(),
+                archives: Vec::new(),
+            };
+        }
+        let (author, request) = (&entry.author, entry.request);
+        let mut context = Context {
+            index,
+            now: self.time,
+            author,
+            request,
+            events: Vec::new(),
+        };
+        let outcome = entry.command.apply(self, &mut context);
+        if let Some(request) = entry.request {
+            self.remember(request, outcome.clone());
+        }
+        Applied {
+            outcome,
+            events: context.events,
+            archives: archive::seal(self),
+        }
+    }
+
+    /// Marks an entry without a command (a blank one, a membership change) as applied.
+    pub fn skip(&mut self, index: LogIndex) {
+        self.applied = index;
+    }
+
+    /// BLAKE3 of the encoded state; O(size of the hot state).
+    #[must_use]
+    pub fn state_hash(&self) -> [u8; 32] {
+        *blake3::hash(&codec::encode(self)).as_bytes()
+    }
+
+    fn remember(&mut self, request: RequestId, outcome: Outcome) {
+        self.requests.insert(request, outcome);
+        self.request_order.push_back(request);
+        if self.request_order.len() > REQUEST_WINDOW
+            && let Some(oldest) = self.request_order.pop_front()
+        {
+            self.requests.remove(&oldest);
+        }
+    }
+
+    pub(crate) fn record(
+        &mut self,
+        context: &Context<'_>,
+        action: Action,
+        experiment: Option<ExperimentId>,
+        detail: impl Into<String>,
+    ) {
+        let mut entry = LedgerEntry {
+            sequence: self.ledger_length,
+            index: context.index,
+            at: context.now,
+            author: context.author.to_string(),
+            action,
+            experiment,
+            detail: detail.into(),
+            hash: [0; 32],
+        };
+        entry.hash = entry.chain_hash(&self.ledger_head);
+        self.ledger_head = entry.hash;
+        self.ledger_length += 1;
+        self.ledger.push_back(entry);
+    }
+
+    /// Stores a changed experiment and keeps the derived indexes in step.
+    pub(crate) fn put(&mut self, experiment: Experiment) {
+        let id = experiment.id;
+        if let Some(old) = self.experiments.get(&id).cloned() {
+            self.unindex(&old);
+        }
+        self.index(&experiment);
+        self.experiments.insert(id, Arc::new(experiment));
+    }
+
+    /// Takes an ended experiment out of the hot state.
+    pub(crate) fn forget(&mut self, id: ExperimentId) -> Option<Arc<Experiment>> {
+        let experiment = self.experiments.remove(&id)?;
+        self.unindex(&experiment);
+        self.names.remove(&name_key(&experiment));
+        Some(experiment)
+    }
+
+    fn index(&mut self, experiment: &Experiment) {
+        self.names.insert(name_key(experiment));
+        match &experiment.phase {
+            ExperimentPhase::Queued { .. } => {
+                self.waiting.insert(self.waiting_key(experiment));
+            }
+            ExperimentPhase::Active => {
+                self.active.insert(experiment.id);
+                self.book(experiment);
+            }
+            ExperimentPhase::Ended { .. } => {}
+        }
+    }
+
+    fn unindex(&mut self, experiment: &Experiment) {
+        match &experiment.phase {
+            ExperimentPhase::Queued { .. } => {
+                self.waiting.remove(&self.waiting_key(experiment));
+            }
+            ExperimentPhase::Active => {
+                self.active.remove(&experiment.id);
+                self.unbook(experiment);
+            }
+            ExperimentPhase::Ended { .. } => {}
+        }
+    }
+
+    /// Key of the waiting order: queue priority, then own priority, then age.
+    fn waiting_key(&self, experiment: &Experiment) -> (i64, LogIndex, ExperimentId) {
+        let queue = self
+            .queues
+            .get(&experiment.queue)
+            .map_or(0, |queue| i64::from(queue.priority));
+        let own = i64::from(experiment.spec.policy.priority);
+        (
+            -(queue * (1 << 32) + own),
+            experiment.submitted_index,
+            experiment.id,
+        )
+    }
+
+    /// Rebuilds the waiting order after a queue's priority changed.
+    pub(crate) fn reorder_waiting(&mut self) {
+        let ids: Vec<_> = self.waiting.iter().map(|(_, _, id)| *id).collect();
+        self.waiting = ids
+            .into_iter()
+            .filter_map(|id| {
+                self.experiments
+                    .get(&id)
+                    .map(|experiment| self.waiting_key(experiment))
+            })
+            .collect();
+    }
+
+    fn book(&mut self, experiment: &Experiment) {
+        for (token, rank) in booked_ranks(experiment) {
+            let booking = self.bookings.entry(rank.node.clone()).or_default();
+            booking.cpu_milli += rank.resources.cpu_milli;
+            booking.memory_bytes += rank.resources.memory_bytes;
+            booking.disk_bytes += rank.resources.disk_bytes;
+            for gpu in &rank.resources.gpus {
+                let booked = booking.gpus.entry(gpu.index.0).or_default();
+                booked.0 += gpu.milli;
+                booked.1 += gpu.vram_bytes;
+            }
+            booking.attempts.insert(token);
+        }
+    }
+
+    fn unbook(&mut self, experiment: &Experiment) {
+        for (token, rank) in booked_ranks(experiment) {
+            let Some(booking) = self.bookings.get_mut(&rank.node) else {
+                continue;
+            };
+            booking.cpu_milli -= rank.resources.cpu_milli;
+            booking.memory_bytes -= rank.resources.memory_bytes;
+            booking.disk_bytes -= rank.resources.disk_bytes;
+            for gpu in &rank.resources.gpus {
+                if let Some(booked) = booking.gpus.get_mut(&gpu.index.0) {
+                    booked.0 -= gpu.milli;
+                    booked.1 -= gpu.vram_bytes;
+                    if *booked == (0, 0) {
+                        booking.gpus.remove(&gpu.index.0);
+                    }
+                }
+            }
+            booking.attempts.remove(&token);
+            if booking.attempts.is_empty() {
+                self.bookings.remove(&rank.node);
+            }
+        }
+    }
+}
+
+fn name_key(experiment: &Experiment) -> (Arc<str>, LogIndex, ExperimentId) {
+    (
+        experiment.spec.name.as_str().into(),
+        experiment.submitted_index,
+        experiment.id,
+    )
+}
+
+/// Ranks that hold resources: those of the current attempt that have not reported their end.
+fn booked_ranks(
+    experiment: &Experiment,
+) -> impl Iterator<Item = (AttemptToken, &types::RankPlacement)> {
+    let attempt = experiment.current_attempt();
+    attempt.into_iter().flat_map(|attempt| {
+        attempt
+            .ranks
+            .iter()
+            .filter(|rank| !rank.ended)
+            .map(|rank| (attempt.token, &rank.placement))
+    })
+}
+
+/// The stored form of the state. Frozen: a change is a new variant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Snapshot {
+    V1(Box<SnapshotV1>),
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct SnapshotV1 {
+    cluster: Option<ClusterId>,
+    cluster_public_key: Vec<u8>,
+    incarnation: Incarnation,
+    timing: String,
+    applied: LogIndex,
+    time: Timestamp,
+    members_version: u64,
+    nodes: OrdMap<NodeId, NodeRecord>,
+    join_tokens: OrdMap<TokenId, JoinToken>,
+    user_tokens: OrdMap<TokenId, UserToken>,
+    queues: OrdMap<QueueName, Queue>,
+    experiments: OrdMap<ExperimentId, Arc<Experiment>>,
+    ended: Vector<ExperimentId>,
+    ledger: Vector<LedgerEntry>,
+    ledger_head: [u8; 32],
+    ledger_length: u64,
+    ledger_archives: Vector<ArchiveRef>,
+    experiment_archives: Vector<ArchiveRef>,
+    requests: OrdMap<RequestId, Outcome>,
+    request_order: Vector<RequestId>,
+}
+
+impl From<ClusterState> for Snapshot {
+    fn from(state: ClusterState) -> Self {
+        Self::V1(Box::new(SnapshotV1 {
+            cluster: state.cluster,
+            cluster_public_key: state.cluster_public_key,
+            incarnation: state.incarnation,
+            timing: state.timing,
+            applied: state.applied,
+            time: state.time,
+            members_version: state.members_version,
+            nodes: state.nodes,
+            join_tokens: state.join_tokens,
+            user_tokens: state.user_tokens,
+            queues: state.queues,
+            experiments: state.experiments,
+            ended: state.ended,
+            ledger: state.ledger,
+            ledger_head: state.ledger_head,
+            ledger_length: state.ledger_length,
+            ledger_archives: state.ledger_archives,
+            experiment_archives: state.experiment_archives,
+            requests: state.requests,
+            request_order: state.request_order,
+        }))
+    }
+}
+
+impl From<Snapshot> for ClusterState {
+    fn from(snapshot: Snapshot) -> Self {
+        let Snapshot::V1(stored) = snapshot;
+        let mut state = Self {
+            cluster: stored.cluster,
+            cluster_public_key: stored.cluster_public_key,
+            incarnation: stored.incarnation,
+            timing: stored.timing,
+            applied: stored.applied,
+            time: stored.time,
+            members_version: stored.members_version,
+            nodes: stored.nodes,
+            join_tokens: stored.join_tokens,
+            user_tokens: stored.user_tokens,
+            queues: stored.queues,
+            experiments: stored.experiments,
+            ended: stored.ended,
+            ledger: stored.ledger,
+            ledger_head: stored.ledger_head,
+            ledger_length: stored.ledger_length,
+            ledger_archives: stored.ledger_archives,
+            experiment_archives: stored.experiment_archives,
+            requests: stored.requests,
+            request_order: stored.request_order,
+            ..Self::default()
+        };
+        for experiment in state.experiments.clone().values() {
+            state.index(experiment);
+        }
+        state
+    }
+}
+
+impl ClusterState {
+    /// Names and hashes of all archive files, oldest first.
+    pub fn archives(&self) -> impl Iterator<Item = (&str, BlobHash)> {
+        let all = self
+            .ledger_archives
+            .iter()
+            .chain(self.experiment_archives.iter());
+        all.map(|archive| (archive.name.as_str(), archive.hash))
+    }
+}
