@@ -1,1 +1,13 @@
-//! Placeholder.
+//! The node's side of running attempts, and the lease arithmetic of both sides.
+//!
+//! [`Agent`] compares what the node should run with what it runs and says what to do; [`leases::LeaseTable`] is
+//! the leader's memory of who may still be running. Together they keep invariant 11: at most one attempt of an
+//! experiment runs at any time. Neither reads a clock or does anything.
+
+mod action;
+mod agent;
+pub mod leases;
+mod local;
+
+pub use action::{Action, AttemptPhase, Input, LocalAttempt, StopReason};
+pub use agent::{Agent, AgentConfig};

@@ -1,0 +1,141 @@
+//! The leader's side of leases: how long each attempt may still be running.
+//!
+//! A node counts from when it sent its request, the leader from its answer, plus 1 % for the difference of the clocks'
+//! speeds, plus a margin; so on any pair of clocks within 1 % the node's process tree is gone before the leader
+//! gives the attempt up (invariant 11; Gray and Cheriton, "Leases", SOSP 1989, section 2).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use state_machine::ClusterState;
+use types::{AttemptToken, DurationMs, Policy, Timestamp};
+
+/// Lease of young work: how long a lost node delays it.
+pub const SHORT_LEASE: DurationMs = DurationMs::from_secs(5);
+/// Lease of long work, so that a rebooting switch does not end it.
+pub const LONG_LEASE: DurationMs = DurationMs::from_secs(300);
+/// Work that is worth the long lease.
+pub const LONG_WORK: DurationMs = DurationMs::from_secs(600);
+/// Shortest lease that a submitter gets: below, one lost packet and an election end the attempt.
+pub const MIN_LEASE: DurationMs = DurationMs::from_secs(2);
+/// Added by the leader to each lease: the time between its reading of the clock and its answer, generously.
+pub const LEADER_MARGIN: DurationMs = DurationMs(100);
+
+/// Length of the lease by the submitter's word, or else by how long the attempt has run: the leader commits an
+/// `ExtendLease` when this is more than the attempt's.
+#[must_use]
+pub fn lease_length(
+    policy: &Policy,
+    running_since: Option<Timestamp>,
+    now: Timestamp,
+) -> DurationMs {
+    if policy.lease_ms.0 > 0 {
+        policy.lease_ms.max(MIN_LEASE)
+    } else if running_since.is_some_and(|since| now.since(since) >= LONG_WORK) {
+        LONG_LEASE
+    } else {
+        SHORT_LEASE
+    }
+}
+
+/// For each active attempt, the time until which its node may be running it. Lives on the leader only, on the leader's
+/// own clock since boot in milliseconds.
+#[derive(Clone, Debug, Default)]
+pub struct LeaseTable {
+    ends: BTreeMap<AttemptToken, u64>,
+    by_end: BTreeSet<(u64, AttemptToken)>,
+}
+
+impl LeaseTable {
+    /// A table that holds nothing; a new leader calls [`LeaseTable::hold_all`] before it does anything else.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Forgets everything and holds the lease of each active attempt for its full length from `now_ms`: at election,
+    /// since nobody knows what the leader before has granted.
+    pub fn hold_all(&mut self, state: &ClusterState, now_ms: u64) {
+        *self = Self::default();
+        self.refresh(state, now_ms);
+    }
+
+    /// Follows the state: holds what was placed since for its full length, drops what is over. Call after each change
+    /// of attempts.
+    pub fn refresh(&mut self, state: &ClusterState, now_ms: u64) {
+        let active: BTreeMap<_, _> = state
+            .active()
+            .map(|(_, attempt)| (attempt.token, attempt.lease_ms))
+            .collect();
+        self.ends.retain(|token, end| {
+            let keep = active.contains_key(token);
+            if !keep {
+                self.by_end.remove(&(*end, *token));
+            }
+            keep
+        });
+        for (token, length) in active {
+            if !self.ends.contains_key(&token) {
+                self.set(token, end_of(length, now_ms));
+            }
+        }
+    }
+
+    /// Grants the lease from `now_ms`, the time of the answer. False: the attempt is not current, or its lease has run
+    /// out and it is being given up; the caller answers with a refusal.
+    ///
+    /// Only after a read that was confirmed by a majority and begun after the request came.
+    pub fn grant(&mut self, token: AttemptToken, length: DurationMs, now_ms: u64) -> bool {
+        match self.ends.get(&token) {
+            Some(end) if *end > now_ms => {
+                let end = (*end).max(end_of(length, now_ms));
+                self.set(token, end);
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// Attempts whose lease is over: to be given up by `LoseAttempt`. Named again at each call until
+    /// [`LeaseTable::refresh`] sees them gone.
+    #[must_use]
+    pub fn expired(&self, now_ms: u64) -> Vec<AttemptToken> {
+        let over = self.by_end.iter().take_while(|(end, _)| *end <= now_ms);
+        over.map(|(_, token)| *token).collect()
+    }
+
+    /// When the next lease ends.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<u64> {
+        self.by_end.first().map(|(end, _)| *end)
+    }
+
+    /// Ends a hold at once, on proof of the attempt's end (a new boot id of its node, the holder's word): it is named by
+    /// [`LeaseTable::expired`] from now on and gets no grant.
+    pub fn expire(&mut self, token: AttemptToken) {
+        if self.ends.contains_key(&token) {
+            self.set(token, 0);
+        }
+    }
+
+    /// Until when the attempt may be running.
+    #[must_use]
+    pub fn held_until(&self, token: &AttemptToken) -> Option<u64> {
+        self.ends.get(token).copied()
+    }
+
+    fn set(&mut self, token: AttemptToken, end: u64) {
+        if let Some(old) = self.ends.insert(token, end) {
+            self.by_end.remove(&(old, token));
+        }
+        self.by_end.insert((end, token));
+    }
+}
+
+/// One per cent more than the length and the margin, rounded up.
+fn end_of(length: DurationMs, now_ms: u64) -> u64 {
+    let drift = length.0.div_ceil(100);
+    now_ms
+        .saturating_add(length.0)
+        .saturating_add(drift)
+        .saturating_add(LEADER_MARGIN.0)
+}
