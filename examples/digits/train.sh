@@ -4,7 +4,7 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-lr=0.1 epochs=30 seed=0 data=$here/digits.csv
+lr=0.1 epochs=12 seed=0 data=$here/digits.csv
 
 while [ $# -gt 0 ]; do
     [ $# -ge 2 ] || { echo "$0: $1 needs a value" >&2; exit 2; }
