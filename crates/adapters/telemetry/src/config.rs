@@ -1,0 +1,66 @@
+//! Settings of the sampling.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use types::NodeId;
+
+/// What to sample, and what to take as given.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node that reports.
+    pub node: NodeId,
+    /// Its data directory: the disk below it is reported.
+    pub data_directory: PathBuf,
+    /// Time between two samples of the host; GPUs are read half as often.
+    pub interval: Duration,
+    /// What replaces measured figures.
+    pub declared: Declared,
+    /// File of the NVML library, none for the driver's own `libnvidia-ml.so.1`.
+    pub nvml_path: Option<PathBuf>,
+    /// Bytes free on the disk below which the node refuses work.
+    pub disk_reserve_bytes: u64,
+}
+
+impl Config {
+    /// Default of [`Config::interval`]: a placement sees figures at most this old, and a sample costs well under
+    /// a thousandth of it.
+    pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
+    /// Default of [`Config::disk_reserve_bytes`]: 2 GiB, room for the log, records and a clean stop.
+    pub const DEFAULT_DISK_RESERVE_BYTES: u64 = 2 << 30;
+
+    /// The defaults, nothing declared.
+    #[must_use]
+    pub fn new(node: NodeId, data_directory: PathBuf) -> Self {
+        Self {
+            node,
+            data_directory,
+            interval: Self::DEFAULT_INTERVAL,
+            declared: Declared::default(),
+            nvml_path: None,
+            disk_reserve_bytes: Self::DEFAULT_DISK_RESERVE_BYTES,
+        }
+    }
+}
+
+/// Figures from the node's configuration; each that is there wins over the measured one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Declared {
+    /// Thousandths of cores that attempts may use.
+    pub cpu_milli: Option<u64>,
+    /// Bytes of memory that attempts may use.
+    pub memory_bytes: Option<u64>,
+    /// The GPUs, in order; empty offers none.
+    pub gpus: Option<Vec<DeclaredGpu>>,
+    /// Bytes of memory of every GPU.
+    pub vram_bytes: Option<u64>,
+}
+
+/// One declared GPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeclaredGpu {
+    /// Model name.
+    pub model: String,
+    /// Bytes of memory.
+    pub vram_bytes: u64,
+}

@@ -1,0 +1,125 @@
+//! The loop: sample, decide, publish.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use types::{NodeReport, Timestamp};
+
+use crate::gpus::Gpus;
+use crate::host::{Host, HostSample};
+use crate::publish::{due_after, is_news};
+use crate::report::Reporter;
+use crate::{Config, Error};
+
+/// GPUs are read every so many samples of the host: NVML costs much more than `/proc`.
+const GPU_INTERVAL_FACTOR: u32 = 2;
+/// The start waits this long for the driver's first answer; one that is not resident needs seconds, and then the
+/// second report has the GPUs.
+const DRIVER_PATIENCE: Duration = Duration::from_millis(50);
+
+/// Gives the reports; clones share it.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    latest: watch::Receiver<Arc<NodeReport>>,
+}
+
+impl Handle {
+    /// The latest report and every later one: at least one each 5 s, at once when something changed. The first is
+    /// there already.
+    #[must_use]
+    pub fn latest(&self) -> watch::Receiver<Arc<NodeReport>> {
+        self.latest.clone()
+    }
+}
+
+/// Takes the first sample and returns the loop that takes the others; dropped, the loop ends. The loop needs a
+/// tokio runtime.
+///
+/// # Errors
+/// The kernel's figures or the disk of the data directory cannot be read, or there is no thread for the GPUs.
+pub fn start(
+    config: Config,
+) -> Result<(Handle, impl Future<Output = Result<(), Error>> + Send), Error> {
+    let interval = config.interval;
+    let gpu_interval = interval.saturating_mul(GPU_INTERVAL_FACTOR);
+    let gpus = Gpus::start(config.nvml_path.clone(), gpu_interval, DRIVER_PATIENCE)?;
+    let mut host = Host::new(config.data_directory.clone())?;
+    let last_sample = host.sample()?;
+    let mut reporter = Reporter::new(config, now());
+    let first = reporter.report(last_sample, gpus.latest(), Vec::new(), now());
+    for warning in &first.warnings {
+        tracing::warn!(warning, "node has a limitation");
+    }
+    let (publish, latest) = watch::channel(Arc::new(first));
+    let sampler = Sampler {
+        host,
+        last_sample,
+        gpus,
+        reporter,
+    };
+    Ok((Handle { latest }, run(sampler, publish, interval)))
+}
+
+async fn run(
+    mut sampler: Sampler,
+    publish: watch::Sender<Arc<NodeReport>>,
+    interval: Duration,
+) -> Result<(), Error> {
+    let mut ticks = interval_at(Instant::now() + interval, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told_at = Instant::now();
+    loop {
+        ticks.tick().await;
+        // On a thread that may block: a hanging disk then stops the reports, not the node.
+        let sampled = spawn_blocking(move || {
+            let report = sampler.sample();
+            (sampler, report)
+        });
+        let report;
+        (sampler, report) = sampled.await.map_err(Error::Task)?;
+        publish.send_if_modified(|told| {
+            let due = due_after(&told.node, told.sequence).saturating_sub(interval / 2);
+            let worth_it = told_at.elapsed() >= due || is_news(told, &report);
+            if worth_it {
+                *told = Arc::new(report);
+                told_at = Instant::now();
+            }
+            worth_it
+        });
+    }
+}
+
+struct Sampler {
+    host: Host,
+    last_sample: HostSample,
+    gpus: Gpus,
+    reporter: Reporter,
+}
+
+impl Sampler {
+    fn sample(&mut self) -> NodeReport {
+        let mut warnings = Vec::new();
+        match self.host.sample() {
+            Ok(sample) => self.last_sample = sample,
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                let cause = cause.unwrap_or_default();
+                warnings.push(format!("{error} ({cause}): its figures are old"));
+            }
+        }
+        let host = self.last_sample;
+        self.reporter
+            .report(host, self.gpus.latest(), warnings, now())
+    }
+}
+
+fn now() -> Timestamp {
+    // Before 1970 the clock is plainly wrong; 0 says so better than no reports.
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
