@@ -1,1 +1,16 @@
-//! Placeholder.
+//! Which waiting experiment goes where, and why the others wait.
+//!
+//! [`place_next`] is a pure function of state, view and time; it proposes, and `PlaceAttempt` checks again when it is
+//! applied. [`explain`] asks the same question of each node and says what is short, so that `muster why` cannot disagree
+//! with the decision (invariant 17).
+
+mod amount;
+mod explain;
+mod fit;
+mod offer;
+mod place;
+
+pub use explain::{Explanation, NodeExplanation, Verdict, explain};
+pub use fit::{Shortfall, could_ever_fit, fits};
+pub use offer::{GpuOffer, NodeOffer, offers};
+pub use place::{SchedulerConfig, place_next};

@@ -1,0 +1,299 @@
+//! The decision: who goes where.
+
+use membership::View;
+use state_machine::{ClusterState, Experiment, ExperimentPhase, PlaceAttempt, RankCapacity};
+use types::{
+    DurationMs, ExperimentId, NodeId, RankPlacement, ResourceRequest, Resources, Timestamp,
+};
+
+use crate::amount::{bytes, cpus, whole};
+use crate::fit::{could_ever_fit, fits};
+use crate::offer::{NodeOffer, offers};
+
+/// Requests that were found not to fit in this round and are compared with later ones; more differing shapes than
+/// this are rare and only cost a walk over the nodes.
+const MAX_REMEMBERED_MISFITS: usize = 32;
+/// Shortest lease that a submitter gets: below, one lost packet and an election end the attempt.
+const MIN_LEASE: DurationMs = DurationMs::from_secs(2);
+
+/// Times and bounds of the scheduler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchedulerConfig {
+    /// Lease of a new attempt whose submitter asked for none; default 5 s.
+    pub lease_ms: DurationMs,
+    /// Most placements of one round, so that a round is one small batch of proposals; default 64.
+    pub max_placements_per_round: usize,
+    /// Age at which a waiting experiment keeps a node free for itself; default 10 min.
+    pub reserve_after: DurationMs,
+}
+
+impl Default for SchedulerConfig {
+    fn default() -> Self {
+        Self {
+            lease_ms: DurationMs::from_secs(5),
+            max_placements_per_round: 64,
+            reserve_after: DurationMs::from_secs(600),
+        }
+    }
+}
+
+/// Proposes placements, first in line first, each on top of the ones before it, so that all can be applied together.
+///
+/// Greedy with skips: a smaller experiment may pass a larger one that does not fit now. Against starvation, one that has
+/// waited for [`SchedulerConfig::reserve_after`] and could run on some empty node keeps that node free of those behind
+/// it; at most a quarter of the nodes (and at least one) are kept so.
+#[must_use]
+pub fn place_next(
+    state: &ClusterState,
+    view: &View,
+    now: Timestamp,
+    config: &SchedulerConfig,
+) -> Vec<PlaceAttempt> {
+    let mut round = Round::new(offers(state, view, now), config);
+    let mut placements = Vec::new();
+    for experiment in state.waiting() {
+        if placements.len() >= config.max_placements_per_round || round.is_closed() {
+            break;
+        }
+        if experiment.spec.resources.nodes != 1 {
+            continue; // Gangs are not built yet; submission refuses them.
+        }
+        match round.place(state, experiment) {
+            Some(placement) => placements.push(placement),
+            None => round.keep_node_for(experiment, now),
+        }
+    }
+    placements
+}
+
+/// What one round has decided so far.
+struct Round<'a> {
+    config: &'a SchedulerConfig,
+    offers: Vec<NodeOffer>,
+    /// Nodes that are kept free, each for one experiment in front.
+    kept: Vec<NodeId>,
+    /// Largest amounts of any node: what left-overs are measured by.
+    scale: Resources,
+    misfits: Vec<ResourceRequest>,
+}
+
+impl<'a> Round<'a> {
+    fn new(offers: Vec<NodeOffer>, config: &'a SchedulerConfig) -> Self {
+        let most = |of: fn(&Resources) -> u64| {
+            let amounts = offers.iter().map(|offer| of(&offer.capacity));
+            amounts.max().unwrap_or_default().max(1)
+        };
+        let scale = Resources {
+            cpu_milli: most(|resources| resources.cpu_milli),
+            memory_bytes: most(|resources| resources.memory_bytes),
+            disk_bytes: 1,
+            gpus: Vec::new(),
+        };
+        Self {
+            config,
+            offers,
+            kept: Vec::new(),
+            scale,
+            misfits: Vec::new(),
+        }
+    }
+
+    /// No node takes anything.
+    fn is_closed(&self) -> bool {
+        !self.offers.iter().any(NodeOffer::is_open)
+    }
+
+    fn place(&mut self, state: &ClusterState, experiment: &Experiment) -> Option<PlaceAttempt> {
+        let request = &experiment.spec.resources;
+        if self.misfits.iter().any(|misfit| asks_more(request, misfit)) {
+            return None;
+        }
+        let failed_on = failed_nodes(experiment);
+        let mut best: Option<(Score<'_>, usize, Resources)> = None;
+        let mut fitting = 0_usize;
+        for (at, offer) in self.offers.iter().enumerate() {
+            let Some(resources) = fits(offer, request).filter(|_| !self.kept.contains(&offer.node))
+            else {
+                continue;
+            };
+            fitting += 1;
+            let score = Score {
+                failed_before: failed_on.contains(&&offer.node),
+                wastes_gpus: request.gpu_milli == 0 && !offer.gpus.is_empty(),
+                left_over: self.left_over(offer, &resources),
+                node: &offer.node,
+            };
+            if best.as_ref().is_none_or(|(least, _, _)| score < *least) {
+                best = Some((score, at, resources));
+            }
+        }
+        let chosen = best.map(|(_, at, resources)| (at, resources));
+        let Some((at, resources)) = chosen else {
+            if self.misfits.len() < MAX_REMEMBERED_MISFITS {
+                self.misfits.push(request.clone());
+            }
+            return None;
+        };
+        self.offers[at].book(&resources);
+        Some(self.placement(state, experiment, at, resources, fitting))
+    }
+
+    fn placement(
+        &self,
+        state: &ClusterState,
+        experiment: &Experiment,
+        at: usize,
+        resources: Resources,
+        fitting: usize,
+    ) -> PlaceAttempt {
+        let offer = &self.offers[at];
+        let asked = experiment.spec.policy.lease_ms;
+        let lease_ms = if asked.0 > 0 {
+            asked.max(MIN_LEASE)
+        } else {
+            self.config.lease_ms
+        };
+        let rank = RankPlacement {
+            node: offer.node.clone(),
+            resources,
+        };
+        let capacity = RankCapacity {
+            node_started_at: offer.node_started_at,
+            total: offer.capacity.clone(),
+        };
+        PlaceAttempt {
+            experiment: experiment.id,
+            attempt: u32::try_from(experiment.attempts.len() + 1).unwrap_or(u32::MAX),
+            computed_at: state.applied(),
+            ranks: vec![(rank, capacity)],
+            mirror: self.mirror(experiment.id, offer),
+            lease_ms,
+            reason: reason(offer, fitting),
+        }
+    }
+
+    /// Thousandths of the largest node that stay unused, over all kinds: the fewer, the better the fit.
+    fn left_over(&self, offer: &NodeOffer, take: &Resources) -> u64 {
+        let part = |free: u64, take: u64, scale: u64| {
+            u128::from(free.saturating_sub(take)) * 1_000 / u128::from(scale)
+        };
+        let cpu = part(offer.free.cpu_milli, take.cpu_milli, self.scale.cpu_milli);
+        let memory = part(
+            offer.free.memory_bytes,
+            take.memory_bytes,
+            self.scale.memory_bytes,
+        );
+        let gpu_free: u64 = offer.free.gpus.iter().map(|gpu| gpu.milli).sum();
+        let gpu_take: u64 = take.gpus.iter().map(|gpu| gpu.milli).sum();
+        let left = cpu + memory + u128::from(gpu_free.saturating_sub(gpu_take));
+        u64::try_from(left).unwrap_or(u64::MAX)
+    }
+
+    /// The keeper of the second copy of the records: another live node, rather a storage node, rather in another failure
+    /// domain; among equals by a hash of both names, so that the load spreads and stays when nodes come and go.
+    fn mirror(&self, experiment: ExperimentId, on: &NodeOffer) -> Option<NodeId> {
+        let others = self.offers.iter().filter(|offer| {
+            offer.node != on.node
+                && offer.health == membership::Health::Live
+                && offer.refuses_work.is_none()
+        });
+        let best = others.min_by_key(|offer| {
+            (
+                offer.draining,
+                !offer.keeps_blobs,
+                offer.failure_domain == on.failure_domain,
+                rendezvous(experiment, &offer.node),
+                &offer.node,
+            )
+        });
+        best.map(|offer| offer.node.clone())
+    }
+
+    fn keep_node_for(&mut self, experiment: &Experiment, now: Timestamp) {
+        let ExperimentPhase::Queued { since } = experiment.phase else {
+            return;
+        };
+        let most = (self.offers.len() / 4).max(1);
+        if now.since(since) < self.config.reserve_after || self.kept.len() >= most {
+            return;
+        }
+        let request = &experiment.spec.resources;
+        let could = self.offers.iter().filter(|offer| {
+            offer.is_open() && !self.kept.contains(&offer.node) && could_ever_fit(offer, request)
+        });
+        // By size and id, not by what is free just now: the choice must not move while the node empties.
+        let smallest = could.min_by_key(|offer| {
+            let size = &offer.capacity;
+            (
+                size.gpus.len(),
+                size.cpu_milli,
+                size.memory_bytes,
+                &offer.node,
+            )
+        });
+        let smallest = smallest.map(|offer| offer.node.clone());
+        self.kept.extend(smallest);
+    }
+}
+
+/// Less is better, field by field.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Score<'a> {
+    failed_before: bool,
+    wastes_gpus: bool,
+    left_over: u64,
+    node: &'a NodeId,
+}
+
+/// Nodes on which an attempt of it was lost.
+fn failed_nodes(experiment: &Experiment) -> Vec<&NodeId> {
+    let lost = experiment.attempts.iter().filter(|attempt| {
+        attempt
+            .end
+            .as_ref()
+            .is_some_and(|end| end.cause.is_node_failure())
+    });
+    lost.flat_map(|attempt| attempt.ranks.iter().map(|rank| &rank.placement.node))
+        .collect()
+}
+
+/// Whether `request` cannot fit where `misfit` does not: it asks for at least as much of everything.
+fn asks_more(request: &ResourceRequest, misfit: &ResourceRequest) -> bool {
+    let stricter = misfit.constraints.is_empty() || request.constraints == misfit.constraints;
+    let pickier = misfit.gpu_models.is_empty() || request.gpu_models == misfit.gpu_models;
+    stricter
+        && pickier
+        && request.cpu_milli >= misfit.cpu_milli
+        && request.memory_bytes >= misfit.memory_bytes
+        && request.disk_bytes >= misfit.disk_bytes
+        && request.gpu_milli >= misfit.gpu_milli
+        && request.vram_bytes == misfit.vram_bytes
+}
+
+fn reason(offer: &NodeOffer, fitting: usize) -> String {
+    let first = match fitting {
+        1 => "the only node with room".to_owned(),
+        several => format!("best fit of {several} nodes"),
+    };
+    let left = &offer.free;
+    let mut text = format!(
+        "{first}: {} keeps {} and {}",
+        offer.name,
+        cpus(left.cpu_milli),
+        bytes(left.memory_bytes)
+    );
+    if !left.gpus.is_empty() {
+        let milli = left.gpus.iter().map(|gpu| gpu.milli).sum();
+        text.push_str(&format!(" and {} gpus", whole(milli)));
+    }
+    text + " free"
+}
+
+/// FNV-1a over both names.
+fn rendezvous(experiment: ExperimentId, node: &NodeId) -> u64 {
+    let id = experiment.bits().to_le_bytes();
+    let bytes = id.iter().chain(node.as_str().as_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
