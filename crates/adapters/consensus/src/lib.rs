@@ -1,1 +1,28 @@
-//! Placeholder.
+//! Raft over one data directory: the replicated log, its state machine, and the handle that proposes
+//! and reads. The only user of openraft and sled.
+//!
+//! Proposals are acknowledged after an fsync on a majority ([`Handle::propose`]); reads are
+//! linearizable after [`Handle::read_index`]. Bytes travel through a [`Transport`] that the caller
+//! brings, so that this crate knows no network.
+
+mod archives;
+mod config;
+mod directory;
+mod error;
+mod failure;
+mod handle;
+mod log_store;
+mod machine;
+mod open;
+mod published;
+mod raft_network;
+mod raft_types;
+mod receiver;
+mod transport;
+mod wire;
+
+pub use config::{Config, Timing};
+pub use error::{Error, MembershipError, ProposeError, ReadError};
+pub use handle::{Committed, Handle, Leadership, Metrics};
+pub use open::open;
+pub use transport::{BoxFuture, Transport, TransportError};

@@ -1,0 +1,282 @@
+//! Archive files: what the state machine sealed. Written and fsynced before the log that made them is
+//! purged, and indexed by experiment.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use state_machine::{ArchiveFile, ClusterState};
+use types::{BlobHash, ExperimentId, codec};
+
+use crate::directory::{Layout, remove_temporary_files, write_durably};
+use crate::error::Error;
+use crate::log_store::LogStore;
+
+/// Largest archive that is read: 4,096 entries of at most 64 KiB.
+const MAX_ARCHIVE_BYTES: usize = 512 << 20;
+/// End of the name of an archive file on disk.
+const SUFFIX: &str = ".archive";
+
+/// An archive as stored and sent.
+#[derive(Serialize, Deserialize)]
+enum ArchiveRecord {
+    V1 {
+        hash: BlobHash,
+        experiments: Vec<ExperimentId>,
+        bytes: Bytes,
+    },
+}
+
+/// The archive files of this replica.
+#[derive(Clone)]
+pub(crate) struct Archives {
+    directory: PathBuf,
+    /// Sealed, but not on disk yet; at most what one snapshot interval seals.
+    pending: Arc<Mutex<BTreeMap<String, ArchiveFile>>>,
+    /// One writer at a time.
+    writing: Arc<tokio::sync::Mutex<()>>,
+    log: LogStore,
+}
+
+impl Archives {
+    pub(crate) fn open(layout: &Layout, log: LogStore) -> Result<Self, Error> {
+        let directory = layout.archives();
+        remove_temporary_files(&directory)?;
+        Ok(Self {
+            directory,
+            pending: Arc::default(),
+            writing: Arc::default(),
+            log,
+        })
+    }
+
+    /// Takes files that apply sealed; [`Self::store`] writes them.
+    pub(crate) fn add(&self, files: Vec<ArchiveFile>) {
+        let mut pending = self.pending();
+        for file in files {
+            pending.insert(file.name.clone(), file);
+        }
+    }
+
+    fn pending(&self) -> MutexGuard<'_, BTreeMap<String, ArchiveFile>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes everything that waits; durable on return.
+    pub(crate) async fn store(&self) -> Result<(), Error> {
+        let _one_writer = self.writing.lock().await;
+        let files: Vec<_> = self.pending().values().cloned().collect();
+        for file in files {
+            let name = file.name.clone();
+            self.write(name.clone(), file.hash, file.experiments, file.bytes)
+                .await?;
+            self.pending().remove(&name);
+        }
+        Ok(())
+    }
+
+    async fn write(
+        &self,
+        name: String,
+        hash: BlobHash,
+        experiments: Vec<ExperimentId>,
+        bytes: Bytes,
+    ) -> Result<(), Error> {
+        let directory = self.directory.clone();
+        let path = self.path(&name);
+        let record_experiments = experiments.clone();
+        blocking("write an archive", move || {
+            if path.exists() {
+                // Made before a restart, from the same log: the bytes are the same.
+                return Ok(());
+            }
+            let record = codec::encode(&ArchiveRecord::V1 {
+                hash,
+                experiments: record_experiments,
+                bytes,
+            });
+            let file_name = path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default();
+            write_durably(&directory, &file_name, &[&record]).map(drop)
+        })
+        .await?;
+        if experiments.is_empty() {
+            return Ok(());
+        }
+        // Also after a restart: the index may not have been written.
+        let indexing = self.log.index_experiments(experiments, name).await;
+        indexing.map_err(Error::file(
+            "index archived experiments in",
+            &self.directory,
+        ))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}{SUFFIX}"))
+    }
+
+    /// Names of archives that `state` needs and that are not here, with their hashes.
+    pub(crate) fn missing(&self, state: &ClusterState) -> Vec<(String, BlobHash)> {
+        let pending = self.pending();
+        let absent = |name: &str| !pending.contains_key(name) && !self.path(name).exists();
+        state
+            .archives()
+            .filter(|(name, _)| absent(name))
+            .map(|(name, hash)| (name.to_owned(), hash))
+            .collect()
+    }
+
+    /// Refuses a directory in which an archive that `state` needs is not there.
+    pub(crate) fn check(&self, state: &ClusterState) -> Result<(), Error> {
+        match self.missing(state).into_iter().next() {
+            None => Ok(()),
+            Some((name, _)) => Err(Error::Damaged {
+                file: self.path(&name),
+                key: "the file".into(),
+                what: "it is missing".into(),
+            }),
+        }
+    }
+
+    /// Takes the stored form of an archive from another replica.
+    pub(crate) async fn receive(
+        &self,
+        name: String,
+        hash: BlobHash,
+        record: Vec<u8>,
+    ) -> Result<(), Error> {
+        let file = self.path(&name);
+        let decoded = blocking("check an archive", move || decode(file, &record)).await?;
+        let ArchiveRecord::V1 {
+            hash: found,
+            experiments,
+            bytes,
+        } = decoded;
+        if found != hash {
+            let what = format!("another replica sent {found} for {hash}");
+            return Err(Error::Damaged {
+                file: self.path(&name),
+                key: "its hash".into(),
+                what,
+            });
+        }
+        let _one_writer = self.writing.lock().await;
+        self.write(name, hash, experiments, bytes).await
+    }
+
+    /// The stored form, for another replica. Name as in the state: `[a-z0-9-]+`.
+    pub(crate) async fn record(&self, name: &str) -> Result<Option<Bytes>, Error> {
+        if !is_plain(name) {
+            return Ok(None);
+        }
+        let waiting = self.pending().get(name).cloned();
+        if let Some(file) = waiting {
+            let ArchiveFile {
+                hash,
+                bytes,
+                experiments,
+                ..
+            } = file;
+            return Ok(Some(
+                codec::encode(&ArchiveRecord::V1 {
+                    hash,
+                    experiments,
+                    bytes,
+                })
+                .into(),
+            ));
+        }
+        let path = self.path(name);
+        blocking("read an archive", move || match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(Bytes::from(bytes))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Error::File {
+                step: "read",
+                path,
+                source,
+            }),
+        })
+        .await
+    }
+
+    /// The sealed bytes, checked.
+    pub(crate) async fn read(&self, name: &str) -> Result<Option<Bytes>, Error> {
+        let Some(record) = self.record(name).await? else {
+            return Ok(None);
+        };
+        let file = self.path(name);
+        blocking("check an archive", move || {
+            let ArchiveRecord::V1 { bytes, .. } = decode(file, &record)?;
+            Ok(Some(bytes))
+        })
+        .await
+    }
+
+    /// The archive that holds `experiment`.
+    pub(crate) async fn read_experiment(
+        &self,
+        experiment: ExperimentId,
+    ) -> Result<Option<Bytes>, Error> {
+        let waiting = {
+            let pending = self.pending();
+            pending
+                .values()
+                .find(|file| file.experiments.contains(&experiment))
+                .map(|file| file.bytes.clone())
+        };
+        if waiting.is_some() {
+            return Ok(waiting);
+        }
+        let (log, directory) = (self.log.clone(), self.directory.clone());
+        let name = blocking("look up an archived experiment", move || {
+            log.find_archive(experiment)
+                .map_err(Error::file("look up an experiment in", directory))
+        })
+        .await?;
+        match name {
+            None => Ok(None),
+            Some(name) => self.read(&name).await,
+        }
+    }
+}
+
+fn is_plain(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+}
+
+fn decode(file: PathBuf, record: &[u8]) -> Result<ArchiveRecord, Error> {
+    let decoded: Result<ArchiveRecord, _> = codec::decode(record, MAX_ARCHIVE_BYTES);
+    match decoded {
+        Ok(ArchiveRecord::V1 { hash, bytes, .. }) if BlobHash::of(&bytes) != hash => {
+            Err(Error::Damaged {
+                file,
+                key: "its hash".into(),
+                what: "the bytes do not have it".into(),
+            })
+        }
+        Ok(record) => Ok(record),
+        Err(error) => Err(Error::Damaged {
+            file,
+            key: "its record".into(),
+            what: error.to_string(),
+        }),
+    }
+}
+
+/// Runs `work` where it may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    step: &'static str,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_panic) => Err(Error::Panicked { step }),
+    }
+}

@@ -1,0 +1,289 @@
+//! The face of consensus for the rest of the node.
+
+mod leadership;
+mod membership;
+mod propose;
+mod read;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::errors::{InitializeError, RaftError};
+use state_machine::{ClusterState, Event, Outcome};
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+use types::{ExperimentId, LogIndex, NodeId};
+
+pub use self::leadership::Leadership;
+pub(crate) use self::leadership::{Watcher, watch_leadership};
+pub(crate) use self::read::{Asker, ReadQueue, serve_reads};
+use crate::config::Config;
+use crate::error::{Error, chain};
+use crate::log_store::LogStore;
+use crate::raft_types::{Raft, Replica};
+use crate::receiver::Receiver;
+use crate::wire::{Request, Response};
+
+/// One replica of the cluster's state; clones are the same replica.
+#[derive(Clone)]
+pub struct Handle {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) raft: Raft,
+    pub(crate) log: LogStore,
+    pub(crate) receiver: Receiver,
+    pub(crate) reads: ReadQueue,
+    pub(crate) leadership: watch::Sender<Leadership>,
+    /// One change of members at a time.
+    pub(crate) changing: tokio::sync::Mutex<()>,
+    /// Ends the background tasks.
+    pub(crate) stop: CancellationToken,
+    /// The directory's lock; given back by a shutdown.
+    pub(crate) lock: Mutex<Option<File>>,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle")
+            .field("node", &self.inner.config.node)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A committed proposal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Its place in the log.
+    pub index: LogIndex,
+    /// What applying it said; a refusal is an outcome too.
+    pub outcome: Outcome,
+}
+
+/// Figures of one replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Current term.
+    pub term: u64,
+    /// Index of the newest log entry here.
+    pub last_log_index: LogIndex,
+    /// Index up to which the state is applied here.
+    pub applied: LogIndex,
+    /// Index of the newest snapshot.
+    pub snapshot_index: LogIndex,
+    /// Index up to which the log is purged.
+    pub purged: LogIndex,
+    /// Bytes of the log's files.
+    pub log_bytes_on_disk: u64,
+    /// Group commits made durable since the start: two fdatasyncs each.
+    pub group_commits: u64,
+    /// Appends that shared them.
+    pub appends: u64,
+}
+
+impl Handle {
+    /// Makes a cluster of this node alone. Only ever called on the first node (invariant 7).
+    ///
+    /// # Errors
+    /// This node has a log already, or storage failed.
+    pub async fn initialize(&self) -> Result<(), Error> {
+        let members = BTreeMap::from([(
+            Replica(self.inner.config.node.clone()),
+            openraft::EmptyNode::new(),
+        )]);
+        match self.inner.raft.initialize(members).await {
+            Ok(()) => Ok(()),
+            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
+                Err(Error::AlreadyInitialized)
+            }
+            Err(error) => Err(self.stopped(&error)),
+        }
+    }
+
+    /// Whether this node belongs to a cluster.
+    ///
+    /// # Errors
+    /// Consensus has stopped.
+    pub async fn is_initialized(&self) -> Result<bool, Error> {
+        self.inner
+            .raft
+            .is_initialized()
+            .await
+            .map_err(|error| self.stopped(&error))
+    }
+
+    /// The newest applied state. Cheap; never waits for apply or a snapshot.
+    #[must_use]
+    pub fn state(&self) -> Arc<ClusterState> {
+        self.inner.receiver.stores.published.state()
+    }
+
+    /// Index of the newest applied entry; a change wakes loops.
+    #[must_use]
+    pub fn applied(&self) -> watch::Receiver<LogIndex> {
+        self.inner.receiver.stores.published.applied()
+    }
+
+    /// Events from now on. Who lags by more than 8,192 must re-read the state.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<(LogIndex, Event)> {
+        self.inner.receiver.stores.published.subscribe()
+    }
+
+    /// Returns when `index` is applied here.
+    ///
+    /// # Errors
+    /// Not within `deadline`.
+    pub async fn wait_applied(&self, index: LogIndex, deadline: Duration) -> Result<(), Error> {
+        let mut applied = self.applied();
+        let waiting = applied.wait_for(|applied| *applied >= index);
+        match tokio::time::timeout(deadline, waiting).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Error::NotApplied {
+                index: index.0,
+                waited: deadline,
+            }),
+        }
+    }
+
+    /// Who leads, as far as this node knows.
+    #[must_use]
+    pub fn leader(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.subscribe()
+    }
+
+    /// Why this node must stop, once it must: a failed fsync or checksum (invariant 3).
+    #[must_use]
+    pub fn failed(&self) -> watch::Receiver<Option<String>> {
+        self.inner.receiver.stores.failure.watch()
+    }
+
+    /// Current voters.
+    #[must_use]
+    pub fn voters(&self) -> BTreeSet<NodeId> {
+        self.inner
+            .raft
+            .voter_ids()
+            .map(|replica| replica.0)
+            .collect()
+    }
+
+    /// Current learners.
+    #[must_use]
+    pub fn learners(&self) -> BTreeSet<NodeId> {
+        self.inner
+            .raft
+            .learner_ids()
+            .map(|replica| replica.0)
+            .collect()
+    }
+
+    /// Answers a request that another replica sent through its transport. `from` is authenticated by
+    /// the caller.
+    pub async fn handle_call(&self, from: &NodeId, request: Bytes) -> Bytes {
+        let response = match Request::decode(&request) {
+            Ok(Request::ReadIndex) => self.answer_read(from).await,
+            Ok(request) => self.inner.receiver.answer(from, request).await,
+            Err(error) => Response::Failed(error.to_string()),
+        };
+        response.encode()
+    }
+
+    /// The archive file that holds an experiment which has left the hot state.
+    ///
+    /// # Errors
+    /// The file cannot be read or is damaged.
+    pub async fn archived_experiment(
+        &self,
+        experiment: ExperimentId,
+    ) -> Result<Option<Bytes>, Error> {
+        self.inner
+            .receiver
+            .stores
+            .archives
+            .read_experiment(experiment)
+            .await
+    }
+
+    /// An archive file by its name in the state.
+    ///
+    /// # Errors
+    /// The file cannot be read or is damaged.
+    pub async fn archive(&self, name: &str) -> Result<Option<Bytes>, Error> {
+        self.inner.receiver.stores.archives.read(name).await
+    }
+
+    /// Figures of this replica.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let index = |id: &Option<crate::raft_types::RaftLogId>| {
+            LogIndex(id.as_ref().map_or(0, |id| id.index))
+        };
+        let counters = self.inner.log.counters();
+        Metrics {
+            term: metrics.current_term,
+            last_log_index: LogIndex(metrics.last_log_index.unwrap_or(0)),
+            applied: index(&metrics.last_applied),
+            snapshot_index: index(&metrics.snapshot),
+            purged: index(&metrics.purged),
+            // Closed or failing: the failure is reported elsewhere.
+            log_bytes_on_disk: self.inner.log.size_on_disk().unwrap_or(0),
+            group_commits: counters.commits.load(Ordering::Relaxed),
+            appends: counters.appends.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Starts a snapshot now.
+    ///
+    /// # Errors
+    /// Consensus has stopped.
+    pub async fn trigger_snapshot(&self) -> Result<(), Error> {
+        self.inner
+            .raft
+            .trigger()
+            .snapshot()
+            .await
+            .map_err(|error| self.stopped(&error))
+    }
+
+    /// Stops this replica and closes its directory. Other clones of the handle get errors from then on.
+    pub async fn shutdown(&self) {
+        self.inner.stop.cancel();
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(error = chain(&error), "a raft task ended by a panic");
+        }
+        self.inner.log.close().await;
+        drop(
+            self.inner
+                .lock
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+    }
+
+    /// Why consensus has stopped, best known reason first.
+    pub(crate) fn why_stopped(&self, error: &(dyn std::error::Error + 'static)) -> String {
+        self.inner
+            .receiver
+            .stores
+            .failure
+            .why()
+            .unwrap_or_else(|| chain(error))
+    }
+
+    fn stopped(&self, error: &(dyn std::error::Error + 'static)) -> Error {
+        Error::Stopped {
+            why: self.why_stopped(error),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Writing: a proposal is answered after a majority has it on disk and it is applied here.
+
+use std::time::Duration;
+
+use openraft::errors::{ClientWriteError, ForwardToLeader, RaftError};
+use state_machine::LogEntry;
+use tokio::time::Instant;
+use types::codec;
+
+use super::{Committed, Handle};
+use crate::error::ProposeError;
+use crate::log_store::MAX_ENTRY_BYTES;
+use crate::raft_types::{Proposal, Types};
+
+/// Time for a proposal to commit: longer than any election, short enough for a person.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Pause before asking again while the lease of a new leader is not there yet.
+const RETRY_PAUSE: Duration = Duration::from_millis(5);
+
+/// What to do about a refused write.
+enum Refused {
+    Retry,
+    Answer(ProposeError),
+}
+
+impl Handle {
+    /// Appends `entry`, waits until it is durable on a majority and applied here, and returns its
+    /// outcome. Only on the leader.
+    ///
+    /// # Errors
+    /// Not the leader, no majority, too large, or storage failed; [`ProposeError::Unknown`] if it may
+    /// have been committed.
+    pub async fn propose(&self, entry: LogEntry) -> Result<Committed, ProposeError> {
+        let bytes = bytes::Bytes::from(codec::encode(&entry));
+        if bytes.len() > MAX_ENTRY_BYTES {
+            return Err(ProposeError::TooLarge {
+                bytes: bytes.len(),
+                limit: MAX_ENTRY_BYTES,
+            });
+        }
+        let start = Instant::now();
+        loop {
+            let write = self.inner.raft.client_write(Proposal(bytes.clone()));
+            let result = match tokio::time::timeout_at(start + DEADLINE, write).await {
+                Ok(result) => result,
+                Err(_elapsed) => {
+                    let why = format!("no majority confirmed it within {DEADLINE:?}");
+                    return Err(ProposeError::Unknown { why });
+                }
+            };
+            let error = match result {
+                Ok(response) => {
+                    let reply = response.data;
+                    return Ok(Committed {
+                        index: reply.index,
+                        outcome: reply.outcome,
+                    });
+                }
+                Err(error) => error,
+            };
+            match self.refused(error) {
+                Refused::Retry if start.elapsed() < self.inner.config.timing.election_max() * 2 => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                Refused::Retry => {
+                    let why = "this node leads, but reaches no majority of the voters".to_owned();
+                    return Err(ProposeError::Unavailable { why });
+                }
+                Refused::Answer(error) => return Err(error),
+            }
+        }
+    }
+
+    fn refused(&self, error: RaftError<Types, ClientWriteError<Types>>) -> Refused {
+        match error {
+            RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+                self.forwarded(forward)
+            }
+            RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
+                let why = "another leader took over before it was confirmed".to_owned();
+                Refused::Answer(ProposeError::Unknown { why })
+            }
+            RaftError::APIError(other) => Refused::Answer(ProposeError::Unavailable {
+                why: other.to_string(),
+            }),
+            RaftError::Fatal(fatal) => Refused::Answer(ProposeError::Stopped {
+                why: self.why_stopped(&fatal),
+            }),
+        }
+    }
+
+    /// Right after an election or a transfer openraft refuses with an empty forward, although this
+    /// node leads, until a majority has answered it once.
+    fn forwarded(&self, forward: ForwardToLeader<Types>) -> Refused {
+        match forward.leader_id {
+            None if self.inner.raft.is_leader() => Refused::Retry,
+            leader => Refused::Answer(ProposeError::NotLeader {
+                leader: leader.map(|replica| replica.0),
+            }),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Starting a replica: lock, check, replay, run.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use openraft::SnapshotPolicy;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::archives::{Archives, blocking};
+use crate::config::Config;
+use crate::directory::Layout;
+use crate::error::{Error, chain};
+use crate::failure::Failure;
+use crate::handle::{
+    Asker, Handle, Inner, Leadership, ReadQueue, Watcher, serve_reads, watch_leadership,
+};
+use crate::log_store::{LogStore, open_log};
+use crate::machine::{Machine, Snapshots, Stores};
+use crate::published::Published;
+use crate::raft_network::Network;
+use crate::raft_types::{Raft, Replica};
+use crate::receiver::Receiver;
+use crate::transport::Transport;
+
+/// Entries in one append message: more would make a follower's fsync late for the next heartbeat.
+const MAX_APPEND_ENTRIES: u64 = 512;
+/// Entries that a purge waits for, so that purges are few.
+const PURGE_BATCH_ENTRIES: u64 = 512;
+/// Time to send and install a whole snapshot.
+const SNAPSHOT_DEADLINE: Duration = Duration::from_mins(10);
+
+/// Opens the replica in `config.data_directory`, or makes an empty one, and starts it. On return the
+/// state is that of the last snapshot and the log known to be committed.
+///
+/// # Errors
+/// In use, damaged, another node's, or a file operation failed.
+pub async fn open(config: Config, transport: Arc<dyn Transport>) -> Result<Handle, Error> {
+    let layout = Layout {
+        root: config.data_directory.clone(),
+    };
+    let failure = Failure::new();
+    let (opening, node, reported) = (layout.clone(), config.node.clone(), failure.clone());
+    let (lock, log, snapshots) = blocking("open the data directory", move || {
+        opening.create()?;
+        let lock = opening.lock()?;
+        let log = open_log(&opening, &node, reported)?;
+        let snapshots = Snapshots::open(&opening)?;
+        Ok((lock, log, snapshots))
+    })
+    .await?;
+    let archives = Archives::open(&layout, log.clone())?;
+    let published = Arc::new(Published::new());
+    let stores = Stores {
+        snapshots,
+        archives,
+        published,
+        failure,
+    };
+    let raft = match start_raft(&config, &transport, &log, &stores).await {
+        Ok(raft) => raft,
+        Err(error) => {
+            log.close().await;
+            return Err(error);
+        }
+    };
+    Ok(start_tasks(
+        config,
+        transport,
+        Started {
+            raft,
+            log,
+            stores,
+            lock,
+        },
+    )
+    .await)
+}
+
+fn raft_config(config: &Config) -> Result<openraft::Config, Error> {
+    let raft = openraft::Config {
+        cluster_name: "muster".to_owned(),
+        heartbeat_interval: config.timing.heartbeat_ms,
+        election_timeout_min: config.timing.election_min_ms,
+        election_timeout_max: config.timing.election_max_ms,
+        install_snapshot_timeout: u64::try_from(SNAPSHOT_DEADLINE.as_millis()).unwrap_or(u64::MAX),
+        max_payload_entries: MAX_APPEND_ENTRIES,
+        replication_lag_threshold: config.snapshot_every_entries.saturating_mul(2),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_every_entries),
+        max_in_snapshot_log_to_keep: config.keep_log_entries,
+        purge_batch_size: PURGE_BATCH_ENTRIES.min(config.snapshot_every_entries),
+        enable_pre_vote: Some(true),
+        // A restarted leader asks for votes again: its state may be older than what it once showed.
+        enable_leader_restore: Some(false),
+        broadcast_submitted_on_append: Some(true),
+        ..openraft::Config::default()
+    };
+    raft.validate().map_err(Error::Settings)
+}
+
+async fn start_raft(
+    config: &Config,
+    transport: &Arc<dyn Transport>,
+    log: &LogStore,
+    stores: &Stores,
+) -> Result<Raft, Error> {
+    let network = Network {
+        transport: Arc::clone(transport),
+        append_deadline: config.timing.election_max(),
+    };
+    let node = Replica(config.node.clone());
+    let machine = Machine::new(stores.clone());
+    let started = Raft::new(
+        node,
+        Arc::new(raft_config(config)?),
+        network,
+        log.clone(),
+        machine,
+    )
+    .await;
+    started.map_err(|fatal| Error::Stopped {
+        why: stores.failure.why().unwrap_or_else(|| chain(&fatal)),
+    })
+}
+
+struct Started {
+    raft: Raft,
+    log: LogStore,
+    stores: Stores,
+    lock: std::fs::File,
+}
+
+async fn start_tasks(config: Config, transport: Arc<dyn Transport>, started: Started) -> Handle {
+    let Started {
+        raft,
+        log,
+        stores,
+        lock,
+    } = started;
+    let stop = CancellationToken::new();
+    let leadership = watch::Sender::new(Leadership::unknown());
+    let watcher = Watcher {
+        node: config.node.clone(),
+        timing: config.timing,
+        failure: stores.failure.clone(),
+        stop: stop.clone(),
+    };
+    let watching = watch_leadership(
+        raft.clone(),
+        Arc::clone(&stores.published),
+        leadership.clone(),
+        watcher,
+    );
+    tokio::spawn(watching);
+    let (reads, queued) = ReadQueue::new();
+    let asker = Asker {
+        raft: raft.clone(),
+        transport: Arc::clone(&transport),
+        failure: stores.failure.clone(),
+        deadline: config.timing.election_max(),
+    };
+    tokio::spawn(
+        stop.clone()
+            .run_until_cancelled_owned(serve_reads(asker, queued)),
+    );
+    let alone = raft
+        .voter_ids()
+        .map(|replica| replica.0)
+        .eq([config.node.clone()]);
+    if alone && let Err(error) = raft.trigger().elect(false).await {
+        // The only voter need not wait for an election timeout; if this fails it does.
+        tracing::warn!(error = chain(&error), "cannot start an election");
+    }
+    let receiver = Receiver::new(raft.clone(), stores, transport);
+    let inner = Inner {
+        config,
+        raft,
+        log,
+        receiver,
+        reads,
+        leadership,
+        changing: tokio::sync::Mutex::new(()),
+        stop,
+        lock: Mutex::new(Some(lock)),
+    };
+    Handle {
+        inner: Arc::new(inner),
+    }
+}

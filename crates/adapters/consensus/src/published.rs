@@ -1,0 +1,71 @@
+//! What the state machine shows to the rest of the node: newest state, how far it is, events.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use state_machine::{ClusterState, Event};
+use tokio::sync::{broadcast, watch};
+use types::LogIndex;
+
+/// Events that a slow subscriber may be behind before it must re-read the state: some seconds of a
+/// busy cluster, about 1 MiB.
+const EVENT_BACKLOG: usize = 8_192;
+
+/// The newest applied state, for any number of readers.
+#[derive(Debug)]
+pub(crate) struct Published {
+    state: RwLock<Arc<ClusterState>>,
+    term: AtomicU64,
+    applied: watch::Sender<LogIndex>,
+    events: broadcast::Sender<(LogIndex, Event)>,
+}
+
+impl Published {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: RwLock::new(Arc::new(ClusterState::default())),
+            term: AtomicU64::new(0),
+            applied: watch::Sender::new(LogIndex(0)),
+            events: broadcast::Sender::new(EVENT_BACKLOG),
+        }
+    }
+
+    pub(crate) fn state(&self) -> Arc<ClusterState> {
+        Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Shows `state`, which has applied everything up to `index`, whose entry is of `term`.
+    pub(crate) fn publish(&self, state: ClusterState, index: LogIndex, term: u64) {
+        let old = std::mem::replace(
+            &mut *self.state.write().unwrap_or_else(PoisonError::into_inner),
+            Arc::new(state),
+        );
+        // Freeing the old state may take a while: not under the lock.
+        drop(old);
+        self.term.store(term, Ordering::Release);
+        self.applied.send_replace(index);
+    }
+
+    pub(crate) fn announce(&self, events: Vec<(LogIndex, Event)>) {
+        if self.events.receiver_count() == 0 {
+            return;
+        }
+        for event in events {
+            // An error says that nobody listens any more.
+            drop(self.events.send(event));
+        }
+    }
+
+    /// Term of the newest applied entry.
+    pub(crate) fn term(&self) -> u64 {
+        self.term.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn applied(&self) -> watch::Receiver<LogIndex> {
+        self.applied.subscribe()
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<(LogIndex, Event)> {
+        self.events.subscribe()
+    }
+}
