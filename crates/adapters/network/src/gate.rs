@@ -1,0 +1,390 @@
+//! The admission gate: the protocols inside it exist only on connections of members.
+//!
+//! libp2p's own allow list denies a stranger's whole connection, and then nobody could ever join.
+//! Here a stranger's connection is kept, shortly and within limits, but carries none of the inner
+//! protocols. When a peer becomes a member its old connections are closed, so that new ones carry
+//! them; when it stops being one, all are closed at once.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use libp2p::core::Endpoint;
+use libp2p::core::transport::PortUse;
+use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
+use libp2p::swarm::derive_prelude::Either;
+use libp2p::swarm::{
+    CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler,
+    THandlerInEvent, THandlerOutEvent, ToSwarm,
+};
+use libp2p::{Multiaddr, PeerId};
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::admission::{Admission, PlaneKind};
+use crate::stranger::{Spoke, StrangerHandler};
+
+/// A stranger that asks nothing is cut off after this.
+const STRANGER_IDLE: Duration = Duration::from_secs(5);
+/// A stranger is cut off after this even while it waits for an answer.
+const STRANGER_LIFE: Duration = Duration::from_secs(60);
+/// How often strangers are looked at, while there are any.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Connections of strangers at once on control: a rack that joins together.
+const MAX_STRANGERS: usize = 64;
+
+/// Wraps the behaviours that are for members only.
+pub(crate) struct Gate<B: NetworkBehaviour> {
+    pub(crate) inner: B,
+    admission: Arc<Admission>,
+    plane: PlaneKind,
+    connections: HashMap<ConnectionId, Connection>,
+    /// Established connections that the inner behaviours know.
+    admitted: HashMap<PeerId, usize>,
+    /// Join requests under way.
+    holds: HashMap<PeerId, usize>,
+    actions: VecDeque<Action>,
+    sweep: Option<Pin<Box<Sleep>>>,
+}
+
+/// What the gate or the behaviours inside report.
+#[derive(Debug)]
+pub(crate) enum GateEvent<E> {
+    Inner(E),
+    /// A stranger that dialled us was cut off.
+    Refused {
+        peer: PeerId,
+        address: Multiaddr,
+        reason: String,
+    },
+}
+
+#[derive(Debug)]
+enum Action {
+    Close(PeerId, ConnectionId),
+    Report {
+        peer: PeerId,
+        address: Multiaddr,
+        reason: String,
+    },
+}
+
+#[derive(Debug)]
+struct Connection {
+    peer: PeerId,
+    address: Multiaddr,
+    admitted: bool,
+    inbound: bool,
+    established: bool,
+    since: Instant,
+    /// When it came, or its last join request ended.
+    last_held: Instant,
+    closing: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("strangers are not let onto the {0} plane, or there are too many")]
+struct NoStrangers(&'static str);
+
+impl<B: NetworkBehaviour> Gate<B> {
+    pub(crate) fn new(inner: B, admission: Arc<Admission>, plane: PlaneKind) -> Self {
+        Self {
+            inner,
+            admission,
+            plane,
+            connections: HashMap::new(),
+            admitted: HashMap::new(),
+            holds: HashMap::new(),
+            actions: VecDeque::new(),
+            sweep: None,
+        }
+    }
+
+    /// Whether the member protocols exist on this connection.
+    pub(crate) fn is_admitted(&self, id: ConnectionId) -> bool {
+        self.connections
+            .get(&id)
+            .is_some_and(|connection| connection.admitted)
+    }
+
+    /// A join request from or to the peer is under way: its connections stay until [`Self::release`].
+    pub(crate) fn hold(&mut self, peer: PeerId) {
+        *self.holds.entry(peer).or_default() += 1;
+    }
+
+    /// The join request is done.
+    pub(crate) fn release(&mut self, peer: PeerId) {
+        if let Some(holds) = self.holds.get_mut(&peer) {
+            *holds -= 1;
+            if *holds == 0 {
+                self.holds.remove(&peer);
+            }
+        }
+        let now = Instant::now();
+        for connection in self.connections.values_mut() {
+            if connection.peer == peer {
+                connection.last_held = now;
+            }
+        }
+        self.recheck();
+    }
+
+    /// Closes what the members table no longer, or only now, allows.
+    pub(crate) fn recheck(&mut self) {
+        for (id, connection) in &mut self.connections {
+            let member = self.admission.is_member(&connection.peer);
+            let wrong = connection.admitted != member;
+            let answering = member && self.holds.contains_key(&connection.peer);
+            if wrong && !answering && !connection.closing {
+                connection.closing = true;
+                self.actions.push_back(Action::Close(connection.peer, *id));
+            }
+        }
+    }
+
+    fn admit(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        inbound: bool,
+    ) -> Result<bool, ConnectionDenied> {
+        let admitted = self.admission.is_member(&peer);
+        if !admitted {
+            let strangers = self.connections.values().filter(|other| !other.admitted);
+            let full = inbound && strangers.count() >= MAX_STRANGERS;
+            if full || self.plane == PlaneKind::Bulk {
+                return Err(ConnectionDenied::new(NoStrangers(self.plane.name())));
+            }
+            self.sweep
+                .get_or_insert_with(|| Box::pin(sleep(SWEEP_INTERVAL)));
+        }
+        let now = Instant::now();
+        let connection = Connection {
+            peer,
+            address: address.clone(),
+            admitted,
+            inbound,
+            established: false,
+            since: now,
+            last_held: now,
+            closing: false,
+        };
+        self.connections.insert(id, connection);
+        Ok(admitted)
+    }
+
+    fn cut_off(&mut self, id: ConnectionId, reason: &str) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        if std::mem::replace(&mut connection.closing, true) {
+            return;
+        }
+        let peer = connection.peer;
+        self.actions.push_back(Action::Close(peer, id));
+        if connection.inbound {
+            let address = connection.address.clone();
+            let reason = reason.to_owned();
+            self.actions.push_back(Action::Report {
+                peer,
+                address,
+                reason,
+            });
+        }
+    }
+
+    /// Cuts off strangers that idle or stay too long.
+    fn look_at_strangers(&mut self) {
+        let now = Instant::now();
+        let strangers = self.connections.iter().filter(|(_, c)| !c.admitted);
+        let over: Vec<_> = strangers
+            .filter(|(_, connection)| {
+                let held = self.holds.contains_key(&connection.peer);
+                let idle = !held && now - connection.last_held >= STRANGER_IDLE;
+                idle || now - connection.since >= STRANGER_LIFE
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in over {
+            self.cut_off(id, "asked nothing in time");
+        }
+        let any = self.connections.values().any(|c| !c.admitted);
+        self.sweep = any.then(|| Box::pin(sleep(SWEEP_INTERVAL)));
+    }
+
+    fn established(&mut self, event: ConnectionEstablished<'_>) {
+        let Some(connection) = self.connections.get_mut(&event.connection_id) else {
+            return;
+        };
+        connection.established = true;
+        if !connection.admitted {
+            return;
+        }
+        let known = self.admitted.entry(event.peer_id).or_default();
+        let other_established = *known;
+        *known += 1;
+        let event = ConnectionEstablished {
+            other_established,
+            ..event
+        };
+        self.inner
+            .on_swarm_event(FromSwarm::ConnectionEstablished(event));
+        // The table may have changed since the gate let it in.
+        self.recheck();
+    }
+
+    fn closed(&mut self, event: ConnectionClosed<'_>) {
+        let connection = self.connections.remove(&event.connection_id);
+        if !connection.is_some_and(|connection| connection.admitted && connection.established) {
+            return;
+        }
+        let known = self.admitted.entry(event.peer_id).or_default();
+        *known = known.saturating_sub(1);
+        let remaining_established = *known;
+        if remaining_established == 0 {
+            self.admitted.remove(&event.peer_id);
+        }
+        let event = ConnectionClosed {
+            remaining_established,
+            ..event
+        };
+        self.inner
+            .on_swarm_event(FromSwarm::ConnectionClosed(event));
+    }
+
+    /// Forgets a connection that was denied after the gate had let it in; whether the inner ones knew it.
+    fn denied(&mut self, id: ConnectionId) -> bool {
+        self.connections
+            .remove(&id)
+            .is_none_or(|connection| connection.admitted)
+    }
+}
+
+impl<B: NetworkBehaviour> NetworkBehaviour for Gate<B> {
+    type ConnectionHandler = Either<THandler<B>, StrangerHandler>;
+    type ToSwarm = GateEvent<B::ToSwarm>;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        self.inner
+            .handle_pending_inbound_connection(id, local, remote)
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        if !self.admit(id, peer, remote, true)? {
+            return Ok(Either::Right(StrangerHandler::default()));
+        }
+        self.inner
+            .handle_established_inbound_connection(id, peer, local, remote)
+            .map(Either::Left)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        let mut known = self
+            .inner
+            .handle_pending_outbound_connection(id, peer, addresses, role)?;
+        if let Some(peer) = peer {
+            known.extend(self.admission.addresses(&peer, self.plane));
+        }
+        Ok(known)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port_use: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        if !self.admit(id, peer, address, false)? {
+            return Ok(Either::Right(StrangerHandler::default()));
+        }
+        self.inner
+            .handle_established_outbound_connection(id, peer, address, role, port_use)
+            .map(Either::Left)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(event) => self.established(event),
+            FromSwarm::ConnectionClosed(event) => self.closed(event),
+            FromSwarm::AddressChange(change) if !self.is_admitted(change.connection_id) => {}
+            FromSwarm::DialFailure(failure) => {
+                if self.denied(failure.connection_id) {
+                    self.inner.on_swarm_event(event);
+                }
+            }
+            FromSwarm::ListenFailure(failure) => {
+                if self.denied(failure.connection_id) {
+                    self.inner.on_swarm_event(event);
+                }
+            }
+            _ => self.inner.on_swarm_event(event),
+        }
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        match event {
+            Either::Left(event) => self.inner.on_connection_handler_event(peer, id, event),
+            Either::Right(Spoke(protocol)) => {
+                self.cut_off(id, &format!("spoke {protocol}, which is for members"));
+            }
+        }
+    }
+
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        while let Some(sweep) = &mut self.sweep {
+            if sweep.as_mut().poll(context).is_pending() {
+                break;
+            }
+            self.look_at_strangers();
+        }
+        match self.actions.pop_front() {
+            Some(Action::Close(peer_id, id)) => Poll::Ready(ToSwarm::CloseConnection {
+                peer_id,
+                connection: CloseConnection::One(id),
+            }),
+            Some(Action::Report {
+                peer,
+                address,
+                reason,
+            }) => Poll::Ready(ToSwarm::GenerateEvent(GateEvent::Refused {
+                peer,
+                address,
+                reason,
+            })),
+            None => self
+                .inner
+                .poll(context)
+                .map(|action| action.map_out(GateEvent::Inner).map_in(Either::Left)),
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! What the rest of the node does with the network.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use libp2p::request_response::OutboundFailure;
+use libp2p::{Multiaddr, PeerId};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+use types::NodeId;
+
+use crate::admission::{Admission, Replaced};
+use crate::bulk_stream::SendLimit;
+use crate::config::MemberAddresses;
+use crate::connector::Connector;
+use crate::event::{Discovered, PeerStatus};
+use crate::identity::node_id;
+use crate::pipe::Pipes;
+use crate::plane::{Command, JoinAttempt, Listening, Sightings};
+use crate::protocol::{
+    BULK_STREAM, MAX_JOIN_BYTES, MAX_REPORT_BYTES, MAX_RPC_DEADLINE, MAX_RPC_REQUEST_BYTES,
+};
+use crate::wire::Outcome;
+use crate::{BulkStream, CallError, Identity};
+
+/// Addresses of one join call that are tried: a token carries a handful.
+const MAX_JOIN_ADDRESSES: usize = 32;
+/// Time that one node of a token gets to answer, if others are left to try.
+const JOIN_TURN: Duration = Duration::from_secs(10);
+
+/// A cloneable door to the network.
+#[derive(Clone)]
+pub struct Handle {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) identity: Identity,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) control: Connector,
+    pub(crate) bulk: Connector,
+    pub(crate) raft_pipes: Pipes,
+    pub(crate) bulk_pipes: Pipes,
+    pub(crate) bulk_limit: SendLimit,
+    pub(crate) control_listening: watch::Receiver<Listening>,
+    pub(crate) bulk_listening: watch::Receiver<Listening>,
+    pub(crate) sightings: Arc<Sightings>,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Handle").field(self.node_id()).finish()
+    }
+}
+
+impl Handle {
+    /// This node.
+    #[must_use]
+    pub fn node_id(&self) -> &NodeId {
+        self.shared.identity.node_id()
+    }
+
+    /// Signs with the key of this node; [`crate::verify`] checks it.
+    #[must_use]
+    pub fn sign(&self, bytes: &[u8]) -> Vec<u8> {
+        self.shared.identity.sign(bytes)
+    }
+
+    /// Where this node listens, control and bulk, each with `/p2p/<node>`. Waits until every
+    /// listener has its port.
+    pub async fn listen_addresses(&self) -> (Vec<String>, Vec<String>) {
+        let control = bound(self.shared.control_listening.clone()).await;
+        let bulk = bound(self.shared.bulk_listening.clone()).await;
+        (control, bulk)
+    }
+
+    /// Replaces the admission table; a `version` under the current one is ignored. Who is no member
+    /// any more is cut off at once; members without a connection are dialled. Returns when both
+    /// planes act on it. This node itself may be in the list.
+    pub async fn set_members(&self, version: u64, members: Vec<MemberAddresses>) {
+        let own = self.shared.identity.keypair().public().to_peer_id();
+        let newer = match self.shared.admission.replace(version, &members, &own) {
+            Replaced::Older => {
+                tracing::warn!(version, "older member list ignored");
+                return;
+            }
+            Replaced::InForce { newer } => newer,
+        };
+        for plane in [&self.shared.control, &self.shared.bulk] {
+            let (done, acted) = oneshot::channel();
+            let changed = Command::MembersChanged { newer, done };
+            if plane.command(changed).await.is_ok() {
+                // An error means that the network is stopping: then nobody is connected either.
+                drop(acted.await);
+            }
+        }
+    }
+
+    /// Receives the reports of all nodes (voters and learners), or only sends its own.
+    pub async fn set_subscribed(&self, subscribed: bool) {
+        // An error means that the network is stopping, and with it the reports.
+        drop(
+            self.shared
+                .control
+                .command(Command::Subscribe(subscribed))
+                .await,
+        );
+    }
+
+    /// Asks a member on control. The request may be up to [`MAX_RPC_REQUEST_BYTES`], the deadline
+    /// up to [`MAX_RPC_DEADLINE`].
+    ///
+    /// # Errors
+    /// Not a member, not reachable, too large, no answer in time, or none at all.
+    pub async fn rpc(
+        &self,
+        to: &NodeId,
+        request: Bytes,
+        deadline: Duration,
+    ) -> Result<Bytes, CallError> {
+        if request.len() > MAX_RPC_REQUEST_BYTES {
+            return Err(CallError::TooLarge {
+                to: to.clone(),
+                bytes: request.len(),
+                limit: MAX_RPC_REQUEST_BYTES,
+            });
+        }
+        let deadline = deadline.min(MAX_RPC_DEADLINE);
+        let answer = tokio::time::timeout(deadline, self.ask(to, request)).await;
+        answer.unwrap_or_else(|_elapsed| {
+            Err(CallError::Timeout {
+                to: to.clone(),
+                deadline,
+            })
+        })
+    }
+
+    async fn ask(&self, to: &NodeId, request: Bytes) -> Result<Bytes, CallError> {
+        let control = &self.shared.control;
+        let peer = control.member(to)?;
+        control.connect(to, peer).await?;
+        let (done, answer) = oneshot::channel();
+        let ask = Command::Rpc {
+            peer,
+            request,
+            done,
+        };
+        control.command(ask).await?;
+        match answer.await {
+            Ok(Ok(outcome)) => answered(to, outcome),
+            Ok(Err(OutboundFailure::UnsupportedProtocols)) => {
+                Err(CallError::Refused { to: to.clone() })
+            }
+            Ok(Err(failure)) => Err(CallError::Closed {
+                to: to.clone(),
+                reason: failure.to_string(),
+            }),
+            Err(_dropped) => Err(CallError::Stopped),
+        }
+    }
+
+    /// Asks a member's Raft, on one long-lived stream that all calls to it share. Frames are up to
+    /// [`crate::MAX_RAFT_FRAME_BYTES`]. After a lost connection the next call makes a new one.
+    ///
+    /// # Errors
+    /// As [`Self::rpc`].
+    pub async fn raft_call(
+        &self,
+        to: &NodeId,
+        request: Bytes,
+        deadline: Duration,
+    ) -> Result<Bytes, CallError> {
+        self.shared.raft_pipes.call(to, request, deadline).await
+    }
+
+    /// Asks a member on bulk; request and answer are up to [`crate::MAX_BULK_FRAME_BYTES`].
+    ///
+    /// # Errors
+    /// As [`Self::rpc`].
+    pub async fn bulk_call(
+        &self,
+        to: &NodeId,
+        request: Bytes,
+        deadline: Duration,
+    ) -> Result<Bytes, CallError> {
+        self.shared.bulk_pipes.call(to, request, deadline).await
+    }
+
+    /// Opens a byte stream to a member on bulk. The caller bounds the wait.
+    ///
+    /// # Errors
+    /// Not a member, not reachable, or not accepted.
+    pub async fn open_bulk_stream(&self, to: &NodeId) -> Result<BulkStream, CallError> {
+        let stream = self.shared.bulk.open(to, &BULK_STREAM).await?;
+        let limit = self.shared.bulk_limit.clone();
+        Ok(BulkStream::new(stream, limit, None))
+    }
+
+    /// Asks the nodes at `addresses`, one after the other until one answers, on the protocol that
+    /// strangers may speak: to join, or for the member list. Says who answered.
+    ///
+    /// # Errors
+    /// Too large, or no address led to an answer: then what happened at each.
+    pub async fn join_call(
+        &self,
+        addresses: &[String],
+        request: Bytes,
+        deadline: Duration,
+    ) -> Result<(NodeId, Bytes), CallError> {
+        if request.len() > MAX_JOIN_BYTES {
+            return Err(CallError::TooLarge {
+                to: self.node_id().clone(),
+                bytes: request.len(),
+                limit: MAX_JOIN_BYTES,
+            });
+        }
+        let end = Instant::now() + deadline;
+        let mut attempts = Vec::new();
+        let targets = targets(addresses, &mut attempts);
+        let count = targets.len();
+        for (index, (peer, addresses)) in targets.into_iter().enumerate() {
+            let whom = match peer {
+                Some(peer) => format!("node {peer}"),
+                None => addresses.iter().map(ToString::to_string).collect(),
+            };
+            let turn = if index + 1 == count {
+                end
+            } else {
+                end.min(Instant::now() + JOIN_TURN)
+            };
+            let (done, answer) = oneshot::channel();
+            let attempt = JoinAttempt {
+                peer,
+                addresses,
+                request: request.clone(),
+                done,
+            };
+            self.shared.control.command(Command::Join(attempt)).await?;
+            match timeout_at(turn, answer).await {
+                Ok(Ok(Ok((server, outcome)))) => {
+                    let server = node_id(&server);
+                    match answered(&server, outcome) {
+                        Ok(answer) => return Ok((server, answer)),
+                        Err(error) => attempts.push(error.to_string()),
+                    }
+                }
+                Ok(Ok(Err(reason))) => attempts.push(format!("{whom}: {reason}")),
+                Ok(Err(_dropped)) => return Err(CallError::Stopped),
+                Err(_elapsed) => attempts.push(format!("{whom}: no answer in time")),
+            }
+        }
+        Err(CallError::NobodyAnswered { attempts })
+    }
+
+    /// Sends a report of this node to all that listen, and to every member that connects later.
+    /// Over [`MAX_REPORT_BYTES`] it is dropped with a warning.
+    pub async fn publish(&self, report: Bytes) {
+        if report.len() > MAX_REPORT_BYTES {
+            let bytes = report.len();
+            tracing::warn!(bytes, limit = MAX_REPORT_BYTES, "report over the limit");
+            return;
+        }
+        // An error means that the network is stopping, and with it the reports.
+        drop(self.shared.control.command(Command::Publish(report)).await);
+    }
+
+    /// The members, connected or not, without this node; by id.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        let members = self.shared.admission.members();
+        let status = members.iter().map(|peer| self.status(peer));
+        status.collect()
+    }
+
+    fn status(&self, peer: &PeerId) -> PeerStatus {
+        let link = self.shared.control.links.get(peer).unwrap_or_default();
+        let control = crate::admission::PlaneKind::Control;
+        let mut addresses = self.shared.admission.addresses(peer, control);
+        for (_, address) in link.connections {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        PeerStatus {
+            node: node_id(peer),
+            connected: link.up,
+            round_trip: link.round_trip,
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// The nodes that mDNS sees at present, members or not.
+    #[must_use]
+    pub fn discovered(&self) -> Vec<Discovered> {
+        self.shared.sightings.list()
+    }
+}
+
+async fn bound(mut listening: watch::Receiver<Listening>) -> Vec<String> {
+    let ready = |now: &Listening| now.waiting_for.is_empty();
+    let addresses = match listening.wait_for(ready).await {
+        Ok(now) => now.addresses.clone(),
+        // The network has stopped: it listens nowhere.
+        Err(_closed) => Vec::new(),
+    };
+    addresses.iter().map(ToString::to_string).collect()
+}
+
+fn answered(to: &NodeId, outcome: Outcome) -> Result<Bytes, CallError> {
+    match outcome {
+        Outcome::Answer(bytes) => Ok(bytes),
+        Outcome::Failed(failure) => Err(CallError::Remote {
+            to: to.clone(),
+            code: failure.code(),
+        }),
+    }
+}
+
+/// Groups addresses by the node that they name, in order; notes those that are none.
+fn targets(
+    addresses: &[String],
+    attempts: &mut Vec<String>,
+) -> Vec<(Option<PeerId>, Vec<Multiaddr>)> {
+    let mut targets: Vec<(Option<PeerId>, Vec<Multiaddr>)> = Vec::new();
+    for text in addresses.iter().take(MAX_JOIN_ADDRESSES) {
+        let address: Multiaddr = match text.parse() {
+            Ok(address) => address,
+            Err(error) => {
+                attempts.push(format!("{text:?} is no address: {error}"));
+                continue;
+            }
+        };
+        let peer = address.iter().find_map(|part| match part {
+            libp2p::multiaddr::Protocol::P2p(peer) => Some(peer),
+            _ => None,
+        });
+        let known = targets
+            .iter_mut()
+            .find(|(other, _)| peer.is_some() && *other == peer);
+        match known {
+            Some((_, addresses)) => addresses.push(address),
+            None => targets.push((peer, vec![address])),
+        }
+    }
+    targets
+}

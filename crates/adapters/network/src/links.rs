@@ -1,0 +1,74 @@
+//! Which members are connected on a plane right now.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use libp2p::swarm::ConnectionId;
+use libp2p::{Multiaddr, PeerId};
+
+/// Written by the swarm task, read by handles.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    links: Mutex<HashMap<PeerId, Link>>,
+}
+
+/// The connections to one member.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Link {
+    /// Those that the gate admitted.
+    pub(crate) connections: Vec<(ConnectionId, Multiaddr)>,
+    /// It identified itself: it takes this node for a member too.
+    pub(crate) up: bool,
+    /// Of the last ping.
+    pub(crate) round_trip: Option<Duration>,
+}
+
+impl Links {
+    pub(crate) fn is_connected(&self, peer: &PeerId) -> bool {
+        self.lock().contains_key(peer)
+    }
+
+    pub(crate) fn get(&self, peer: &PeerId) -> Option<Link> {
+        self.lock().get(peer).cloned()
+    }
+
+    pub(crate) fn connected(&self, peer: PeerId, id: ConnectionId, address: Multiaddr) {
+        let mut links = self.lock();
+        links
+            .entry(peer)
+            .or_default()
+            .connections
+            .push((id, address));
+    }
+
+    /// Notes that the peer answered as a member; true the first time of this link.
+    pub(crate) fn came_up(&self, peer: &PeerId) -> bool {
+        let mut links = self.lock();
+        links
+            .get_mut(peer)
+            .is_some_and(|link| !std::mem::replace(&mut link.up, true))
+    }
+
+    pub(crate) fn round_trip(&self, peer: &PeerId, round_trip: Duration) {
+        if let Some(link) = self.lock().get_mut(peer) {
+            link.round_trip = Some(round_trip);
+        }
+    }
+
+    /// Forgets a connection; the link, if it was the last.
+    pub(crate) fn disconnected(&self, peer: &PeerId, id: ConnectionId) -> Option<Link> {
+        let mut links = self.lock();
+        let link = links.get_mut(peer)?;
+        link.connections.retain(|(other, _)| *other != id);
+        if link.connections.is_empty() {
+            return links.remove(peer);
+        }
+        None
+    }
+
+    // Each change is one assignment, so a panic elsewhere leaves nothing half done.
+    fn lock(&self) -> MutexGuard<'_, HashMap<PeerId, Link>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

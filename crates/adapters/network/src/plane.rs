@@ -1,0 +1,223 @@
+//! The task that owns one swarm: one loop, one line per kind of thing that can happen.
+
+mod connections;
+mod discovery;
+mod gossip;
+mod joins;
+mod requests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use libp2p::core::transport::ListenerId;
+use libp2p::request_response::OutboundFailure;
+use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::{Admission, PlaneKind};
+use crate::dialer::{Dialer, Waiting};
+use crate::event::Event;
+use crate::gate::GateEvent;
+use crate::identity::node_id;
+use crate::links::Links;
+use crate::outbox::Outbox;
+use crate::swarm::{Behaviour, BehaviourEvent, MembersEvent};
+use crate::wire::{Outcome, Request};
+
+pub(crate) use discovery::Sightings;
+use joins::Joins;
+use requests::Requests;
+
+/// What handles ask of a swarm.
+pub(crate) enum Command {
+    /// Connect to a member.
+    Connect { peer: PeerId, done: Waiting },
+    /// The admission table was replaced.
+    MembersChanged {
+        newer: bool,
+        done: oneshot::Sender<()>,
+    },
+    /// Ask a connected member.
+    Rpc {
+        peer: PeerId,
+        request: Bytes,
+        done: oneshot::Sender<Result<Outcome, OutboundFailure>>,
+    },
+    /// Ask anyone to join.
+    Join(JoinAttempt),
+    /// Gossip a report, and remember it for members that connect.
+    Publish(Bytes),
+    /// Take part in the reports, or only send.
+    Subscribe(bool),
+}
+
+/// A join request to one node at any of some addresses.
+pub(crate) struct JoinAttempt {
+    pub(crate) peer: Option<PeerId>,
+    pub(crate) addresses: Vec<Multiaddr>,
+    pub(crate) request: Bytes,
+    pub(crate) done: oneshot::Sender<Result<(PeerId, Outcome), String>>,
+}
+
+/// Where a plane listens; complete once each listener has an address.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Listening {
+    pub(crate) waiting_for: Vec<ListenerId>,
+    pub(crate) addresses: Vec<Multiaddr>,
+}
+
+/// The swarm and all that its task keeps.
+pub(crate) struct Plane {
+    pub(crate) kind: PlaneKind,
+    pub(crate) swarm: Swarm<Behaviour>,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) links: Arc<Links>,
+    pub(crate) sightings: Arc<Sightings>,
+    pub(crate) listening: watch::Sender<Listening>,
+    pub(crate) outbox: Outbox,
+    pub(crate) dialer: Dialer,
+    pub(crate) stop: CancellationToken,
+    pub(crate) state: State,
+}
+
+/// What only the loop and its parts look at.
+#[derive(Default)]
+pub(crate) struct State {
+    /// Dials to members under way.
+    dials: HashMap<ConnectionId, PeerId>,
+    requests: Requests,
+    joins: Joins,
+    /// The last report of this node.
+    report: Option<Bytes>,
+}
+
+impl Plane {
+    /// Runs until stopped. Dropping the swarm closes all connections.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let due = self.dialer.next_due();
+            let due_at = due.unwrap_or_else(Instant::now);
+            let requests = &mut self.state.requests;
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                event = self.swarm.select_next_some() => self.on_swarm_event(event),
+                Some(command) = self.commands.recv() => self.on_command(command),
+                Some(answered) = requests.answers.next() => self.send_answer(answered),
+                () = self.outbox.deliver(), if !self.outbox.is_empty() => {}
+                () = sleep_until(due_at), if due.is_some() => self.dial_due(),
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Connect { peer, done } => self.connect(peer, done),
+            Command::MembersChanged { newer, done } => {
+                let members = self.admission.members();
+                self.dialer.set_members(&members, newer, Instant::now());
+                self.swarm.behaviour_mut().gate.recheck();
+                if done.send(()).is_err() {
+                    tracing::debug!("nobody waits for the new members to be in force");
+                }
+            }
+            Command::Rpc {
+                peer,
+                request,
+                done,
+            } => self.ask(peer, Request::Call(request), Some(done)),
+            Command::Join(attempt) => self.ask_to_join(attempt),
+            Command::Publish(report) => self.publish(report),
+            Command::Subscribe(subscribed) => self.subscribe(subscribed),
+        }
+    }
+
+    fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
+            } => self.on_connected(peer_id, connection_id, endpoint.get_remote_address()),
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                connection_id,
+                cause,
+                ..
+            } => self.on_disconnected(peer_id, connection_id, cause.as_ref()),
+            SwarmEvent::OutgoingConnectionError {
+                connection_id,
+                error,
+                ..
+            } => self.on_dial_failed(connection_id, &error),
+            SwarmEvent::NewListenAddr {
+                listener_id,
+                address,
+            } => self.on_listening(listener_id, address),
+            SwarmEvent::ExpiredListenAddr { address, .. } => self.listening.send_modify(|now| {
+                now.addresses.retain(|other| *other != address);
+            }),
+            SwarmEvent::ListenerClosed {
+                listener_id,
+                reason,
+                ..
+            } => {
+                let plane = self.kind.name();
+                tracing::error!(plane, ?reason, "listener closed");
+                self.listening
+                    .send_modify(|now| now.waiting_for.retain(|id| *id != listener_id));
+            }
+            SwarmEvent::ListenerError { error, .. } => {
+                tracing::warn!(plane = self.kind.name(), %error, "listener failed");
+            }
+            SwarmEvent::IncomingConnectionError { error, .. } => {
+                tracing::debug!(plane = self.kind.name(), %error, "incoming connection failed");
+            }
+            _ => {}
+        }
+    }
+
+    fn on_behaviour_event(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Limits(never) => match never {},
+            BehaviourEvent::Mdns(event) => self.on_mdns(event),
+            BehaviourEvent::Join(event) => self.on_join_event(event),
+            BehaviourEvent::Gate(GateEvent::Refused {
+                peer,
+                address,
+                reason,
+            }) => {
+                tracing::info!(peer_id = %peer, %address, reason, "stranger cut off");
+                let address = address.to_string();
+                let node = node_id(&peer);
+                self.outbox.push(Event::StrangerRefused { node, address });
+            }
+            BehaviourEvent::Gate(GateEvent::Inner(event)) => match event {
+                MembersEvent::Streams(()) => {}
+                MembersEvent::Rpc(event) => self.on_rpc_event(event),
+                MembersEvent::Gossip(event) => self.on_gossip(event),
+                MembersEvent::Identify(event) => self.on_identify(event),
+                MembersEvent::Ping(event) => self.on_ping(&event),
+            },
+        }
+    }
+
+    fn on_listening(&self, listener: ListenerId, address: Multiaddr) {
+        tracing::info!(plane = self.kind.name(), %address, "listening");
+        let own = *self.swarm.local_peer_id();
+        let address = address
+            .with_p2p(own)
+            .unwrap_or_else(|already_named| already_named);
+        self.listening.send_modify(|now| {
+            now.waiting_for.retain(|id| *id != listener);
+            now.addresses.push(address);
+        });
+    }
+}

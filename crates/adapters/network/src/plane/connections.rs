@@ -1,0 +1,169 @@
+//! Connections to members: dialled, made, proven, lost.
+
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionError, ConnectionId, DialError as SwarmDialError};
+use libp2p::{Multiaddr, PeerId, identify, ping};
+use tokio::time::Instant;
+
+use super::Plane;
+use crate::admission::PlaneKind;
+use crate::dialer::{DialError, ForCall, Waiting};
+use crate::event::Event;
+use crate::identity::node_id;
+
+impl Plane {
+    /// A call needs a connection to a member.
+    pub(super) fn connect(&mut self, peer: PeerId, done: Waiting) {
+        if self.links.is_connected(&peer) {
+            return drop(done.send(Ok(())));
+        }
+        match self.dialer.for_call(&peer, Instant::now()) {
+            ForCall::Refused => drop(done.send(Err(DialError::Refused))),
+            ForCall::Failed(error) => drop(done.send(Err(DialError::Failed(error)))),
+            ForCall::Wait => self.dialer.wait(&peer, done),
+            ForCall::Dial => {
+                self.dialer.wait(&peer, done);
+                self.dial(peer);
+            }
+        }
+    }
+
+    pub(super) fn dial_due(&mut self) {
+        for peer in self.dialer.due(Instant::now()) {
+            if self.links.is_connected(&peer) {
+                self.dialer.connected(&peer);
+            } else {
+                self.dial(peer);
+            }
+        }
+    }
+
+    /// Dials TCP first: it is faster on a LAN, and a peer that dies closes it at once. QUIC and
+    /// what mDNS saw come in after the first failure.
+    fn dial(&mut self, peer: PeerId) {
+        let failures = self.dialer.dialing(&peer);
+        let known = self.admission.addresses(&peer, self.kind);
+        let tcp: Vec<_> = known.iter().filter(|a| is_tcp(a)).cloned().collect();
+        let options = DialOpts::peer_id(peer).condition(PeerCondition::Always);
+        let options = if failures == 0 && !tcp.is_empty() {
+            options.addresses(tcp).build()
+        } else {
+            let options = options.addresses(known);
+            options.extend_addresses_through_behaviour().build()
+        };
+        let id = options.connection_id();
+        self.state.dials.insert(id, peer);
+        if let Err(error) = self.swarm.dial(options) {
+            self.on_dial_failed(id, &error);
+        }
+    }
+
+    pub(super) fn on_connected(&mut self, peer: PeerId, id: ConnectionId, address: &Multiaddr) {
+        let dialled = self.state.dials.remove(&id).is_some();
+        self.on_join_dialled(peer, id);
+        if self.swarm.behaviour().gate.is_admitted(id) {
+            tracing::debug!(plane = self.kind.name(), peer_id = %peer, %address, "connected");
+            self.links.connected(peer, id, address.clone());
+            self.dialer.connected(&peer);
+            if self.kind == PlaneKind::Bulk {
+                self.dialer.came_up(&peer);
+            }
+        } else if dialled {
+            let error = "it is no longer a member".to_owned();
+            self.dialer.failed(&peer, error, Instant::now());
+        }
+    }
+
+    pub(super) fn on_dial_failed(&mut self, id: ConnectionId, error: &SwarmDialError) {
+        let text = describe(error);
+        self.on_join_dial_failed(id, &text);
+        let Some(peer) = self.state.dials.remove(&id) else {
+            return;
+        };
+        if self.links.is_connected(&peer) {
+            return self.dialer.connected(&peer);
+        }
+        tracing::debug!(plane = self.kind.name(), peer_id = %peer, error = text, "dial failed");
+        self.dialer.failed(&peer, text, Instant::now());
+    }
+
+    pub(super) fn on_disconnected(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        cause: Option<&ConnectionError>,
+    ) {
+        let Some(link) = self.links.disconnected(&peer, id) else {
+            return;
+        };
+        tracing::debug!(plane = self.kind.name(), peer_id = %peer, ?cause, "disconnected");
+        // Closed by the other end, which never answered as a member does.
+        let refused = self.kind == PlaneKind::Control && !link.up && cause.is_some();
+        if refused {
+            self.dialer.refused(&peer, Instant::now());
+        } else {
+            self.dialer.lost(&peer, Instant::now());
+        }
+        if link.up {
+            let node = node_id(&peer);
+            self.outbox.push(Event::PeerDown { node });
+        }
+    }
+
+    /// A member identified itself, so it takes this node for a member: only then is it up.
+    pub(super) fn on_identify(&mut self, event: identify::Event) {
+        if let identify::Event::Received { peer_id: peer, .. } = event
+            && self.links.came_up(&peer)
+        {
+            self.dialer.came_up(&peer);
+            let node = node_id(&peer);
+            self.outbox.push(Event::PeerUp { node });
+            self.send_report(peer);
+        }
+    }
+
+    pub(super) fn on_ping(&mut self, event: &ping::Event) {
+        match &event.result {
+            Ok(round_trip) => self.links.round_trip(&event.peer, *round_trip),
+            // Nothing for this long on this connection: another one may fare better.
+            Err(ping::Failure::Timeout) => {
+                tracing::info!(peer_id = %event.peer, "ping timed out, closing the connection");
+                self.swarm.close_connection(event.connection);
+            }
+            Err(error) => tracing::debug!(peer_id = %event.peer, %error, "ping failed"),
+        }
+    }
+}
+
+fn is_tcp(address: &Multiaddr) -> bool {
+    let is_tcp = |part| matches!(part, libp2p::multiaddr::Protocol::Tcp(_));
+    address.iter().any(is_tcp)
+}
+
+/// A dial error in a person's words, one part per address.
+fn describe(error: &SwarmDialError) -> String {
+    match error {
+        SwarmDialError::NoAddresses => "no address of it is known".to_owned(),
+        SwarmDialError::LocalPeerId { address } => format!("{address} is this node itself"),
+        SwarmDialError::WrongPeerId { obtained, address } => {
+            format!("{address} is another node, {obtained}")
+        }
+        SwarmDialError::Transport(errors) => {
+            let errors = errors.iter().map(|(address, error)| {
+                let mut text = format!("{address}: {}", innermost(error));
+                text.truncate(300);
+                text
+            });
+            errors.collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    }
+}
+
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}

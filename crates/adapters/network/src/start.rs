@@ -1,0 +1,211 @@
+//! Puts the two planes together and sets them going.
+
+use std::sync::Arc;
+
+use libp2p::{StreamProtocol, Swarm};
+use libp2p_stream::IncomingStreams;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admission::{Admission, PlaneKind};
+use crate::bulk_stream::SendLimit;
+use crate::connector::Connector;
+use crate::dialer::Dialer;
+use crate::event::{Event, RaftCall};
+use crate::handle::{Handle, Shared};
+use crate::links::Links;
+use crate::outbox::Outbox;
+use crate::pipe::Pipes;
+use crate::plane::{Listening, Plane, Sightings, State};
+use crate::protocol::{
+    BULK_CALL, BULK_STREAM, COMMAND_QUEUE, EVENT_QUEUE, MAX_BULK_FRAME_BYTES, MAX_RAFT_FRAME_BYTES,
+    RAFT,
+};
+use crate::serve::{Purpose, Server};
+use crate::swarm::{self, Behaviour};
+use crate::{Config, Error, Identity};
+
+/// A running network.
+#[derive(Debug)]
+pub struct Network {
+    /// The door to it, for any number of owners.
+    pub handle: Handle,
+    /// What happens, in order. Not taking it delays calls of others, never the swarms.
+    pub events: mpsc::Receiver<Event>,
+    /// Raft calls of members, apart from all else.
+    pub raft: mpsc::Receiver<RaftCall>,
+    /// Cancel it to stop: listeners and connections close.
+    pub shutdown: CancellationToken,
+    /// Ends once all tasks of the network have ended.
+    pub task: JoinHandle<()>,
+}
+
+/// Loads or makes the identity, listens on both planes and runs them on the current runtime. Nobody
+/// is a member until [`Handle::set_members`].
+///
+/// # Errors
+/// The key file is unusable, an address is none or taken, or the transports cannot be set up.
+pub async fn start(config: Config) -> Result<Network, Error> {
+    let key_file = config.key_file.clone();
+    let identity = tokio::task::spawn_blocking(move || Identity::load_or_create(&key_file))
+        .await
+        .expect("loading a key does not panic, and nobody aborts it")?;
+    let mut parts = Parts::new(&config);
+    let control = parts.plane(PlaneKind::Control, &config, &identity)?;
+    let bulk = parts.plane(PlaneKind::Bulk, &config, &identity)?;
+    let Parts {
+        server,
+        sightings,
+        events,
+        raft,
+    } = parts;
+
+    let tasks = server.tasks.clone();
+    let shutdown = server.stop.clone();
+    let bulk_limit = server.limit.clone();
+    let raft_pipes = Pipes::new(
+        control.connector.clone(),
+        RAFT,
+        MAX_RAFT_FRAME_BYTES,
+        None,
+        tasks.clone(),
+        shutdown.clone(),
+    );
+    let bulk_pipes = Pipes::new(
+        bulk.connector.clone(),
+        BULK_CALL,
+        MAX_BULK_FRAME_BYTES,
+        Some(bulk_limit.clone()),
+        tasks.clone(),
+        shutdown.clone(),
+    );
+    let handle = Handle {
+        shared: Arc::new(Shared {
+            identity,
+            admission: Arc::clone(&server.admission),
+            control: control.connector,
+            bulk: bulk.connector,
+            raft_pipes,
+            bulk_pipes,
+            bulk_limit,
+            control_listening: control.listening,
+            bulk_listening: bulk.listening,
+            sightings,
+        }),
+    };
+    for (incoming, purpose) in control.incoming.into_iter().chain(bulk.incoming) {
+        tasks.spawn(server.clone().accept(incoming, purpose));
+    }
+    tasks.spawn(control.plane.run());
+    tasks.spawn(bulk.plane.run());
+    if config.gossip_subscribe {
+        handle.set_subscribed(true).await;
+    }
+    tasks.close();
+    let task = tokio::spawn(async move { tasks.wait().await });
+    Ok(Network {
+        handle,
+        events,
+        raft,
+        shutdown,
+        task,
+    })
+}
+
+/// What both planes share.
+struct Parts {
+    server: Server,
+    sightings: Arc<Sightings>,
+    events: mpsc::Receiver<Event>,
+    raft: mpsc::Receiver<RaftCall>,
+}
+
+/// One plane before it runs.
+struct Built {
+    plane: Plane,
+    connector: Connector,
+    listening: watch::Receiver<Listening>,
+    incoming: Vec<(IncomingStreams, Purpose)>,
+}
+
+impl Parts {
+    fn new(config: &Config) -> Self {
+        let (events_sender, events) = mpsc::channel(EVENT_QUEUE);
+        let (raft_sender, raft) = mpsc::channel(EVENT_QUEUE);
+        let server = Server {
+            admission: Arc::default(),
+            limit: SendLimit::new(config.bulk_bytes_per_second),
+            events: events_sender,
+            raft: raft_sender,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        Self {
+            server,
+            sightings: Arc::default(),
+            events,
+            raft,
+        }
+    }
+
+    fn plane(
+        &mut self,
+        kind: PlaneKind,
+        config: &Config,
+        identity: &Identity,
+    ) -> Result<Built, Error> {
+        let admission: &Arc<Admission> = &self.server.admission;
+        let (swarm, waiting_for) = swarm::build(kind, config, identity, admission)?;
+        let links = Arc::new(Links::default());
+        let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
+        let (listening, listening_now) = watch::channel(Listening {
+            waiting_for,
+            addresses: Vec::new(),
+        });
+        let connector = Connector {
+            commands: sender,
+            streams: swarm.behaviour().gate.inner.streams.new_control(),
+            admission: Arc::clone(admission),
+            links: Arc::clone(&links),
+        };
+        let purposes = match kind {
+            PlaneKind::Control => vec![(RAFT, Purpose::Raft)],
+            PlaneKind::Bulk => vec![
+                (BULK_CALL, Purpose::BulkCall),
+                (BULK_STREAM, Purpose::BulkStream),
+            ],
+        };
+        let purposes = purposes.into_iter();
+        let incoming = purposes.map(|(protocol, purpose)| (incoming(&swarm, protocol), purpose));
+        let incoming = incoming.collect();
+        let dialer = Dialer::new(*swarm.local_peer_id(), kind == PlaneKind::Control);
+        let plane = Plane {
+            kind,
+            swarm,
+            commands,
+            admission: Arc::clone(admission),
+            links,
+            sightings: Arc::clone(&self.sightings),
+            listening,
+            outbox: Outbox::new(self.server.events.clone()),
+            dialer,
+            stop: self.server.stop.clone(),
+            state: State::default(),
+        };
+        Ok(Built {
+            plane,
+            connector,
+            listening: listening_now,
+            incoming,
+        })
+    }
+}
+
+fn incoming(swarm: &Swarm<Behaviour>, protocol: StreamProtocol) -> IncomingStreams {
+    let mut control = swarm.behaviour().gate.inner.streams.new_control();
+    control
+        .accept(protocol)
+        .expect("each protocol is accepted once")
+}

@@ -1,0 +1,217 @@
+//! The two swarms: transports, windows, limits and protocols.
+
+use std::io;
+use std::num::NonZeroU8;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libp2p::core::transport::ListenerId;
+use libp2p::gossipsub::{self, MessageAuthenticity, ValidationMode};
+use libp2p::request_response::{self, ProtocolSupport};
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::{
+    Multiaddr, Swarm, SwarmBuilder, connection_limits, identify, mdns, noise, ping, quic, tcp,
+    yamux,
+};
+
+use crate::admission::{Admission, PlaneKind};
+use crate::gate::Gate;
+use crate::protocol::{
+    IDENTIFY_VERSION, JOIN, MAX_JOIN_ANSWER_BYTES, MAX_JOIN_BYTES, MAX_REPORT_BYTES,
+    MAX_REQUEST_STREAMS, MAX_RPC_ANSWER_BYTES, MAX_RPC_DEADLINE, MAX_RPC_REQUEST_BYTES, RPC,
+};
+use crate::wire::RequestCodec;
+use crate::{Config, Error, Identity};
+
+/// A dial or a handshake that takes longer has failed.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Members stay connected; strangers are the gate's business.
+const CONTROL_IDLE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Bulk connections are made on demand and need not outlive a pause long.
+const BULK_IDLE: Duration = Duration::from_secs(300);
+/// Often enough to notice a silent peer within half a minute, seldom enough to cost nothing.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// A ping without answer for so long means that the connection is dead.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Mesh upkeep; reports are forwarded at once, not by this.
+const GOSSIP_HEARTBEAT: Duration = Duration::from_secs(2);
+/// Signature, author, topic and framing around a report.
+const GOSSIP_OVERHEAD_BYTES: usize = 2 << 10;
+/// mDNS asks again so often, in case a packet was lost.
+const MDNS_QUERY_INTERVAL: Duration = Duration::from_secs(60);
+/// Handshakes under way from outside.
+const MAX_PENDING_INCOMING: u32 = 64;
+/// Dials under way: a leader of a large cluster after a restart.
+const MAX_PENDING_OUTGOING: u32 = 256;
+/// Both ends dialling over two transports, and the old connections of a fresh member.
+const MAX_CONNECTIONS_PER_PEER: u32 = 8;
+/// Substreams of one connection.
+const MAX_SUBSTREAMS: usize = 512;
+
+/// All protocols of a swarm; on bulk only the limits and the streams inside the gate are there.
+#[derive(NetworkBehaviour)]
+pub(crate) struct Behaviour {
+    // First, so that a denied connection never reaches the gate.
+    pub(crate) limits: connection_limits::Behaviour,
+    pub(crate) gate: Gate<Members>,
+    pub(crate) join: Toggle<request_response::Behaviour<RequestCodec>>,
+    pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
+}
+
+/// The protocols that only members may speak.
+#[derive(NetworkBehaviour)]
+pub(crate) struct Members {
+    pub(crate) streams: libp2p_stream::Behaviour,
+    pub(crate) rpc: Toggle<request_response::Behaviour<RequestCodec>>,
+    pub(crate) gossip: Toggle<gossipsub::Behaviour>,
+    pub(crate) identify: Toggle<identify::Behaviour>,
+    pub(crate) ping: Toggle<ping::Behaviour>,
+}
+
+/// Builds a swarm and listens; the listeners have their ports, not yet their addresses.
+pub(crate) fn build(
+    plane: PlaneKind,
+    config: &Config,
+    identity: &Identity,
+    admission: &Arc<Admission>,
+) -> Result<(Swarm<Behaviour>, Vec<ListenerId>), Error> {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Transport {
+        plane: plane.name(),
+        source,
+    };
+    let behaviour =
+        behaviour(plane, config, identity, admission).map_err(|source| failed(source.into()))?;
+    let (idle, listen) = match plane {
+        PlaneKind::Control => (CONTROL_IDLE, &config.control_listen),
+        PlaneKind::Bulk => (BULK_IDLE, &config.bulk_listen),
+    };
+    let mut swarm = SwarmBuilder::with_existing_identity(identity.keypair().clone())
+        .with_tokio()
+        .with_tcp(tcp::Config::new().nodelay(true), noise::Config::new, yamux)
+        .map_err(|source| failed(source.into()))?
+        .with_quic_config(|config| quic(plane, config))
+        .with_dns()
+        .map_err(|source| failed(source.into()))?
+        .with_behaviour(|_| behaviour)
+        .map_err(|source| failed(source.into()))?
+        .with_swarm_config(|config| {
+            config
+                .with_idle_connection_timeout(idle)
+                .with_dial_concurrency_factor(NonZeroU8::new(4).expect("4 is not zero"))
+        })
+        .with_connection_timeout(CONNECTION_TIMEOUT)
+        .build();
+    let mut listeners = Vec::new();
+    for text in listen {
+        let address: Multiaddr = text.parse().map_err(|source| Error::ListenAddress {
+            text: text.clone(),
+            source,
+        })?;
+        let listener = swarm.listen_on(address).map_err(|source| Error::Listen {
+            address: text.clone(),
+            source,
+        })?;
+        listeners.push(listener);
+    }
+    Ok((swarm, listeners))
+}
+
+fn yamux() -> yamux::Config {
+    let mut config = yamux::Config::default();
+    config.set_max_num_streams(MAX_SUBSTREAMS);
+    config
+}
+
+fn quic(plane: PlaneKind, mut config: quic::Config) -> quic::Config {
+    // Little unacknowledged data in flight: enough for 1 Gbit/s at 10 ms, and no more to queue up
+    // before what control sends.
+    if plane == PlaneKind::Bulk {
+        config.max_stream_data = 1 << 20;
+        config.max_connection_data = 2 << 20;
+    }
+    config
+}
+
+fn behaviour(
+    plane: PlaneKind,
+    config: &Config,
+    identity: &Identity,
+    admission: &Arc<Admission>,
+) -> io::Result<Behaviour> {
+    let control = plane == PlaneKind::Control;
+    let peer = identity.keypair().public().to_peer_id();
+    let limits = connection_limits::ConnectionLimits::default()
+        .with_max_pending_incoming(Some(MAX_PENDING_INCOMING))
+        .with_max_pending_outgoing(Some(MAX_PENDING_OUTGOING))
+        .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER));
+    let mdns = if control && config.mdns {
+        let config = mdns::Config {
+            query_interval: MDNS_QUERY_INTERVAL,
+            ..mdns::Config::default()
+        };
+        Some(mdns::tokio::Behaviour::new(config, peer)?)
+    } else {
+        None
+    };
+    let identify = identify::Config::new(IDENTIFY_VERSION.to_owned(), identity.keypair().public())
+        .with_agent_version(concat!("muster/", env!("CARGO_PKG_VERSION")).to_owned())
+        .with_interval(CONTROL_IDLE)
+        .with_cache_size(0);
+    let ping = ping::Config::new()
+        .with_interval(PING_INTERVAL)
+        .with_timeout(PING_TIMEOUT);
+    let members = Members {
+        streams: libp2p_stream::Behaviour::new(),
+        rpc: control
+            .then(|| requests(RPC, MAX_RPC_REQUEST_BYTES, MAX_RPC_ANSWER_BYTES))
+            .into(),
+        gossip: control.then(|| gossip(identity)).transpose()?.into(),
+        identify: control.then(|| identify::Behaviour::new(identify)).into(),
+        ping: control.then(|| ping::Behaviour::new(ping)).into(),
+    };
+    Ok(Behaviour {
+        limits: connection_limits::Behaviour::new(limits),
+        gate: Gate::new(members, Arc::clone(admission), plane),
+        join: control
+            .then(|| requests(JOIN, MAX_JOIN_BYTES, MAX_JOIN_ANSWER_BYTES))
+            .into(),
+        mdns: mdns.into(),
+    })
+}
+
+fn requests(
+    protocol: libp2p::StreamProtocol,
+    max_request: usize,
+    max_answer: usize,
+) -> request_response::Behaviour<RequestCodec> {
+    let codec = RequestCodec {
+        max_request,
+        max_answer,
+    };
+    let config = request_response::Config::default()
+        .with_request_timeout(MAX_RPC_DEADLINE)
+        .with_max_concurrent_streams(MAX_REQUEST_STREAMS);
+    request_response::Behaviour::with_codec(codec, [(protocol, ProtocolSupport::Full)], config)
+}
+
+/// Signed by the author and held back until the owner's check; a mesh that 3 nodes can fill.
+fn gossip(identity: &Identity) -> io::Result<gossipsub::Behaviour> {
+    let config = gossipsub::ConfigBuilder::default()
+        .validation_mode(ValidationMode::Strict)
+        .validate_messages()
+        .flood_publish(false)
+        .max_transmit_size(MAX_REPORT_BYTES + GOSSIP_OVERHEAD_BYTES)
+        .heartbeat_interval(GOSSIP_HEARTBEAT)
+        .heartbeat_initial_delay(Duration::from_millis(500))
+        .mesh_n(4)
+        .mesh_n_low(2)
+        .mesh_n_high(8)
+        .mesh_outbound_min(1)
+        .gossip_lazy(2)
+        .connection_handler_queue_len(64)
+        .build()
+        .map_err(io::Error::other)?;
+    let author = MessageAuthenticity::Signed(identity.keypair().clone());
+    gossipsub::Behaviour::new(author, config).map_err(io::Error::other)
+}
