@@ -84,7 +84,7 @@ pub enum Error {
         address: String,
         /// Cause: mostly that another process has the port.
         #[source]
-        source: libp2p::TransportError<io::Error>,
+        source: io::Error,
     },
     /// The transports cannot be set up.
     #[error("setting up the {plane} transports failed")]

@@ -352,7 +352,10 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gate<B> {
         match event {
             Either::Left(event) => self.inner.on_connection_handler_event(peer, id, event),
             Either::Right(Spoke(protocol)) => {
-                self.cut_off(id, &format!("spoke {protocol}, which is for members"));
+                // Whom this node is asking to be admitted may be first to know that it is.
+                if !self.holds.contains_key(&peer) {
+                    self.cut_off(id, &format!("spoke {protocol}, which is for members"));
+                }
             }
         }
     }

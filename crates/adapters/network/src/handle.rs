@@ -7,7 +7,7 @@ use bytes::Bytes;
 use libp2p::request_response::OutboundFailure;
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use types::NodeId;
 
 use crate::admission::{Admission, Replaced};
@@ -28,6 +28,17 @@ use crate::{BulkStream, CallError, Identity};
 const MAX_JOIN_ADDRESSES: usize = 32;
 /// Time that one node of a token gets to answer, if others are left to try.
 const JOIN_TURN: Duration = Duration::from_secs(10);
+
+/// Tries at one node.
+const JOIN_TRIES: u32 = 3;
+/// Wait between them.
+const JOIN_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why one node of a token gave no answer.
+enum JoinTurn {
+    Stopped,
+    Failed(String),
+}
 
 /// A cloneable door to the network.
 #[derive(Clone)]
@@ -229,28 +240,47 @@ impl Handle {
             } else {
                 end.min(Instant::now() + JOIN_TURN)
             };
-            let (done, answer) = oneshot::channel();
-            let attempt = JoinAttempt {
-                peer,
-                addresses,
-                request: request.clone(),
-                done,
-            };
-            self.shared.control.command(Command::Join(attempt)).await?;
-            match timeout_at(turn, answer).await {
-                Ok(Ok(Ok((server, outcome)))) => {
-                    let server = node_id(&server);
-                    match answered(&server, outcome) {
-                        Ok(answer) => return Ok((server, answer)),
-                        Err(error) => attempts.push(error.to_string()),
-                    }
-                }
-                Ok(Ok(Err(reason))) => attempts.push(format!("{whom}: {reason}")),
-                Ok(Err(_dropped)) => return Err(CallError::Stopped),
+            match timeout_at(turn, self.join_one(peer, addresses, &request)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(JoinTurn::Stopped)) => return Err(CallError::Stopped),
+                Ok(Err(JoinTurn::Failed(reason))) => attempts.push(format!("{whom}: {reason}")),
                 Err(_elapsed) => attempts.push(format!("{whom}: no answer in time")),
             }
         }
         Err(CallError::NobodyAnswered { attempts })
+    }
+
+    /// Asks one node, again if the connection ends: one that just came in may just be replaced.
+    async fn join_one(
+        &self,
+        peer: Option<PeerId>,
+        addresses: Vec<Multiaddr>,
+        request: &Bytes,
+    ) -> Result<(NodeId, Bytes), JoinTurn> {
+        let mut tries = JOIN_TRIES;
+        loop {
+            let (done, answer) = oneshot::channel();
+            let attempt = Command::Join(JoinAttempt {
+                peer,
+                addresses: addresses.clone(),
+                request: request.clone(),
+                done,
+            });
+            let sent = self.shared.control.command(attempt).await;
+            sent.map_err(|_stopped| JoinTurn::Stopped)?;
+            tries -= 1;
+            match answer.await.map_err(|_dropped| JoinTurn::Stopped)? {
+                Ok((server, outcome)) => {
+                    let server = node_id(&server);
+                    return match answered(&server, outcome) {
+                        Ok(answer) => Ok((server, answer)),
+                        Err(error) => Err(JoinTurn::Failed(error.to_string())),
+                    };
+                }
+                Err(failure) if failure.lost && tries > 0 => sleep(JOIN_PAUSE).await,
+                Err(failure) => return Err(JoinTurn::Failed(failure.reason)),
+            }
+        }
     }
 
     /// Sends a report of this node to all that listen, and to every member that connects later.

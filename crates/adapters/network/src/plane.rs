@@ -61,7 +61,14 @@ pub(crate) struct JoinAttempt {
     pub(crate) peer: Option<PeerId>,
     pub(crate) addresses: Vec<Multiaddr>,
     pub(crate) request: Bytes,
-    pub(crate) done: oneshot::Sender<Result<(PeerId, Outcome), String>>,
+    pub(crate) done: oneshot::Sender<Result<(PeerId, Outcome), JoinFailure>>,
+}
+
+/// Why there was no answer.
+pub(crate) struct JoinFailure {
+    pub(crate) reason: String,
+    /// There was a connection, which ended: worth another try.
+    pub(crate) lost: bool,
 }
 
 /// Where a plane listens; complete once each listener has an address.

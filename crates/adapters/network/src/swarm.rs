@@ -1,12 +1,14 @@
 //! The two swarms: transports, windows, limits and protocols.
 
 use std::io;
+use std::net::{IpAddr, TcpListener};
 use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p::core::transport::ListenerId;
 use libp2p::gossipsub::{self, MessageAuthenticity, ValidationMode};
+use libp2p::multiaddr::Protocol;
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
@@ -108,13 +110,32 @@ pub(crate) fn build(
             text: text.clone(),
             source,
         })?;
-        let listener = swarm.listen_on(address).map_err(|source| Error::Listen {
+        refuse_taken(&address).map_err(|source| Error::Listen {
             address: text.clone(),
             source,
+        })?;
+        let listener = swarm.listen_on(address).map_err(|error| Error::Listen {
+            address: text.clone(),
+            source: io::Error::other(error),
         })?;
         listeners.push(listener);
     }
     Ok((swarm, listeners))
+}
+
+/// Fails if another process listens there: libp2p sets `SO_REUSEPORT`, so that two would share the
+/// port unnoticed, each getting some of the connections.
+fn refuse_taken(address: &Multiaddr) -> io::Result<()> {
+    let mut parts = address.iter();
+    let ip = match parts.next() {
+        Some(Protocol::Ip4(ip)) => IpAddr::V4(ip),
+        Some(Protocol::Ip6(ip)) => IpAddr::V6(ip),
+        _ => return Ok(()),
+    };
+    match parts.next() {
+        Some(Protocol::Tcp(port)) if port != 0 => TcpListener::bind((ip, port)).map(drop),
+        _ => Ok(()),
+    }
 }
 
 fn yamux() -> yamux::Config {

@@ -39,17 +39,19 @@ impl Plane {
     }
 
     /// Dials TCP first: it is faster on a LAN, and a peer that dies closes it at once. QUIC and
-    /// what mDNS saw come in after the first failure.
+    /// what mDNS saw come in after the first failure. Never from the listening port, which libp2p
+    /// does by default: two nodes that dial each other at once would meet in one TCP connection.
     fn dial(&mut self, peer: PeerId) {
         let failures = self.dialer.dialing(&peer);
         let known = self.admission.addresses(&peer, self.kind);
         let tcp: Vec<_> = known.iter().filter(|a| is_tcp(a)).cloned().collect();
         let options = DialOpts::peer_id(peer).condition(PeerCondition::Always);
         let options = if failures == 0 && !tcp.is_empty() {
-            options.addresses(tcp).build()
+            options.addresses(tcp).allocate_new_port().build()
         } else {
             let options = options.addresses(known);
-            options.extend_addresses_through_behaviour().build()
+            let options = options.extend_addresses_through_behaviour();
+            options.allocate_new_port().build()
         };
         let id = options.connection_id();
         self.state.dials.insert(id, peer);

@@ -6,7 +6,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use libp2p::PeerId;
 use libp2p::request_response::{
-    Event as RequestEvent, InboundRequestId, Message, OutboundRequestId, ResponseChannel,
+    Event as RequestEvent, InboundRequestId, Message, OutboundFailure, OutboundRequestId,
+    ResponseChannel,
 };
 use libp2p::swarm::ConnectionId;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
@@ -14,14 +15,14 @@ use tokio::sync::oneshot;
 use types::{JoinReply, codec};
 
 use super::requests::{Answered, Asked};
-use super::{JoinAttempt, Plane};
+use super::{JoinAttempt, JoinFailure, Plane};
 use crate::event::Event;
 use crate::identity::node_id;
 use crate::protocol::MAX_JOIN_ANSWER_BYTES;
 use crate::rate::JoinLimit;
 use crate::wire::{Failure, Outcome, Request};
 
-type Done = oneshot::Sender<Result<(PeerId, Outcome), String>>;
+type Done = oneshot::Sender<Result<(PeerId, Outcome), JoinFailure>>;
 
 /// Join requests under way, in both directions.
 pub(crate) struct Joins {
@@ -62,7 +63,8 @@ impl Plane {
                 .extend_addresses_through_behaviour()
                 .build(),
             (None, Some(address)) => DialOpts::unknown_peer_id().address(address.clone()).build(),
-            (None, None) => return drop(done.send(Err("no address is given".to_owned()))),
+            // `targets` gives none without an address.
+            (None, None) => return,
         };
         let id = options.connection_id();
         self.state.joins.dials.insert(id, (request, done));
@@ -90,7 +92,11 @@ impl Plane {
     pub(super) fn on_join_dial_failed(&mut self, id: ConnectionId, error: &str) {
         if let Some((_, done)) = self.state.joins.dials.remove(&id) {
             // A caller whose deadline passed is gone.
-            drop(done.send(Err(error.to_owned())));
+            let reason = error.to_owned();
+            drop(done.send(Err(JoinFailure {
+                reason,
+                lost: false,
+            })));
         }
     }
 
@@ -112,7 +118,13 @@ impl Plane {
                 request_id,
                 error,
                 ..
-            } => self.on_join_answer(peer, request_id, Err(error.to_string())),
+            } => {
+                let failure = JoinFailure {
+                    reason: error.to_string(),
+                    lost: matches!(error, OutboundFailure::ConnectionClosed),
+                };
+                self.on_join_answer(peer, request_id, Err(failure));
+            }
             RequestEvent::InboundFailure { request_id, .. }
             | RequestEvent::ResponseSent { request_id, .. } => {
                 if let Some(peer) = self.state.joins.answering.remove(&request_id) {
@@ -159,7 +171,7 @@ impl Plane {
         &mut self,
         peer: PeerId,
         id: OutboundRequestId,
-        result: Result<(PeerId, Outcome), String>,
+        result: Result<(PeerId, Outcome), JoinFailure>,
     ) {
         if let Some(done) = self.state.joins.asked.remove(&id) {
             self.swarm.behaviour_mut().gate.release(peer);
