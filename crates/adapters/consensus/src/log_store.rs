@@ -97,7 +97,7 @@ impl View {
 
     fn push(&mut self, entry: RaftEntry) {
         self.tail_bytes += entry_bytes(&entry);
-        self.last = Some(entry.log_id.clone());
+        self.last = Some(entry.log_id);
         self.tail.push_back(entry);
     }
 
@@ -124,7 +124,7 @@ impl View {
             }
         }
         self.last = if next_index <= self.first {
-            self.purged.clone()
+            self.purged
         } else {
             keep
         };
@@ -143,7 +143,7 @@ impl View {
             self.pop_front();
         }
         if self.next_index() <= next {
-            self.last = Some(upto.clone());
+            self.last = Some(upto);
         }
         self.first = self.first.max(next);
         self.purged = Some(upto);
@@ -382,8 +382,8 @@ impl RaftLogStorage<Types> for LogStore {
     async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
         let view = self.shared.view();
         Ok(LogState {
-            last_purged_log_id: view.purged.clone(),
-            last_log_id: view.last.clone(),
+            last_purged_log_id: view.purged,
+            last_log_id: view.last,
         })
     }
 
@@ -410,7 +410,7 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<RaftLogId>> {
-        Ok(self.shared.view().committed.clone())
+        Ok(self.shared.view().committed)
     }
 
     async fn append<I>(&mut self, entries: I, done: IOFlushed<Types>) -> io::Result<()>
@@ -455,7 +455,7 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn purge(&mut self, upto: RaftLogId) -> io::Result<()> {
-        self.shared.view().purge(upto.clone());
+        self.shared.view().purge(upto);
         self.send(Write::Purge { upto })
     }
 }

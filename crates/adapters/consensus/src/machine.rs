@@ -75,7 +75,7 @@ impl Machine {
                 Outcome::Done
             }
             EntryPayload::Membership(membership) => {
-                self.membership = RaftMembership::new(Some(entry.log_id.clone()), membership);
+                self.membership = RaftMembership::new(Some(entry.log_id), membership);
                 self.state.skip(index);
                 Outcome::Done
             }
@@ -111,7 +111,7 @@ impl Machine {
     /// Shows the state, then answers: who gets an answer finds its write in the state.
     fn finish(&self, effects: Effects) {
         if let Some(applied) = &self.applied {
-            let term = *applied.committed_leader_id().clone();
+            let term = **applied.committed_leader_id();
             self.stores
                 .published
                 .publish(self.state.clone(), LogIndex(applied.index), term);
@@ -128,7 +128,7 @@ impl Machine {
 
     fn meta(&self) -> RaftSnapshotMeta {
         RaftSnapshotMeta {
-            last_log_id: self.applied.clone(),
+            last_log_id: self.applied,
             last_membership: self.membership.clone(),
         }
     }
@@ -146,7 +146,7 @@ impl RaftStateMachine<Types> for Machine {
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<RaftLogId>, RaftMembership)> {
-        Ok((self.applied.clone(), self.membership.clone()))
+        Ok((self.applied, self.membership.clone()))
     }
 
     async fn apply<Strm>(&mut self, entries: Strm) -> io::Result<()>

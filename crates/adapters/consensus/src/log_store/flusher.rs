@@ -190,7 +190,7 @@ impl Flusher {
         if result.is_ok() {
             result = self.write_group(&mut group);
         }
-        self.answer(group, result);
+        self.answer(group, &result);
         closing
     }
 
@@ -245,7 +245,6 @@ impl Flusher {
     fn purge_chunk(&mut self) -> io::Result<()> {
         let Some(target) = self
             .purge_target
-            .clone()
             .filter(|target| target.index >= self.purged_next)
         else {
             self.purge_target = None;
@@ -362,14 +361,12 @@ impl Flusher {
 
     /// Stores the commit position along with the rest, unless the log is not that far here yet.
     fn add_committed(&mut self, group: &mut Group) {
-        let committed = self.shared.view().committed.clone();
+        let committed = self.shared.view().committed;
         if committed != self.committed
             && let Some(log_id) = &committed
             && log_id.index < self.position.next_index
         {
-            let record = CommittedRecord::V1 {
-                log_id: log_id.clone(),
-            };
+            let record = CommittedRecord::V1 { log_id: *log_id };
             group.batch.insert(COMMITTED_KEY, codec::encode(&record));
             self.committed = committed;
         }
@@ -418,7 +415,7 @@ impl Flusher {
         Ok(chain)
     }
 
-    fn answer(&self, group: Group, result: io::Result<()>) {
+    fn answer(&self, group: Group, result: &io::Result<()>) {
         if result.is_ok() {
             self.shared.flushed_up_to(self.position.next_index);
         }
@@ -426,7 +423,7 @@ impl Flusher {
             if matches!(waiting, Waiting::Append(_)) {
                 self.shared.counters.appends.fetch_add(1, Ordering::Relaxed);
             }
-            let result = match &result {
+            let result = match result {
                 Ok(()) => Ok(()),
                 Err(error) => Err(io::Error::other(error.to_string())),
             };

@@ -68,7 +68,7 @@ pub(crate) fn open_log(
         .purged
         .as_ref()
         .map_or(0, |purged| purged.index + 1);
-    let committed = contents.view.committed.clone();
+    let committed = contents.view.committed;
     let shared = Arc::new(Shared {
         view: Mutex::new(contents.view),
         trees: Mutex::new(Some(trees.clone())),
@@ -309,7 +309,7 @@ impl Reader<'_> {
         }) = self.meta(PURGED_KEY)?
         {
             view.first = log_id.index + 1;
-            view.last = Some(log_id.clone());
+            view.last = Some(log_id);
             view.purged = Some(log_id);
             chain = stored;
         }
@@ -325,7 +325,7 @@ impl Reader<'_> {
     }
 
     fn entries(&self, view: &mut View, chain: &mut ChainHash) -> Result<(), Error> {
-        let mut before: Option<RaftLogId> = view.purged.clone();
+        let mut before: Option<RaftLogId> = view.purged;
         let from = record::first_key(view.first);
         for found in Entries::new(self.raft.range(from.as_slice()..ENTRIES_END)) {
             let found = found.map_err(|fault| self.fault(fault))?;
@@ -345,7 +345,7 @@ impl Reader<'_> {
                 Some(_) => {}
             }
             *chain = found.chain;
-            before = Some(found.entry.log_id.clone());
+            before = Some(found.entry.log_id);
             view.push(found.entry);
             if view.tail_bytes > TAIL_BYTES {
                 view.pop_front();

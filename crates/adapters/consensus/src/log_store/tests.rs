@@ -421,9 +421,9 @@ impl Model {
                     .values()
                     .rev()
                     .nth(back)
-                    .map(|entry| entry.log_id.clone());
-                let keep = keep.or_else(|| self.purged.clone());
-                log.truncate_after(keep.clone()).await.unwrap();
+                    .map(|entry| entry.log_id);
+                let keep = keep.or(self.purged);
+                log.truncate_after(keep).await.unwrap();
                 let next = keep.map_or(0, |keep| keep.index + 1);
                 self.entries.retain(|index, _| *index < next);
             }
@@ -432,17 +432,17 @@ impl Model {
                     .entries
                     .values()
                     .nth(position)
-                    .map(|entry| entry.log_id.clone())
+                    .map(|entry| entry.log_id)
                 else {
                     return;
                 };
-                log.purge(upto.clone()).await.unwrap();
+                log.purge(upto).await.unwrap();
                 self.entries.retain(|index, _| *index > upto.index);
                 self.purged = Some(upto);
             }
             Step::PurgeBeyond(distance) => {
                 let upto = log_id(self.term, self.next() + distance);
-                log.purge(upto.clone()).await.unwrap();
+                log.purge(upto).await.unwrap();
                 self.entries.clear();
                 self.purged = Some(upto);
             }
@@ -462,12 +462,8 @@ impl Model {
         );
         assert_eq!(log.read_vote().await.unwrap(), self.vote);
         let state = log.get_log_state().await.unwrap();
-        let last = self
-            .entries
-            .values()
-            .next_back()
-            .map(|entry| entry.log_id.clone());
-        assert_eq!(state.last_log_id, last.or_else(|| self.purged.clone()));
+        let last = self.entries.values().next_back().map(|entry| entry.log_id);
+        assert_eq!(state.last_log_id, last.or(self.purged));
         assert_eq!(state.last_purged_log_id, self.purged);
     }
 }

@@ -1,0 +1,12 @@
+//! Whole replicas against each other: elections, restarts, snapshots, reads.
+
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod reads;
+#[cfg(test)]
+mod recovery;
+#[cfg(test)]
+mod snapshots;
+#[cfg(test)]
+mod writes;
