@@ -1,0 +1,116 @@
+//! Who asks: the user behind a Unix socket, or the bearer of a token.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, header};
+use service::{Caller, CallerProof};
+use types::Role;
+
+use crate::error::Refusal;
+use crate::passwd;
+use crate::routes::Api;
+
+/// Longest `Authorization` value: a token has about 100 bytes.
+const MAX_AUTHORIZATION_BYTES: usize = 512;
+
+/// The door through which a connection came. Each request carries that of its connection.
+#[derive(Clone, Debug)]
+pub(crate) enum Door {
+    /// TCP: nobody is known yet.
+    Tcp,
+    /// Unix socket: the kernel told who connected.
+    Socket(Arc<Caller>),
+}
+
+impl Door {
+    /// The door of a process of `user_id`: root and the node's own user administrate, others are members.
+    pub(crate) async fn of_user(user_id: u32) -> Self {
+        let own = rustix::process::geteuid().as_raw();
+        let role = if user_id == 0 || user_id == own {
+            Role::Admin
+        } else {
+            Role::Member
+        };
+        Self::Socket(Arc::new(Caller {
+            user: passwd::user_name(user_id).await,
+            role,
+            proof: CallerProof::Socket,
+        }))
+    }
+}
+
+/// The caller of a request, known for sure.
+pub(crate) struct Authenticated(pub(crate) Arc<Caller>);
+
+impl Authenticated {
+    /// Refuses those who may only read; `service` checks the finer rights.
+    pub(crate) fn may_write(&self) -> Result<(), Refusal> {
+        if self.0.role >= Role::Member {
+            Ok(())
+        } else {
+            Err(Refusal::read_only())
+        }
+    }
+}
+
+impl FromRequestParts<Arc<Api>> for Authenticated {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Refusal> {
+        if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
+            let caller = api.service.authenticate(bearer(value)?).await?;
+            return Ok(Self(Arc::new(caller)));
+        }
+        match parts.extensions.get::<Door>() {
+            Some(Door::Socket(caller)) => Ok(Self(Arc::clone(caller))),
+            Some(Door::Tcp) | None => Err(Refusal::token_needed("this address needs a token")),
+        }
+    }
+}
+
+/// The token in an `Authorization` value.
+fn bearer(value: &HeaderValue) -> Result<&str, Refusal> {
+    let token = value
+        .to_str()
+        .ok() // the reason does not matter: it is no token
+        .filter(|text| text.len() <= MAX_AUTHORIZATION_BYTES)
+        .and_then(|text| text.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim())
+        .filter(|token| !token.is_empty());
+    token.ok_or_else(|| Refusal::token_needed("the Authorization header holds no bearer token"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_bearer_token_is_taken() {
+        let take = |text: &'static str| {
+            bearer(&HeaderValue::from_static(text))
+                .ok()
+                .map(str::to_owned)
+        };
+        assert_eq!(take("Bearer mt1.a.b"), Some("mt1.a.b".to_owned()));
+        assert_eq!(take("bearer  mt1.a.b "), Some("mt1.a.b".to_owned()));
+        for bad in ["", "Bearer", "Bearer ", "Basic YTpi", "mt1.a.b"] {
+            assert_eq!(take(bad), None, "{bad}");
+        }
+        let long = HeaderValue::from_str(&format!("Bearer {}", "x".repeat(600))).unwrap();
+        assert!(bearer(&long).is_err());
+    }
+
+    #[tokio::test]
+    async fn root_and_the_own_user_administrate_and_others_are_members() {
+        let role = async |user_id| match Door::of_user(user_id).await {
+            Door::Socket(caller) => caller.role,
+            Door::Tcp => panic!("a socket user came by TCP"),
+        };
+        assert_eq!(role(0).await, Role::Admin);
+        assert_eq!(role(rustix::process::geteuid().as_raw()).await, Role::Admin);
+        assert_eq!(role(3_999_999_999).await, Role::Member);
+    }
+}

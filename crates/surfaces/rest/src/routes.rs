@@ -1,0 +1,198 @@
+//! Every route and the document that describes them, made from the same list.
+
+mod blobs;
+mod cluster;
+mod experiments;
+mod ledger;
+mod logs;
+mod page;
+mod queues;
+mod tokens;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::Uri;
+use service::view::ErrorView;
+use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi as _;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, OpenApi, PathItem, Ref, ResponseBuilder};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::error::Refusal;
+
+/// What the handlers share.
+#[derive(Clone, Debug)]
+pub(crate) struct Api {
+    /// The one door to the cluster.
+    pub(crate) service: service::Handle,
+    /// Ends bodies that would not end by themselves.
+    pub(crate) shutdown: CancellationToken,
+}
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "muster",
+        description = "The native API of a node. Over TCP each request carries a token; over the Unix socket the user of the connecting process is known. Answers of the state carry X-Muster-Index; a request that sends the highest one back never goes back in time."
+    ),
+    components(schemas(ErrorView))
+)]
+struct Base;
+
+/// The `OpenAPI` document of every route.
+#[must_use]
+pub fn openapi() -> OpenApi {
+    let (_, mut document) = documented().split_for_parts();
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme(TOKEN, SecurityScheme::Http(scheme));
+    for item in document.paths.paths.values_mut() {
+        operations(item).for_each(complete);
+    }
+    document
+}
+
+/// Name of the security scheme in the document.
+const TOKEN: &str = "token";
+
+/// Adds what is the same everywhere: the token, unless the route says otherwise, and the error body.
+fn complete(operation: &mut Operation) {
+    if operation.security.is_none() {
+        let no_scopes: [&str; 0] = [];
+        operation.security = Some(vec![SecurityRequirement::new(TOKEN, no_scopes)]);
+    }
+    let body = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name("ErrorView")))
+        .build();
+    let response = ResponseBuilder::new()
+        .description("What is wrong and what to do")
+        .content("application/json", body)
+        .build();
+    operation
+        .responses
+        .responses
+        .insert("default".to_owned(), response.into());
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem {
+        get,
+        put,
+        post,
+        delete,
+        ..
+    } = item;
+    [get, put, post, delete].into_iter().flatten()
+}
+
+fn documented() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::with_openapi(Base::openapi())
+        .routes(routes!(cluster::health))
+        .routes(routes!(cluster::document))
+        .routes(routes!(cluster::show))
+        .routes(routes!(cluster::nodes))
+        .routes(routes!(queues::list, queues::create))
+        .routes(routes!(experiments::list, experiments::submit))
+        .routes(routes!(experiments::show))
+        .routes(routes!(experiments::why))
+        .routes(routes!(experiments::stop))
+        .routes(routes!(experiments::move_to))
+        .routes(routes!(logs::read))
+        .routes(routes!(ledger::list))
+        .routes(routes!(tokens::create_join))
+        .routes(routes!(tokens::create_user))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(blobs::missing))
+        .routes(routes!(blobs::put, blobs::get))
+        .routes(routes!(blobs::put_batch))
+}
+
+/// All routes, answering from `service`.
+pub(crate) fn router(service: service::Handle, shutdown: CancellationToken) -> Router {
+    let (router, _) = documented().split_for_parts();
+    router
+        .route("/", axum::routing::get(page::show))
+        .fallback(async |uri: Uri| Refusal::no_such_route(uri.path()))
+        .method_not_allowed_fallback(async || Refusal::wrong_method())
+        .with_state(Arc::new(Api { service, shutdown }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_document_lists_every_route_with_its_method() {
+        let mut document = openapi();
+        let mut found = BTreeSet::new();
+        for (path, item) in &mut document.paths.paths {
+            let PathItem {
+                get,
+                put,
+                post,
+                delete,
+                ..
+            } = item;
+            for (method, operation) in [
+                ("GET", get),
+                ("PUT", put),
+                ("POST", post),
+                ("DELETE", delete),
+            ] {
+                if operation.is_some() {
+                    found.insert(format!(
+                        "{method} {}",
+                        path.strip_prefix("/api/v1").unwrap()
+                    ));
+                }
+            }
+        }
+        let expected = [
+            "GET /health",
+            "GET /openapi.json",
+            "GET /cluster",
+            "GET /nodes",
+            "GET /queues",
+            "POST /queues",
+            "GET /experiments",
+            "POST /experiments",
+            "GET /experiments/{id}",
+            "GET /experiments/{id}/why",
+            "POST /experiments/{id}/stop",
+            "POST /experiments/{id}/move",
+            "GET /experiments/{id}/logs",
+            "GET /ledger",
+            "POST /join-tokens",
+            "POST /user-tokens",
+            "DELETE /tokens/{id}",
+            "POST /blobs/missing",
+            "PUT /blobs/{hash}",
+            "GET /blobs/{hash}",
+            "POST /blobs/batch",
+        ];
+        assert_eq!(found, expected.map(str::to_owned).into());
+    }
+
+    #[test]
+    fn every_reference_of_the_document_leads_somewhere_and_every_error_is_described() {
+        let text = serde_json::to_string(&openapi()).unwrap();
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for part in text.split("\"$ref\":\"#").skip(1) {
+            let pointer = part.split('"').next().unwrap();
+            assert!(document.pointer(pointer).is_some(), "{pointer} is missing");
+        }
+        assert!(text.contains("#/components/schemas/ErrorView"));
+        for item in openapi().paths.paths.values_mut() {
+            for operation in operations(item) {
+                assert!(operation.responses.responses.contains_key("default"));
+                assert!(operation.security.is_some());
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What an experiment prints and reports, so far or as it comes.
+
+#![expect(
+    unused_qualifications,
+    reason = "`utoipa::path` writes `<T as …>::` around the types in `params`"
+)]
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+use serde::Deserialize;
+use service::LogOptions;
+use service::view::LogItem;
+use utoipa::IntoParams;
+
+use super::Api;
+use crate::answer::Parameters;
+use crate::error::Refusal;
+use crate::identity::Authenticated;
+use crate::log_stream::{self, Position};
+
+/// Which part of the output, and whether to wait for more.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct LogQuery {
+    /// Wait for more until the experiment is over; by default as the `Accept` header wants events.
+    follow: Option<bool>,
+    /// Start with this attempt; by default the first when following, else the last.
+    attempt: Option<u32>,
+    /// Start with this record of that attempt.
+    from: Option<u64>,
+}
+
+/// Output and history of an experiment: events if followed or asked for, else one JSON object per line.
+#[utoipa::path(get, path = "/api/v1/experiments/{id}/logs", tag = "experiments",
+    params(
+        ("id" = String, Path, description = "Id, unique prefix, or name"),
+        LogQuery,
+        ("Last-Event-ID" = Option<String>, Header, description = "`<attempt>-<sequence>` of the last event seen: goes on after it")
+    ),
+    responses((status = 200, description = "Items: `id: <attempt>-<sequence>`, `event: <type>`, `data: <item>`; `end` is the last. A failure meanwhile is an event `error` with an ErrorView", content(
+        (LogItem = "text/event-stream"),
+        (LogItem = "application/x-ndjson")
+    ))))]
+pub(super) async fn read(
+    State(api): State<Arc<Api>>,
+    caller: Authenticated,
+    Path(id): Path<String>,
+    Parameters(query): Parameters<LogQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let accepts_events = headers
+        .get(header::ACCEPT)
+        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+    let follow = query.follow.unwrap_or(accepts_events);
+    let (attempt, from_sequence) = start(&query, last_event(&headers)?);
+    let options = LogOptions {
+        follow,
+        attempt,
+        from_sequence,
+    };
+    let items = api.service.logs(&caller.0, &id, options).await?;
+    let items = items
+        .take_until(api.shutdown.clone().cancelled_owned())
+        .boxed();
+    let (media_type, body) = if accepts_events || follow {
+        (
+            "text/event-stream",
+            Body::from_stream(log_stream::events(items)),
+        )
+    } else {
+        (
+            "application/x-ndjson",
+            Body::from_stream(log_stream::lines(items)),
+        )
+    };
+    Ok(([(header::CONTENT_TYPE, media_type)], body).into_response())
+}
+
+/// Attempt and record to start with: after the last event seen, else as the query says.
+fn start(query: &LogQuery, seen: Option<Position>) -> (Option<u32>, u64) {
+    match seen {
+        Some(seen) => (Some(seen.attempt), seen.sequence.saturating_add(1)),
+        None => (query.attempt, query.from.unwrap_or(0)),
+    }
+}
+
+fn last_event(headers: &HeaderMap) -> Result<Option<Position>, Refusal> {
+    let Some(value) = headers.get("last-event-id") else {
+        return Ok(None);
+    };
+    match value.to_str().ok().and_then(Position::parse) {
+        Some(position) => Ok(Some(position)),
+        None => Err(Refusal::invalid(
+            "bad-event-id",
+            "the Last-Event-ID is not <attempt>-<sequence>",
+            "send back the id of the last event, or nothing",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_follower_that_comes_back_goes_on_after_its_last_event() {
+        let query = LogQuery {
+            follow: Some(true),
+            attempt: Some(1),
+            from: Some(5),
+        };
+        assert_eq!(start(&query, None), (Some(1), 5));
+        let seen = Position {
+            attempt: 2,
+            sequence: 9,
+        };
+        assert_eq!(start(&query, Some(seen)), (Some(2), 10));
+    }
+
+    #[test]
+    fn a_broken_last_event_id_is_refused() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(last_event(&headers).unwrap(), None);
+        headers.insert("last-event-id", "2-9".parse().unwrap());
+        assert!(last_event(&headers).unwrap().is_some());
+        headers.insert("last-event-id", "nine".parse().unwrap());
+        assert!(last_event(&headers).is_err());
+    }
+}

@@ -1,0 +1,44 @@
+//! Where experiments wait.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use service::view::{CreateQueueRequest, QueueView};
+
+use super::Api;
+use crate::answer::{self, Parameters, ReadQuery, SeenIndex};
+use crate::body::Json;
+use crate::error::Refusal;
+use crate::identity::Authenticated;
+
+/// Lists the queues.
+#[utoipa::path(get, path = "/api/v1/queues", tag = "queues", params(ReadQuery, SeenIndex),
+    responses((status = 200, description = "The queues", body = [QueueView])))]
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    caller: Authenticated,
+    Parameters(query): Parameters<ReadQuery>,
+    seen: SeenIndex,
+) -> Result<Response, Refusal> {
+    let read = seen.read(query.consistency);
+    let queues = api.service.queues(&caller.0, read).await?;
+    Ok(answer::of_read(&queues, query.consistency))
+}
+
+/// Makes a queue.
+#[utoipa::path(post, path = "/api/v1/queues", tag = "queues", request_body = CreateQueueRequest,
+    responses((status = 201, description = "The new queue", body = QueueView)))]
+pub(super) async fn create(
+    State(api): State<Arc<Api>>,
+    caller: Authenticated,
+    Json(request): Json<CreateQueueRequest>,
+) -> Result<Response, Refusal> {
+    let queue = api.service.create_queue(&caller.0, request).await?;
+    Ok(answer::with_index(
+        StatusCode::CREATED,
+        queue.index,
+        &queue.body,
+    ))
+}
