@@ -1,1 +1,25 @@
-//! Placeholder.
+//! The use cases: one door for every surface, and for what nodes ask of each other.
+
+mod author;
+mod blobs;
+mod call;
+mod error;
+mod experiments;
+mod handle;
+mod join;
+mod leases;
+mod logs;
+mod nodes;
+mod peer;
+mod quorum;
+mod records;
+mod submit;
+mod tokens;
+pub mod view;
+
+pub use author::{Caller, CallerProof};
+pub use call::ReadOptions;
+pub use error::{ErrorKind, ServiceError};
+pub use handle::{Adapters, Config, Handle};
+pub use logs::{LogOptions, LogStream};
+pub use peer::{BulkMessage, BulkReply, LeaseAnswer, PeerMessage, PeerReply};

@@ -1,0 +1,284 @@
+//! Blobs: from people, to storage nodes, between nodes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::AsyncRead;
+use types::{BlobHash, NodeId, SourceTree, TreeEntryKind, codec};
+
+use crate::error::{ErrorKind, ServiceError};
+use crate::handle::{Handle, lock, now};
+
+/// Largest encoded source tree: 100,000 entries of a few hundred bytes.
+pub(crate) const MAX_TREE_BYTES: u64 = 64 << 20;
+/// Trees that are remembered as stored twice; a day's worth of a busy team.
+const MAX_REMEMBERED_TREES: usize = 4_096;
+
+impl Handle {
+    /// Those of `hashes` that this node lacks.
+    #[must_use]
+    pub fn missing_blobs(&self, hashes: &[BlobHash]) -> Vec<BlobHash> {
+        self.inner.blobs.missing(hashes)
+    }
+
+    /// Stores a blob that a person sends; durable when it returns.
+    ///
+    /// # Errors
+    /// The bytes have another hash, or the disk is full.
+    pub async fn put_blob<R: AsyncRead + Unpin + Send>(
+        &self,
+        hash: BlobHash,
+        reader: R,
+    ) -> Result<(), ServiceError> {
+        self.inner
+            .blobs
+            .put_stream(Some(hash), reader)
+            .await
+            .map(drop)
+            .map_err(|error| blob_error(&error))
+    }
+
+    /// Stores many small blobs at once.
+    ///
+    /// # Errors
+    /// One of them has another hash, or the disk is full; nothing is half stored.
+    pub async fn put_blobs(&self, blobs: Vec<(BlobHash, Bytes)>) -> Result<(), ServiceError> {
+        self.inner
+            .blobs
+            .put_many(blobs)
+            .await
+            .map_err(|error| blob_error(&error))
+    }
+
+    /// Opens a blob of this node, fetching it from another first if need be.
+    ///
+    /// # Errors
+    /// No reachable node has it.
+    pub async fn read_blob(&self, hash: BlobHash) -> Result<(u64, tokio::fs::File), ServiceError> {
+        self.fetch_blobs(&[hash], &[]).await?;
+        let size = self.inner.blobs.size(&hash);
+        let file = self
+            .inner
+            .blobs
+            .open_read(&hash)
+            .await
+            .map_err(|error| blob_error(&error))?;
+        match (size, file) {
+            (Some(size), Some(file)) => Ok((size, file)),
+            _ => Err(ServiceError::new(
+                ErrorKind::NotFound,
+                "unknown-blob",
+                format!("no node has blob {hash}"),
+            )),
+        }
+    }
+
+    /// Makes sure that all blobs are on this node, asking `first` and then every other member.
+    ///
+    /// # Errors
+    /// Some are on no reachable member.
+    pub async fn fetch_blobs(
+        &self,
+        hashes: &[BlobHash],
+        first: &[NodeId],
+    ) -> Result<(), ServiceError> {
+        let mut missing = self.inner.blobs.missing(hashes);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let peers = self.inner.network.peers();
+        let others = peers
+            .iter()
+            .filter(|peer| peer.connected && !first.contains(&peer.node))
+            .map(|peer| &peer.node);
+        for node in first
+            .iter()
+            .chain(others)
+            .filter(|node| *node != self.node_id())
+        {
+            let mut stream = match self.inner.network.open_bulk_stream(node).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::debug!(node_id = %node, %error, "no bulk stream for blobs");
+                    continue;
+                }
+            };
+            if let Err(error) = self.inner.blobs.fetch(&mut stream, &missing).await {
+                tracing::debug!(node_id = %node, %error, "blobs not fetched");
+            }
+            missing = self.inner.blobs.missing(hashes);
+            if missing.is_empty() {
+                return Ok(());
+            }
+        }
+        let message = format!(
+            "{} of {} blobs are on no machine that answers",
+            missing.len(),
+            hashes.len()
+        );
+        Err(
+            ServiceError::new(ErrorKind::Unavailable, "blobs-missing", message)
+                .hint("start the machine from which it was submitted, or submit it again"),
+        )
+    }
+
+    /// A source tree, from this node or from another.
+    ///
+    /// # Errors
+    /// No reachable node has it, or it is damaged.
+    pub async fn source_tree(
+        &self,
+        tree: BlobHash,
+        first: &[NodeId],
+    ) -> Result<SourceTree, ServiceError> {
+        self.fetch_blobs(&[tree], first).await?;
+        let bytes = self
+            .inner
+            .blobs
+            .get_bytes(&tree, MAX_TREE_BYTES)
+            .await
+            .map_err(|error| blob_error(&error))?;
+        let bytes = bytes.ok_or_else(|| {
+            ServiceError::new(
+                ErrorKind::NotFound,
+                "unknown-blob",
+                format!("no node has the source tree {tree}"),
+            )
+        })?;
+        codec::decode(&bytes, codec::MAX_MESSAGE_BYTES).map_err(|error| {
+            ServiceError::new(
+                ErrorKind::Invalid,
+                "bad-tree",
+                format!("blob {tree} is no source tree: {error}"),
+            )
+        })
+    }
+
+    /// Makes sure that a source tree and its files are durable here and on another storage node (invariant 16).
+    pub(crate) async fn secure_tree(
+        &self,
+        tree: BlobHash,
+        patience: Duration,
+    ) -> Result<(), ServiceError> {
+        if lock(&self.inner.replicated_trees).contains_key(&tree) {
+            return Ok(());
+        }
+        let mut hashes = tree_blobs(&self.source_tree(tree, &[]).await?);
+        hashes.push(tree);
+        let missing = self.inner.blobs.missing(&hashes);
+        if !missing.is_empty() {
+            let message = format!(
+                "{} blobs of the source tree were not sent to this node, the first is {}",
+                missing.len(),
+                missing[0]
+            );
+            return Err(
+                ServiceError::new(ErrorKind::Invalid, "blobs-missing", message)
+                    .hint("send them with PUT /api/v1/blobs/{hash} before the submission"),
+            );
+        }
+        let work = self.copy_to_storage(&tree, &hashes);
+        tokio::time::timeout(patience, work).await.map_err(|_elapsed| {
+            ServiceError::new(ErrorKind::Unavailable, "slow-copy", format!("the source tree was not copied to another machine within {} s", patience.as_secs()))
+                .hint("check the network between the machines and submit again: what was copied stays")
+        })??;
+        let mut remembered = lock(&self.inner.replicated_trees);
+        if remembered.len() >= MAX_REMEMBERED_TREES {
+            remembered.clear();
+        }
+        remembered.insert(tree, now().0);
+        Ok(())
+    }
+
+    /// Pushes blobs to storage nodes until min(2, storage nodes) have them.
+    pub(crate) async fn copy_to_storage(
+        &self,
+        name: &BlobHash,
+        hashes: &[BlobHash],
+    ) -> Result<Vec<NodeId>, ServiceError> {
+        let facts = self.member_facts();
+        let keeps = |node: &NodeId| facts.get(node).is_some_and(|facts| facts.keeps_blobs);
+        let storage_nodes = facts.values().filter(|facts| facts.keeps_blobs).count();
+        let mut copies: Vec<NodeId> = Vec::new();
+        if keeps(self.node_id()) || storage_nodes == 0 {
+            copies.push(self.node_id().clone());
+        }
+        let target = storage_nodes.min(2);
+        let mut last = String::new();
+        for node in by_rendezvous(
+            name,
+            facts
+                .keys()
+                .filter(|node| *node != self.node_id() && keeps(node)),
+        ) {
+            if copies.len() >= target {
+                break;
+            }
+            match self.push_blobs(&node, hashes).await {
+                Ok(()) => copies.push(node),
+                Err(error) => last = error.message,
+            }
+        }
+        // With one machine of two gone, one copy must do: refusing all work would help nobody.
+        if copies.is_empty() {
+            let message = format!("no storage node took a copy: {last}");
+            return Err(
+                ServiceError::new(ErrorKind::Unavailable, "no-storage", message).hint(
+                    "start a machine that keeps blobs (`keeps_blobs = true`, the default on-prem)",
+                ),
+            );
+        }
+        Ok(copies)
+    }
+
+    async fn push_blobs(&self, node: &NodeId, hashes: &[BlobHash]) -> Result<(), ServiceError> {
+        let unavailable =
+            |message: String| ServiceError::new(ErrorKind::Unavailable, "push-failed", message);
+        let mut stream = self
+            .inner
+            .network
+            .open_bulk_stream(node)
+            .await
+            .map_err(|error| unavailable(error.to_string()))?;
+        self.inner
+            .blobs
+            .push(&mut stream, hashes)
+            .await
+            .map_err(|error| unavailable(error.to_string()))
+    }
+}
+
+/// All file blobs of a tree.
+pub(crate) fn tree_blobs(tree: &SourceTree) -> Vec<BlobHash> {
+    let SourceTree::V1 { entries, git } = tree;
+    let files = entries.iter().filter_map(|entry| match &entry.kind {
+        TreeEntryKind::File { hash, .. } => Some(*hash),
+        TreeEntryKind::Symlink { .. } | TreeEntryKind::Directory => None,
+    });
+    let mut hashes: Vec<_> = files.chain(git.iter().filter_map(|git| git.diff)).collect();
+    hashes.sort_unstable();
+    hashes.dedup();
+    hashes
+}
+
+/// Nodes by highest rendezvous score for `name`: the same order on every node, another for every blob.
+fn by_rendezvous<'a>(name: &BlobHash, nodes: impl Iterator<Item = &'a NodeId>) -> Vec<NodeId> {
+    let score = |node: &NodeId| {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&name.0).update(node.as_str().as_bytes());
+        *hasher.finalize().as_bytes()
+    };
+    let mut nodes: Vec<_> = nodes.cloned().collect();
+    nodes.sort_by_key(|node| std::cmp::Reverse(score(node)));
+    nodes
+}
+
+fn blob_error(error: &blobs::Error) -> ServiceError {
+    let kind = match error {
+        blobs::Error::DiskFull { .. } | blobs::Error::BelowReserve { .. } => ErrorKind::Unavailable,
+        blobs::Error::HashMismatch { .. } => ErrorKind::Invalid,
+        blobs::Error::TooLarge { .. } => ErrorKind::TooLarge,
+        _ => ErrorKind::Internal,
+    };
+    ServiceError::new(kind, "blob", error.to_string())
+}

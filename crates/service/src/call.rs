@@ -1,0 +1,425 @@
+//! Requests of people: answered here when this node can, else by the leader.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use state_machine::{Command, Experiment, LogEntry, Outcome, RefusalCode, UserToken};
+use tokio::time::Instant;
+use types::{Author, LogIndex, NodeId, RequestId, TokenId};
+
+use crate::author::{Caller, Vouched};
+use crate::error::{ErrorKind, ServiceError};
+use crate::handle::{Handle, now};
+use crate::peer::{PeerMessage, PeerReply};
+use crate::view::{
+    Answer, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest, ExperimentDetail,
+    ExperimentFilter, ExperimentList, ExperimentSummary, LedgerEntryView, NodesView, QueueView,
+    SubmitReply, SubmitRequest, TokenCreated, WhyView,
+};
+
+/// How fresh an answer must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadOptions {
+    /// Whatever this replica has, with its age, instead of a linearizable read.
+    pub stale: bool,
+    /// Never older than this log index.
+    pub min_index: u64,
+}
+
+/// Everything a person can ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Request {
+    Submit(Box<SubmitRequest>),
+    Stop(String),
+    Move {
+        id: String,
+        queue: String,
+    },
+    CreateQueue(CreateQueueRequest),
+    CreateJoinToken(CreateJoinTokenRequest),
+    CreateUserToken(CreateUserTokenRequest),
+    RevokeToken(TokenId),
+    Experiments(ExperimentFilter, ReadOptions),
+    Experiment(String, ReadOptions),
+    Why(String, ReadOptions),
+    Nodes(ReadOptions),
+    Queues(ReadOptions),
+    Ledger {
+        experiment: Option<String>,
+        limit: u64,
+        read: ReadOptions,
+    },
+    Record(String),
+    UserToken(TokenId),
+}
+
+/// The answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    Submit(SubmitReply),
+    Summary(Answer<ExperimentSummary>),
+    Queue(Answer<QueueView>),
+    Token(TokenCreated),
+    Done,
+    Experiments(Answer<ExperimentList>),
+    Experiment(Box<Answer<ExperimentDetail>>),
+    Why(Answer<WhyView>),
+    Nodes(Answer<NodesView>),
+    Queues(Answer<Vec<QueueView>>),
+    Ledger(Answer<Vec<LedgerEntryView>>),
+    Record(Box<Answer<Experiment>>),
+    UserToken(Option<UserToken>),
+}
+
+impl Request {
+    fn is_read(&self) -> bool {
+        match self {
+            Self::Submit(_)
+            | Self::Stop(_)
+            | Self::Move { .. }
+            | Self::CreateQueue(_)
+            | Self::CreateJoinToken(_)
+            | Self::CreateUserToken(_)
+            | Self::RevokeToken(_) => false,
+            Self::Experiments(..)
+            | Self::Experiment(..)
+            | Self::Why(..)
+            | Self::Nodes(_)
+            | Self::Queues(_)
+            | Self::Ledger { .. }
+            | Self::Record(_)
+            | Self::UserToken(_) => true,
+        }
+    }
+}
+
+/// Time for one forwarded request; longer than any answer takes on a live node.
+const FORWARD_DEADLINE: Duration = Duration::from_secs(5);
+
+impl Handle {
+    /// Answers a request of a caller at this node, here or by forwarding.
+    pub(crate) async fn call(
+        &self,
+        caller: &Caller,
+        request: Request,
+        key: Option<&str>,
+    ) -> Result<Reply, ServiceError> {
+        let request_id = match key {
+            Some(key) => RequestId::from_key(&caller.user, key),
+            None => RequestId {
+                session: rand::random(),
+                sequence: 0,
+            },
+        };
+        let here = if request.is_read() {
+            self.is_replica()
+        } else {
+            self.is_leader()
+        };
+        if here {
+            let bytes = if matches!(caller.proof, crate::CallerProof::Socket) {
+                json(&request)
+            } else {
+                Bytes::new()
+            };
+            let author = self.author_of(self.node_id(), &self.vouch(caller, request_id, bytes))?;
+            match self.execute(&author, request_id, request.clone()).await {
+                Err(error) if error.code == "not-leader" => {}
+                answer => return answer,
+            }
+        }
+        let vouched = self.vouch(caller, request_id, json(&request));
+        self.forward(vouched, request).await
+    }
+
+    /// Sends a request to whoever leads until it is answered or the patience is over. Repeats carry the same id.
+    async fn forward(&self, vouched: Vouched, request: Request) -> Result<Reply, ServiceError> {
+        let deadline = Instant::now() + self.inner.config.write_patience;
+        let mut last = String::new();
+        loop {
+            match self.forward_once(&vouched, &request).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) if error.kind != ErrorKind::Unavailable => return Err(error),
+                Err(error) => last = error.message,
+            }
+            if !self.wait_for_leader(deadline).await {
+                return Err(self.no_leader(&last));
+            }
+        }
+    }
+
+    async fn forward_once(
+        &self,
+        vouched: &Vouched,
+        request: &Request,
+    ) -> Result<Reply, ServiceError> {
+        if self.is_leader() {
+            let author = self.author_of(self.node_id(), vouched)?;
+            return self
+                .execute(&author, vouched.request_id, request.clone())
+                .await;
+        }
+        let Some(target) = self.leader().or_else(|| self.any_replica()) else {
+            return Err(ServiceError::new(
+                ErrorKind::Unavailable,
+                "no-leader",
+                "no leader is known",
+            ));
+        };
+        match self
+            .ask(
+                &target,
+                &PeerMessage::Call(vouched.clone()),
+                FORWARD_DEADLINE,
+            )
+            .await?
+        {
+            PeerReply::Call(Ok(reply)) => serde_json::from_slice(&reply).map_err(|error| {
+                let message =
+                    format!("{target} answered what this version does not understand: {error}");
+                ServiceError::new(ErrorKind::Internal, "bad-answer", message)
+            }),
+            PeerReply::Call(Err(error)) if error.code == "not-leader" => {
+                let leader = error
+                    .hint
+                    .parse()
+                    .ok()
+                    .filter(|leader| leader != self.node_id());
+                self.set_leader_hint(leader);
+                Err(error)
+            }
+            PeerReply::Call(Err(error)) => Err(error),
+            other => Err(ServiceError::new(
+                ErrorKind::Internal,
+                "bad-answer",
+                format!("{target} answered {other:?}"),
+            )),
+        }
+    }
+
+    /// A peer's forwarded request, answered as JSON.
+    pub(crate) async fn answer_call(
+        &self,
+        from: &NodeId,
+        vouched: Vouched,
+    ) -> Result<Bytes, ServiceError> {
+        let author = self.author_of(from, &vouched)?;
+        let request: Request = serde_json::from_slice(&vouched.request).map_err(|error| {
+            let message = format!("the request is not understood by this version: {error}");
+            ServiceError::new(ErrorKind::Invalid, "bad-request", message)
+        })?;
+        if !(self.is_leader() || request.is_read() && self.is_replica()) {
+            return Err(self.not_leader());
+        }
+        let reply = self.execute(&author, vouched.request_id, request).await?;
+        Ok(json(&reply))
+    }
+
+    async fn execute(
+        &self,
+        author: &Author,
+        request: RequestId,
+        what: Request,
+    ) -> Result<Reply, ServiceError> {
+        match what {
+            Request::Submit(submit) => self
+                .execute_submit(author, request, *submit)
+                .await
+                .map(Reply::Submit),
+            Request::Stop(id) => self
+                .execute_stop(author, request, &id)
+                .await
+                .map(Reply::Summary),
+            Request::Move { id, queue } => self
+                .execute_move(author, request, &id, &queue)
+                .await
+                .map(Reply::Summary),
+            Request::CreateQueue(queue) => self
+                .execute_create_queue(author, request, &queue)
+                .await
+                .map(Reply::Queue),
+            Request::CreateJoinToken(token) => self
+                .execute_create_join_token(author, request, &token)
+                .await
+                .map(Reply::Token),
+            Request::CreateUserToken(token) => self
+                .execute_create_user_token(author, request, &token)
+                .await
+                .map(Reply::Token),
+            Request::RevokeToken(id) => self
+                .execute_revoke(author, request, id)
+                .await
+                .map(|()| Reply::Done),
+            Request::Experiments(filter, read) => self
+                .read_experiments(&filter, read)
+                .await
+                .map(Reply::Experiments),
+            Request::Experiment(id, read) => self
+                .read_experiment(&id, read)
+                .await
+                .map(|answer| Reply::Experiment(Box::new(answer))),
+            Request::Why(id, read) => self.read_why(&id, read).await.map(Reply::Why),
+            Request::Nodes(read) => self.read_nodes(read).await.map(Reply::Nodes),
+            Request::Queues(read) => self.read_queues(read).await.map(Reply::Queues),
+            Request::Ledger {
+                experiment,
+                limit,
+                read,
+            } => self
+                .read_ledger(experiment.as_deref(), limit, read)
+                .await
+                .map(Reply::Ledger),
+            Request::Record(id) => self
+                .read_record(&id)
+                .await
+                .map(|answer| Reply::Record(Box::new(answer))),
+            Request::UserToken(id) => Ok(Reply::UserToken(
+                self.inner.consensus.state().user_token(&id).cloned(),
+            )),
+        }
+    }
+
+    /// Proposes a command on the leader; a refusal becomes an error.
+    pub(crate) async fn propose(
+        &self,
+        author: &Author,
+        request: Option<RequestId>,
+        command: Command,
+    ) -> Result<(LogIndex, Outcome), ServiceError> {
+        let entry = LogEntry {
+            time: now(),
+            author: author.clone(),
+            request,
+            command,
+        };
+        let committed = self
+            .inner
+            .consensus
+            .propose(entry)
+            .await
+            .map_err(|error| self.propose_error(&error))?;
+        match committed.outcome {
+            Outcome::Refused(refusal) => {
+                let (kind, code) = refusal_kind(refusal.code);
+                Err(ServiceError::new(kind, code, refusal.message))
+            }
+            outcome @ (Outcome::Done | Outcome::Submitted(_) | Outcome::Placed(_)) => {
+                Ok((committed.index, outcome))
+            }
+        }
+    }
+
+    /// Proposes for this node itself, here or through the leader.
+    ///
+    /// # Errors
+    /// Nobody leads, or the command was refused.
+    pub async fn propose_as_node(&self, command: Command) -> Result<Outcome, ServiceError> {
+        if self.is_leader() {
+            let author = Author::node(self.node_id().clone());
+            return self
+                .propose(&author, None, command)
+                .await
+                .map(|(_, outcome)| outcome);
+        }
+        let Some(leader) = self.leader().or_else(|| self.any_replica()) else {
+            return Err(ServiceError::new(
+                ErrorKind::Unavailable,
+                "no-leader",
+                "no leader is known",
+            ));
+        };
+        match self
+            .ask(
+                &leader,
+                &PeerMessage::Propose(Box::new(command)),
+                FORWARD_DEADLINE,
+            )
+            .await?
+        {
+            PeerReply::Propose(Ok(outcome)) => Ok(outcome),
+            PeerReply::Propose(Err(error)) => {
+                if error.code == "not-leader" {
+                    self.set_leader_hint(error.hint.parse().ok());
+                }
+                Err(error)
+            }
+            other => Err(ServiceError::new(
+                ErrorKind::Internal,
+                "bad-answer",
+                format!("{leader} answered {other:?}"),
+            )),
+        }
+    }
+
+    /// Makes the local state as fresh as asked and says how old it is.
+    pub(crate) async fn freshen(&self, read: ReadOptions) -> Result<u64, ServiceError> {
+        let patience = self.inner.config.write_patience;
+        let consensus = &self.inner.consensus;
+        let age_ms = if read.stale {
+            let leader_known = consensus.leader().borrow().leader.is_some();
+            if leader_known {
+                0
+            } else {
+                now().since(consensus.state().time()).0
+            }
+        } else {
+            consensus
+                .read_index(patience)
+                .await
+                .map_err(|error| self.no_leader(&error.to_string()))?;
+            0
+        };
+        if read.min_index > 0 {
+            let waited = consensus
+                .wait_applied(LogIndex(read.min_index), patience)
+                .await;
+            waited.map_err(|error| self.no_leader(&error.to_string()))?;
+        }
+        Ok(age_ms)
+    }
+
+    /// A user token, asked of the leader by a node without state.
+    pub(crate) async fn ask_user_token(
+        &self,
+        id: &TokenId,
+    ) -> Result<Option<UserToken>, ServiceError> {
+        let caller = Caller {
+            user: "node".to_owned(),
+            role: types::Role::Viewer,
+            proof: crate::CallerProof::Socket,
+        };
+        match self
+            .call(&caller, Request::UserToken(id.clone()), None)
+            .await?
+        {
+            Reply::UserToken(token) => Ok(token),
+            _ => Ok(None),
+        }
+    }
+}
+
+fn refusal_kind(code: RefusalCode) -> (ErrorKind, &'static str) {
+    match code {
+        RefusalCode::AlreadyFounded => (ErrorKind::Conflict, "already-founded"),
+        RefusalCode::UnknownExperiment => (ErrorKind::NotFound, "unknown-experiment"),
+        RefusalCode::AlreadyEnded => (ErrorKind::Conflict, "already-ended"),
+        RefusalCode::UnknownQueue => (ErrorKind::NotFound, "unknown-queue"),
+        RefusalCode::UnknownNode => (ErrorKind::NotFound, "unknown-node"),
+        RefusalCode::UnknownToken => (ErrorKind::NotFound, "unknown-token"),
+        RefusalCode::TokenExpired => (ErrorKind::Forbidden, "token-expired"),
+        RefusalCode::TokenUsedUp => (ErrorKind::Forbidden, "token-used-up"),
+        RefusalCode::NameTaken => (ErrorKind::Conflict, "name-taken"),
+        RefusalCode::NotWaiting => (ErrorKind::Conflict, "not-waiting"),
+        RefusalCode::Stale => (ErrorKind::Conflict, "stale"),
+        RefusalCode::DoesNotFit => (ErrorKind::Conflict, "does-not-fit"),
+        RefusalCode::NotAllowed => (ErrorKind::Forbidden, "not-allowed"),
+        RefusalCode::Invalid => (ErrorKind::Invalid, "invalid"),
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> Bytes {
+    serde_json::to_vec(value)
+        .expect("requests and replies have text keys only")
+        .into()
+}

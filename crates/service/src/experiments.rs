@@ -1,0 +1,541 @@
+//! Experiments as people see them.
+
+use state_machine::{
+    Attempt, AttemptEnd, ClusterState, Experiment, ExperimentPhase, LedgerEntry, decode_archive,
+};
+use types::{Cause, CauseKind, ExperimentId, NodeId};
+
+use crate::author::Caller;
+use crate::call::{ReadOptions, Reply, Request};
+use crate::error::{ErrorKind, ServiceError};
+use crate::handle::{Handle, now};
+use crate::submit::unexpected;
+use crate::view::{
+    Answer, AttemptView, CauseView, ExperimentDetail, ExperimentFilter, ExperimentList,
+    ExperimentSummary, LedgerEntryView, NodeRefView, ResourcesView, SourceView, WhyNodeView,
+    WhyView,
+};
+
+/// Experiments in one list unless told otherwise.
+const DEFAULT_LIST: u64 = 100;
+/// Most experiments in one list: an answer stays under 8 MiB.
+const MAX_LIST: u64 = 5_000;
+/// Most ledger entries in one answer.
+const MAX_LEDGER: u64 = 10_000;
+
+impl Handle {
+    /// Lists experiments.
+    ///
+    /// # Errors
+    /// No majority answers (unless a stale answer will do).
+    pub async fn experiments(
+        &self,
+        caller: &Caller,
+        filter: ExperimentFilter,
+        read: ReadOptions,
+    ) -> Result<Answer<ExperimentList>, ServiceError> {
+        match self
+            .call(caller, Request::Experiments(filter, read), None)
+            .await?
+        {
+            Reply::Experiments(answer) => Ok(answer),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Shows one experiment.
+    ///
+    /// # Errors
+    /// Nothing or several fit the text, or no majority answers.
+    pub async fn experiment(
+        &self,
+        caller: &Caller,
+        id: &str,
+        read: ReadOptions,
+    ) -> Result<Answer<ExperimentDetail>, ServiceError> {
+        match self
+            .call(caller, Request::Experiment(id.to_owned(), read), None)
+            .await?
+        {
+            Reply::Experiment(answer) => Ok(*answer),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Explains where an experiment stands.
+    ///
+    /// # Errors
+    /// Nothing or several fit the text, or no majority answers.
+    pub async fn why(
+        &self,
+        caller: &Caller,
+        id: &str,
+        read: ReadOptions,
+    ) -> Result<Answer<WhyView>, ServiceError> {
+        match self
+            .call(caller, Request::Why(id.to_owned(), read), None)
+            .await?
+        {
+            Reply::Why(answer) => Ok(answer),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The newest ledger entries, oldest first.
+    ///
+    /// # Errors
+    /// No such experiment, or no majority answers.
+    pub async fn ledger(
+        &self,
+        caller: &Caller,
+        experiment: Option<&str>,
+        limit: u64,
+        read: ReadOptions,
+    ) -> Result<Answer<Vec<LedgerEntryView>>, ServiceError> {
+        let experiment = experiment.map(str::to_owned);
+        match self
+            .call(
+                caller,
+                Request::Ledger {
+                    experiment,
+                    limit,
+                    read,
+                },
+                None,
+            )
+            .await?
+        {
+            Reply::Ledger(answer) => Ok(answer),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(crate) fn resolve(&self, text: &str) -> Result<ExperimentId, ServiceError> {
+        self.inner.consensus.state().resolve(text).map_err(|error| {
+            let (kind, code) = match error {
+                state_machine::ResolveError::Unknown { .. } => {
+                    (ErrorKind::NotFound, "unknown-experiment")
+                }
+                state_machine::ResolveError::Ambiguous { .. } => (ErrorKind::Conflict, "ambiguous"),
+            };
+            ServiceError::new(kind, code, error.to_string())
+        })
+    }
+
+    /// An experiment of the hot state, or by its whole id from the archive.
+    pub(crate) async fn find(&self, text: &str) -> Result<Experiment, ServiceError> {
+        let unresolved = match self.resolve(text) {
+            Ok(id) => match self.inner.consensus.state().experiment(id) {
+                Some(experiment) => return Ok(experiment.as_ref().clone()),
+                None => ServiceError::new(
+                    ErrorKind::NotFound,
+                    "unknown-experiment",
+                    format!("{id} is gone"),
+                ),
+            },
+            Err(error) => error,
+        };
+        let Ok(id) = text.parse::<ExperimentId>() else {
+            return Err(unresolved);
+        };
+        let storage = |error: String| ServiceError::new(ErrorKind::Internal, "archive", error);
+        let file = self
+            .inner
+            .consensus
+            .archived_experiment(id)
+            .await
+            .map_err(|error| storage(error.to_string()))?;
+        let Some(file) = file else {
+            return Err(unresolved);
+        };
+        match decode_archive(&file).map_err(|error| storage(error.to_string()))? {
+            state_machine::ArchiveContent::Experiments { entries, .. } => {
+                let found = entries.into_iter().find(|experiment| experiment.id == id);
+                found
+                    .map(|experiment| experiment.as_ref().clone())
+                    .ok_or(unresolved)
+            }
+            state_machine::ArchiveContent::Ledger { .. } => {
+                Err(storage("the index names a ledger file".to_owned()))
+            }
+        }
+    }
+
+    pub(crate) async fn read_record(&self, text: &str) -> Result<Answer<Experiment>, ServiceError> {
+        let age_ms = self.freshen(ReadOptions::default()).await?;
+        Ok(Answer {
+            index: self.inner.consensus.state().applied().0,
+            age_ms,
+            body: self.find(text).await?,
+        })
+    }
+
+    pub(crate) async fn read_experiments(
+        &self,
+        filter: &ExperimentFilter,
+        read: ReadOptions,
+    ) -> Result<Answer<ExperimentList>, ServiceError> {
+        let age_ms = self.freshen(read).await?;
+        let state = self.inner.consensus.state();
+        let same = |wanted: &Option<String>, value: &str| {
+            wanted.as_ref().is_none_or(|wanted| wanted == value)
+        };
+        let mut found: Vec<_> = state
+            .experiments()
+            .filter(|one| filter.all || one.is_live() || filter.state.is_some())
+            .filter(|one| {
+                same(&filter.state, state_word(one)) && same(&filter.user, &one.author.user)
+            })
+            .filter(|one| {
+                same(&filter.queue, one.queue.as_str()) && same(&filter.name, &one.spec.name)
+            })
+            .collect();
+        found.sort_by_key(|one| std::cmp::Reverse(one.submitted_index));
+        let limit = if filter.limit == 0 {
+            DEFAULT_LIST
+        } else {
+            filter.limit.min(MAX_LIST)
+        };
+        let more = (found.len() as u64).saturating_sub(limit);
+        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let experiments = found
+            .into_iter()
+            .map(|one| self.summarise(&state, one))
+            .collect();
+        Ok(Answer {
+            index: state.applied().0,
+            age_ms,
+            body: ExperimentList { experiments, more },
+        })
+    }
+
+    pub(crate) async fn read_experiment(
+        &self,
+        text: &str,
+        read: ReadOptions,
+    ) -> Result<Answer<ExperimentDetail>, ServiceError> {
+        let age_ms = self.freshen(read).await?;
+        let experiment = self.find(text).await?;
+        let state = self.inner.consensus.state();
+        let spec = &experiment.spec;
+        let resources = &spec.resources;
+        let history = state
+            .ledger()
+            .filter(|entry| entry.experiment == Some(experiment.id))
+            .map(ledger_view);
+        let body = ExperimentDetail {
+            summary: self.summarise(&state, &experiment),
+            submitted_by: experiment.author.to_string(),
+            command: spec.command.clone(),
+            working_directory: spec.working_directory.clone(),
+            variables: spec.variables.clone(),
+            parameters: spec.parameters.clone(),
+            source: spec.source.as_ref().map(|source| SourceView {
+                tree: source.tree.to_string(),
+                files: source.files,
+                bytes: source.bytes,
+                revision: source.revision.clone(),
+                remote: source.remote.clone(),
+            }),
+            resources: ResourcesView {
+                cpu_milli: Some(resources.cpu_milli),
+                memory_bytes: Some(resources.memory_bytes),
+                gpu_milli: Some(resources.gpu_milli),
+                vram_bytes: Some(resources.vram_bytes),
+                disk_bytes: Some(resources.disk_bytes),
+                gpu_models: resources.gpu_models.clone(),
+                constraints: resources
+                    .constraints
+                    .iter()
+                    .map(|(name, value)| format!("{name}={value}"))
+                    .collect(),
+                nodes: Some(resources.nodes),
+            },
+            retries_node_lost: spec.policy.retries_node_lost,
+            retries_failed: spec.policy.retries_failed,
+            time_limit_ms: spec.policy.time_limit_ms.0,
+            priority: spec.policy.priority,
+            attempts: experiment
+                .attempts
+                .iter()
+                .map(|attempt| attempt_view(&state, attempt))
+                .collect(),
+            cause: match &experiment.phase {
+                ExperimentPhase::Ended { cause, .. } => Some(cause_view(cause)),
+                ExperimentPhase::Queued { .. } | ExperimentPhase::Active => None,
+            },
+            stop_requested_by: experiment
+                .stop_requested
+                .as_ref()
+                .map(|stop| stop.by.clone()),
+            history: history.collect(),
+        };
+        Ok(Answer {
+            index: state.applied().0,
+            age_ms,
+            body,
+        })
+    }
+
+    pub(crate) async fn read_why(
+        &self,
+        text: &str,
+        read: ReadOptions,
+    ) -> Result<Answer<WhyView>, ServiceError> {
+        let age_ms = self.freshen(read).await?;
+        let experiment = self.find(text).await?;
+        let state = self.inner.consensus.state();
+        let view = self.view();
+        let mut body = WhyView {
+            id: experiment.id.to_string(),
+            state: state_word(&experiment).to_owned(),
+            summary: reason(&state, &experiment),
+            position: 0,
+            possible_ever: true,
+            nodes: Vec::new(),
+        };
+        if matches!(experiment.phase, ExperimentPhase::Queued { .. }) {
+            let explanation = scheduler::explain(&state, &view, now(), &experiment);
+            body.summary = explanation.summary;
+            body.position = explanation.position as u64;
+            body.possible_ever = explanation.possible_ever;
+            let node = |node: scheduler::NodeExplanation| {
+                let (verdict, reasons) = match node.verdict {
+                    scheduler::Verdict::Fits => ("fits", Vec::new()),
+                    scheduler::Verdict::Short(reasons) => ("short", reasons),
+                    scheduler::Verdict::Impossible(reasons) => ("impossible", reasons),
+                };
+                let id = node.node.to_string();
+                WhyNodeView {
+                    node: NodeRefView {
+                        id,
+                        name: node.name,
+                    },
+                    verdict: verdict.to_owned(),
+                    reasons,
+                }
+            };
+            body.nodes = explanation.nodes.into_iter().map(node).collect();
+        }
+        Ok(Answer {
+            index: state.applied().0,
+            age_ms,
+            body,
+        })
+    }
+
+    pub(crate) async fn read_ledger(
+        &self,
+        experiment: Option<&str>,
+        limit: u64,
+        read: ReadOptions,
+    ) -> Result<Answer<Vec<LedgerEntryView>>, ServiceError> {
+        let age_ms = self.freshen(read).await?;
+        let id = experiment.map(|text| self.resolve(text)).transpose()?;
+        let limit = if limit == 0 {
+            DEFAULT_LIST
+        } else {
+            limit.min(MAX_LEDGER)
+        };
+        let state = self.inner.consensus.state();
+        let about = state
+            .ledger()
+            .rev()
+            .filter(|entry| id.is_none() || entry.experiment == id);
+        let mut body: Vec<_> = about
+            .take(usize::try_from(limit).unwrap_or(usize::MAX))
+            .map(ledger_view)
+            .collect();
+        body.reverse();
+        Ok(Answer {
+            index: state.applied().0,
+            age_ms,
+            body,
+        })
+    }
+
+    pub(crate) fn summarise(
+        &self,
+        state: &ClusterState,
+        experiment: &Experiment,
+    ) -> ExperimentSummary {
+        let last = experiment.attempts.last();
+        let rank = last.and_then(|attempt| attempt.ranks.first());
+        ExperimentSummary {
+            id: experiment.id.to_string(),
+            name: experiment.spec.name.clone(),
+            state: state_word(experiment).to_owned(),
+            user: experiment.author.user.clone(),
+            queue: experiment.queue.to_string(),
+            node: rank.map(|rank| node_ref(state, &rank.placement.node)),
+            submitted_at: experiment.submitted_at.0,
+            started_at: rank.and_then(|rank| rank.started_at).map(|at| at.0),
+            ended_at: match &experiment.phase {
+                ExperimentPhase::Ended { at, .. } => Some(at.0),
+                ExperimentPhase::Queued { .. } | ExperimentPhase::Active => None,
+            },
+            attempts: u32::try_from(experiment.attempts.len()).unwrap_or(u32::MAX),
+            reason: match &experiment.phase {
+                ExperimentPhase::Queued { .. } => {
+                    match self.possible_ever(&experiment.spec.resources) {
+                        Ok(()) => "waits for free resources".to_owned(),
+                        Err(_) => "no machine could ever run it".to_owned(),
+                    }
+                }
+                ExperimentPhase::Active | ExperimentPhase::Ended { .. } => {
+                    reason(state, experiment)
+                }
+            },
+            resources: experiment.spec.resources.to_string(),
+        }
+    }
+}
+
+/// Where an experiment stands, in one word.
+pub(crate) fn state_word(experiment: &Experiment) -> &'static str {
+    match &experiment.phase {
+        ExperimentPhase::Queued { .. } => "queued",
+        ExperimentPhase::Active if experiment.stop_requested.is_some() => "stopping",
+        ExperimentPhase::Active => {
+            let started =
+                |attempt: &Attempt| attempt.ranks.iter().any(|rank| rank.started_at.is_some());
+            if experiment.current_attempt().is_some_and(started) {
+                "running"
+            } else {
+                "placed"
+            }
+        }
+        ExperimentPhase::Ended { cause, .. } => match cause.kind {
+            CauseKind::Finished => "finished",
+            CauseKind::Stopped { .. } => "stopped",
+            _ => "failed",
+        },
+    }
+}
+
+/// Why it is where it is.
+fn reason(state: &ClusterState, experiment: &Experiment) -> String {
+    match &experiment.phase {
+        ExperimentPhase::Queued { .. } => "waits for a place".to_owned(),
+        ExperimentPhase::Active => {
+            let Some(attempt) = experiment.current_attempt() else {
+                return String::new();
+            };
+            let nodes = attempt
+                .ranks
+                .iter()
+                .map(|rank| node_ref(state, &rank.placement.node).name);
+            format!(
+                "attempt {} on {}: {}",
+                attempt.token.attempt,
+                nodes.collect::<Vec<_>>().join(", "),
+                attempt.reason
+            )
+        }
+        ExperimentPhase::Ended { cause, .. } if cause.is_node_failure() => {
+            format!(
+                "{cause} ({} attempts lost with their machine)",
+                experiment.nodes_lost()
+            )
+        }
+        ExperimentPhase::Ended { cause, .. } => cause.to_string(),
+    }
+}
+
+pub(crate) fn node_ref(state: &ClusterState, node: &NodeId) -> NodeRefView {
+    let name = state.node(node).map_or_else(
+        || node.short().to_owned(),
+        |record| record.facts.name.clone(),
+    );
+    NodeRefView {
+        id: node.to_string(),
+        name,
+    }
+}
+
+fn attempt_view(state: &ClusterState, attempt: &Attempt) -> AttemptView {
+    let end = attempt.end.as_ref();
+    AttemptView {
+        number: attempt.token.attempt,
+        nodes: attempt
+            .ranks
+            .iter()
+            .map(|rank| node_ref(state, &rank.placement.node))
+            .collect(),
+        mirror: attempt.mirror.as_ref().map(|node| node_ref(state, node)),
+        reason: attempt.reason.clone(),
+        placed_at: attempt.placed_at.0,
+        started_at: attempt
+            .ranks
+            .iter()
+            .find_map(|rank| rank.started_at)
+            .map(|at| at.0),
+        ended_at: end.map(|end| end.at.0),
+        cause: end.map(|end| cause_view(&end.cause)),
+        late: attempt
+            .late
+            .as_ref()
+            .map(|late: &AttemptEnd| cause_view(&late.cause)),
+        lease_ms: attempt.lease_ms.0,
+        peak_memory_bytes: end.map_or(0, |end| end.peak_memory_bytes),
+        cpu_ms: end.map_or(0, |end| end.cpu_ms.0),
+        tree_kill_method: end
+            .map(|end| end.tree_kill_method.clone())
+            .unwrap_or_default(),
+        segments: attempt.segments.len() as u64,
+        record_bytes: attempt
+            .segments
+            .iter()
+            .map(|segment| segment.summary.bytes)
+            .sum::<u64>()
+            + attempt.inline_records.len() as u64,
+    }
+}
+
+pub(crate) fn cause_view(cause: &Cause) -> CauseView {
+    let kind = match cause.kind {
+        CauseKind::Finished => "finished",
+        CauseKind::ExitCode(_) => "exit-code",
+        CauseKind::Signal(_) => "signal",
+        CauseKind::CommandNotFound { .. } => "command-not-found",
+        CauseKind::SourceTree => "source-tree",
+        CauseKind::HostOutOfMemory => "host-out-of-memory",
+        CauseKind::DiskFull => "disk-full",
+        CauseKind::Stopped { .. } => "stopped",
+        CauseKind::NodeLost => "node-lost",
+        CauseKind::LeaseExpired => "lease-expired",
+        CauseKind::TimeLimit => "time-limit",
+        CauseKind::NodeRestarted => "node-restarted",
+        CauseKind::HolderFailed => "holder-failed",
+        CauseKind::RefusedByNode => "refused-by-node",
+    };
+    CauseView {
+        kind: kind.to_owned(),
+        text: cause.to_string(),
+        evidence: cause.evidence.clone(),
+        exit_code: cause.exit_code(),
+    }
+}
+
+fn ledger_view(entry: &LedgerEntry) -> LedgerEntryView {
+    LedgerEntryView {
+        sequence: entry.sequence,
+        at: entry.at.0,
+        author: entry.author.clone(),
+        action: kebab(&format!("{:?}", entry.action)),
+        experiment: entry.experiment.map(|id| id.to_string()),
+        detail: entry.detail.clone(),
+    }
+}
+
+/// `AttemptPlaced` becomes `attempt-placed`.
+fn kebab(camel: &str) -> String {
+    let mut text = String::with_capacity(camel.len() + 4);
+    for (at, letter) in camel.char_indices() {
+        if letter.is_ascii_uppercase() && at > 0 {
+            text.push('-');
+        }
+        text.push(letter.to_ascii_lowercase());
+    }
+    text
+}

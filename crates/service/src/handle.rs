@@ -1,0 +1,244 @@
+//! The handle that surfaces and loops share.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use agent::leases::LeaseTable;
+use membership::View;
+use tokio::sync::Notify;
+use types::{BlobHash, NodeFacts, NodeId, NodeReport, SignedMemberList, Timestamp, WantedSet};
+
+/// What the service needs to know about its node.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of the node.
+    pub node_name: String,
+    /// How long a write waits for a leader before it is refused.
+    pub write_patience: Duration,
+}
+
+/// The use cases over the adapters' handles. Cloneable.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) network: network::Handle,
+    pub(crate) consensus: consensus::Handle,
+    pub(crate) blobs: blobs::Handle,
+    pub(crate) executor: executor::Handle,
+    pub(crate) mirror: executor::mirror::Mirror,
+    pub(crate) cluster_key: Mutex<Option<network::ClusterKey>>,
+    pub(crate) members: Mutex<Option<SignedMemberList>>,
+    pub(crate) leader_hint: Mutex<Option<NodeId>>,
+    pub(crate) view: Mutex<View>,
+    pub(crate) view_changed: Notify,
+    pub(crate) leases: Mutex<LeaseTable>,
+    pub(crate) leases_changed: Notify,
+    pub(crate) wanted: tokio::sync::watch::Sender<Option<(WantedSet, bool)>>,
+    pub(crate) replicated_trees: Mutex<BTreeMap<BlobHash, u64>>,
+    pub(crate) members_pushed: Notify,
+    pub(crate) keep_cluster_key: Box<dyn Fn(&[u8]) -> std::io::Result<()> + Send + Sync>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner")
+            .field("node", self.network.node_id())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The adapters that a service is made over.
+pub struct Adapters {
+    /// libp2p.
+    pub network: network::Handle,
+    /// openraft and sled.
+    pub consensus: consensus::Handle,
+    /// Content-addressed store.
+    pub blobs: blobs::Handle,
+    /// Attempts of this node.
+    pub executor: executor::Handle,
+    /// Tails of other nodes' attempts.
+    pub mirror: executor::mirror::Mirror,
+    /// The cluster's signing key, on voters.
+    pub cluster_key: Option<network::ClusterKey>,
+    /// Last known member list.
+    pub members: Option<SignedMemberList>,
+    /// Stores a cluster key that the leader handed over, durably and readable by the node alone.
+    pub keep_cluster_key: Box<dyn Fn(&[u8]) -> std::io::Result<()> + Send + Sync>,
+}
+
+impl std::fmt::Debug for Adapters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Adapters")
+    }
+}
+
+impl Handle {
+    /// Makes the service of a node.
+    #[must_use]
+    pub fn new(config: Config, adapters: Adapters) -> Self {
+        let inner = Inner {
+            config,
+            network: adapters.network,
+            consensus: adapters.consensus,
+            blobs: adapters.blobs,
+            executor: adapters.executor,
+            mirror: adapters.mirror,
+            cluster_key: Mutex::new(adapters.cluster_key),
+            members: Mutex::new(adapters.members),
+            leader_hint: Mutex::new(None),
+            view: Mutex::new(View::default()),
+            view_changed: Notify::new(),
+            leases: Mutex::new(LeaseTable::default()),
+            leases_changed: Notify::new(),
+            wanted: tokio::sync::watch::Sender::new(None),
+            replicated_trees: Mutex::new(BTreeMap::new()),
+            members_pushed: Notify::new(),
+            keep_cluster_key: adapters.keep_cluster_key,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node_id(&self) -> &NodeId {
+        self.inner.network.node_id()
+    }
+
+    /// The network adapter.
+    #[must_use]
+    pub fn network(&self) -> &network::Handle {
+        &self.inner.network
+    }
+
+    /// The consensus adapter.
+    #[must_use]
+    pub fn consensus(&self) -> &consensus::Handle {
+        &self.inner.consensus
+    }
+
+    /// The executor adapter.
+    #[must_use]
+    pub fn executor(&self) -> &executor::Handle {
+        &self.inner.executor
+    }
+
+    /// The blob store.
+    #[must_use]
+    pub fn blob_store(&self) -> &blobs::Handle {
+        &self.inner.blobs
+    }
+
+    /// Whether this node holds the replicated state (votes or learns).
+    #[must_use]
+    pub fn is_replica(&self) -> bool {
+        let me = self.node_id();
+        self.inner.consensus.voters().contains(me) || self.inner.consensus.learners().contains(me)
+    }
+
+    /// Whether this node leads.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.inner.consensus.leader().borrow().is_self
+    }
+
+    /// The leader, as far as this node knows.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        let known = self
+            .is_replica()
+            .then(|| self.inner.consensus.leader().borrow().leader.clone())
+            .flatten();
+        known.or_else(|| lock(&self.inner.leader_hint).clone())
+    }
+
+    /// Remembers who said that it leads; for nodes without state.
+    pub fn set_leader_hint(&self, leader: Option<NodeId>) {
+        *lock(&self.inner.leader_hint) = leader;
+    }
+
+    /// Takes in a node's report: `from` is the connection's peer.
+    pub fn observe(&self, from: &NodeId, report: NodeReport) {
+        if report.node != *from {
+            tracing::warn!(node_id = %from, claimed = %report.node, "report of another node dropped");
+            return;
+        }
+        if lock(&self.inner.view).observe(report, now()) {
+            self.inner.view_changed.notify_one();
+        }
+    }
+
+    /// What the reports say now.
+    #[must_use]
+    pub fn view(&self) -> View {
+        lock(&self.inner.view).clone()
+    }
+
+    /// Resolves when a report changed something that a scheduler cares for.
+    pub async fn view_changed(&self) {
+        self.inner.view_changed.notified().await;
+    }
+
+    /// The leader's table of leases.
+    pub fn with_leases<T>(&self, act: impl FnOnce(&mut LeaseTable) -> T) -> T {
+        let result = act(&mut lock(&self.inner.leases));
+        self.inner.leases_changed.notify_one();
+        result
+    }
+
+    /// The same without waking whoever waits for changes: for the loop that waits itself.
+    pub fn with_leases_quietly<T>(&self, act: impl FnOnce(&mut LeaseTable) -> T) -> T {
+        act(&mut lock(&self.inner.leases))
+    }
+
+    /// Resolves when a lease was granted, held or removed.
+    pub async fn leases_changed(&self) {
+        self.inner.leases_changed.notified().await;
+    }
+
+    /// What this node should run, as pushed or confirmed by a leader.
+    #[must_use]
+    pub fn wanted(&self) -> tokio::sync::watch::Receiver<Option<(WantedSet, bool)>> {
+        self.inner.wanted.subscribe()
+    }
+
+    /// Names and facts of members: from the state, or from the last signed list on a node without state.
+    #[must_use]
+    pub fn member_facts(&self) -> BTreeMap<NodeId, NodeFacts> {
+        if self.is_replica() {
+            let state = self.inner.consensus.state();
+            return state
+                .nodes()
+                .map(|node| (node.node.clone(), node.facts.clone()))
+                .collect();
+        }
+        let members = self
+            .opened_members()
+            .map(|list| list.members)
+            .unwrap_or_default();
+        members
+            .into_iter()
+            .map(|member| (member.node, member.facts))
+            .collect()
+    }
+}
+
+/// The wall clock.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Locks; a panic elsewhere does not make the data worse than it is.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

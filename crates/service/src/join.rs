@@ -1,0 +1,168 @@
+//! Admission: what a stranger may ask, and the signed member list.
+
+use bytes::Bytes;
+use state_machine::{AdmitNode, Command};
+use types::{
+    JoinProof, JoinReply, JoinRequest, MemberList, NodeFacts, NodeId, SignedMemberList, TokenId,
+    codec,
+};
+
+use crate::error::ServiceError;
+use crate::handle::{Handle, lock};
+
+/// Largest request of a stranger.
+const MAX_JOIN_BYTES: usize = 64 << 10;
+
+impl Handle {
+    /// Answers a stranger.
+    pub async fn answer_join(&self, from: &NodeId, request: &Bytes) -> Bytes {
+        let reply = match codec::decode(request, MAX_JOIN_BYTES) {
+            Ok(JoinRequest::V1 {
+                token,
+                proof,
+                facts,
+            }) => self.admit(from, token, &proof, facts).await,
+            Ok(JoinRequest::Members) => self.answer_members(from),
+            Err(error) => refused(
+                "unreadable",
+                &format!("the request cannot be read: {error}"),
+            ),
+        };
+        codec::encode(&reply).into()
+    }
+
+    async fn admit(
+        &self,
+        from: &NodeId,
+        token: TokenId,
+        proof: &JoinProof,
+        facts: NodeFacts,
+    ) -> JoinReply {
+        if !self.is_replica() {
+            return refused(
+                "not-a-member",
+                "ask another member: this node does not hold the cluster's state",
+            );
+        }
+        let patience = self.inner.config.write_patience;
+        if let Err(error) = self.inner.consensus.read_index(patience).await {
+            return refused("no-leader", &self.no_leader(&error.to_string()).message);
+        }
+        let verifier = self
+            .inner
+            .consensus
+            .state()
+            .join_token(&token)
+            .map(|known| known.verifier);
+        let Some(verifier) = verifier else {
+            return refused(
+                "unknown-token",
+                "this token is unknown here: it was revoked, is long over, or belongs to another cluster; make one with `muster token new`",
+            );
+        };
+        if !proof.verify(&verifier, from, self.node_id()) {
+            tracing::warn!(peer_id = %from, %token, "wrong join proof");
+            return refused(
+                "bad-proof",
+                "the token's secret is wrong: copy the whole token again",
+            );
+        }
+        let command = Command::AdmitNode(AdmitNode {
+            token,
+            node: from.clone(),
+            facts,
+        });
+        match self.propose_admission(command).await {
+            Ok(()) => match self.signed_members() {
+                Some(members) => JoinReply::Admitted { members },
+                None => refused(
+                    "no-cluster-key",
+                    "this node cannot sign the member list: join through another member",
+                ),
+            },
+            Err(error) => refused(&error.code, &error.message),
+        }
+    }
+
+    /// Admission goes through the leader; the member that checked the proof vouches for it.
+    async fn propose_admission(&self, command: Command) -> Result<(), ServiceError> {
+        self.propose_as_node(command).await.map(drop)
+    }
+
+    fn answer_members(&self, from: &NodeId) -> JoinReply {
+        let known = self.member_facts().contains_key(from);
+        match self.signed_members().filter(|_| known) {
+            Some(members) => JoinReply::Admitted { members },
+            None => refused("not-a-member", "this peer is not in the member list"),
+        }
+    }
+
+    /// The member list: made and signed here if this node can, else the last one it was given.
+    #[must_use]
+    pub fn signed_members(&self) -> Option<SignedMemberList> {
+        let consensus = &self.inner.consensus;
+        if self.is_replica()
+            && let Some(key) = lock(&self.inner.cluster_key).as_ref()
+        {
+            let (voters, learners) = (consensus.voters(), consensus.learners());
+            let list = consensus
+                .state()
+                .member_list(|node| voters.contains(node) || learners.contains(node))?;
+            return Some(key.sign(&list));
+        }
+        lock(&self.inner.members).clone()
+    }
+
+    /// Takes in a signed member list if it is valid and newer; the membership loop acts on it.
+    pub fn take_members(&self, signed: SignedMemberList) {
+        let mut known = lock(&self.inner.members);
+        let current: Option<MemberList> = known
+            .as_ref()
+            .and_then(|known| codec::decode(&known.list, codec::MAX_MESSAGE_BYTES).ok()); // Checked when kept.
+        let Some(pinned) = current.as_ref().map(|list| list.cluster).or(self
+            .inner
+            .consensus
+            .state()
+            .cluster())
+        else {
+            return;
+        };
+        match network::open_member_list(&signed, pinned) {
+            Ok(list) => {
+                let position = |list: &MemberList| (list.incarnation, list.version);
+                if current.is_none_or(|current| position(&list) > position(&current)) {
+                    *known = Some(signed);
+                    drop(known);
+                    self.inner.members_pushed.notify_one();
+                }
+            }
+            Err(error) => tracing::warn!(%error, "member list refused"),
+        }
+    }
+
+    /// Resolves when a newer member list was taken in.
+    pub async fn members_changed(&self) {
+        self.inner.members_pushed.notified().await;
+    }
+
+    /// The last member list that was taken in.
+    #[must_use]
+    pub fn kept_members(&self) -> Option<SignedMemberList> {
+        lock(&self.inner.members).clone()
+    }
+
+    /// The signing key, if this node has it, to hand to another voter.
+    #[must_use]
+    pub fn cluster_key_bytes(&self) -> Option<Bytes> {
+        lock(&self.inner.cluster_key)
+            .as_ref()
+            .map(|key| Bytes::from(key.to_bytes()))
+    }
+}
+
+fn refused(code: &str, message: &str) -> JoinReply {
+    JoinReply::Refused {
+        code: code.to_owned(),
+        message: message.to_owned(),
+    }
+}

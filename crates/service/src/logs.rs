@@ -1,0 +1,326 @@
+//! What an attempt said, from its first record to the last, live or sealed.
+
+use std::pin::Pin;
+
+use futures::Stream;
+use state_machine::{Attempt, Experiment, ExperimentPhase};
+use tokio::sync::mpsc;
+use types::{ConsoleStream, Record, RecordBody, decode_frames};
+
+use crate::author::Caller;
+use crate::call::{Reply, Request};
+use crate::error::{ErrorKind, ServiceError};
+use crate::experiments::{cause_view, state_word};
+use crate::handle::Handle;
+use crate::submit::unexpected;
+use crate::view::LogItem;
+
+/// Which records to show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Go on until the experiment is over.
+    pub follow: bool,
+    /// Start with this attempt; default: the last one, or the first when following from the start.
+    pub attempt: Option<u32>,
+    /// Start with this record of that attempt.
+    pub from_sequence: u64,
+}
+
+/// Records as they come.
+pub type LogStream = Pin<Box<dyn Stream<Item = Result<LogItem, ServiceError>> + Send>>;
+
+/// Items that wait for a slow reader; then the source waits.
+const STREAM_QUEUE: usize = 256;
+/// Largest sealed segment that is read into memory: 16 MiB and a last frame.
+const MAX_SEGMENT_BYTES: u64 = 20 << 20;
+/// Longest wait for news of a live tail before the state is looked at again.
+const TAIL_WAIT_MS: u64 = 2_000;
+/// Pause before an unreachable owner is asked again, or the state by a node that has none.
+const RETRY_PAUSE: std::time::Duration = std::time::Duration::from_millis(250);
+
+impl Handle {
+    /// Streams the records of an experiment.
+    ///
+    /// # Errors
+    /// Nothing or several fit the text, or no majority answers. Later errors are items.
+    pub async fn logs(
+        &self,
+        caller: &Caller,
+        id: &str,
+        options: LogOptions,
+    ) -> Result<LogStream, ServiceError> {
+        let experiment = self.record(caller, id).await?;
+        let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
+        let reader = Reader {
+            handle: self.clone(),
+            caller: caller.clone(),
+            sender,
+            state: String::new(),
+        };
+        tokio::spawn(reader.run(experiment, options));
+        Ok(Box::pin(tokio_stream::wrappers::ReceiverStream::new(
+            receiver,
+        )))
+    }
+
+    async fn record(&self, caller: &Caller, id: &str) -> Result<Experiment, ServiceError> {
+        match self
+            .call(caller, Request::Record(id.to_owned()), None)
+            .await?
+        {
+            Reply::Record(answer) => Ok(answer.body),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// One follower. Ends when its receiver is dropped.
+struct Reader {
+    handle: Handle,
+    caller: Caller,
+    sender: mpsc::Sender<Result<LogItem, ServiceError>>,
+    state: String,
+}
+
+/// The reader went away.
+struct Gone;
+
+impl Reader {
+    async fn run(mut self, experiment: Experiment, options: LogOptions) {
+        if let Err(error) = self.read(experiment, options).await {
+            match error {
+                Some(error) => drop(self.sender.send(Err(error)).await), // Gone readers need no error.
+                None => tracing::debug!("log reader went away"),
+            }
+        }
+    }
+
+    async fn read(
+        &mut self,
+        mut experiment: Experiment,
+        options: LogOptions,
+    ) -> Result<(), Option<ServiceError>> {
+        let last = u32::try_from(experiment.attempts.len()).unwrap_or(u32::MAX);
+        let mut number = options
+            .attempt
+            .unwrap_or(if options.follow { 1 } else { last })
+            .max(1);
+        let mut next = options.from_sequence;
+        loop {
+            self.tell_state(&experiment, options.follow).await?;
+            let Some(attempt) = experiment.attempts.get(number as usize - 1).cloned() else {
+                if let ExperimentPhase::Ended { cause, .. } = &experiment.phase {
+                    return self
+                        .send(LogItem::End {
+                            cause: cause_view(cause),
+                        })
+                        .await
+                        .map_err(|Gone| None);
+                }
+                if !options.follow {
+                    return Ok(());
+                }
+                experiment = self.refresh(&experiment).await?;
+                continue;
+            };
+            next = self.stored(&attempt, next).await?;
+            if attempt.end.is_some() {
+                (number, next) = (number + 1, 0);
+                continue;
+            }
+            let wait_ms = if options.follow { TAIL_WAIT_MS } else { 0 };
+            match self.handle.tail(&attempt, next, wait_ms).await {
+                Ok((frames, _, ended)) => {
+                    let quiet = frames.is_empty();
+                    next = self.send_frames(&attempt, &frames, next).await?;
+                    if quiet && !options.follow {
+                        return Ok(());
+                    }
+                    if quiet || ended {
+                        experiment = self.refresh_after(&experiment, ended && quiet).await?;
+                    }
+                }
+                Err(error) if !options.follow => return Err(Some(error)),
+                Err(error) => {
+                    tracing::debug!(%error, "no live tail");
+                    experiment = self.refresh_after(&experiment, true).await?;
+                }
+            }
+        }
+    }
+
+    /// Sealed segments and inline records from `next` on.
+    async fn stored(
+        &mut self,
+        attempt: &Attempt,
+        mut next: u64,
+    ) -> Result<u64, Option<ServiceError>> {
+        for segment in &attempt.segments {
+            if segment.summary.end_sequence <= next {
+                continue;
+            }
+            self.handle
+                .fetch_blobs(&[segment.hash], &segment.copies)
+                .await
+                .map_err(Some)?;
+            let bytes = self
+                .handle
+                .blob_store()
+                .get_bytes(&segment.hash, MAX_SEGMENT_BYTES)
+                .await;
+            let bytes = bytes.map_err(|error| {
+                ServiceError::new(ErrorKind::Internal, "segment", error.to_string())
+            });
+            next = self
+                .send_frames(attempt, &bytes.map_err(Some)?.unwrap_or_default(), next)
+                .await?;
+        }
+        self.send_frames(attempt, &attempt.inline_records, next)
+            .await
+    }
+
+    async fn send_frames(
+        &mut self,
+        attempt: &Attempt,
+        frames: &[u8],
+        mut next: u64,
+    ) -> Result<u64, Option<ServiceError>> {
+        let (records, _) = decode_frames(frames).map_err(|error| {
+            Some(ServiceError::new(
+                ErrorKind::Internal,
+                "segment",
+                error.to_string(),
+            ))
+        })?;
+        for record in records {
+            if record.sequence < next {
+                continue;
+            }
+            next = record.sequence + 1;
+            if let Some(item) = item_of(attempt.token.attempt, record) {
+                self.send(item).await.map_err(|Gone| None)?;
+            }
+        }
+        Ok(next)
+    }
+
+    async fn tell_state(
+        &mut self,
+        experiment: &Experiment,
+        follow: bool,
+    ) -> Result<(), Option<ServiceError>> {
+        let state = state_word(experiment);
+        let attempt = experiment.attempts.len();
+        let told = format!("{state} {attempt}");
+        if !follow || told == self.state {
+            return Ok(());
+        }
+        self.state = told;
+        let reason = experiment
+            .current_attempt()
+            .map(|attempt| attempt.reason.clone())
+            .unwrap_or_default();
+        self.send(LogItem::State {
+            state: state.to_owned(),
+            reason,
+        })
+        .await
+        .map_err(|Gone| None)
+    }
+
+    /// The experiment once the state moved on (or soon, on a node without state).
+    async fn refresh(&self, experiment: &Experiment) -> Result<Experiment, Option<ServiceError>> {
+        let mut applied = self.handle.consensus().applied();
+        if self.handle.is_replica() {
+            applied.mark_unchanged();
+            let known = self
+                .handle
+                .consensus()
+                .state()
+                .experiment(experiment.id)
+                .cloned();
+            if let Some(known) = known.filter(|known| **known != *experiment) {
+                return Ok(known.as_ref().clone());
+            }
+        }
+        tokio::select! {
+            _ = applied.changed() => {}
+            () = tokio::time::sleep(RETRY_PAUSE) => {}
+            () = self.sender.closed() => return Err(None),
+        }
+        if let Some(known) = self
+            .handle
+            .consensus()
+            .state()
+            .experiment(experiment.id)
+            .filter(|_| self.handle.is_replica())
+        {
+            return Ok(known.as_ref().clone());
+        }
+        match self
+            .handle
+            .record(&self.caller, &experiment.id.to_string())
+            .await
+        {
+            Ok(experiment) => Ok(experiment),
+            Err(error) if error.kind == ErrorKind::Unavailable => Ok(experiment.clone()),
+            Err(error) => Err(Some(error)),
+        }
+    }
+
+    async fn refresh_after(
+        &self,
+        experiment: &Experiment,
+        wait: bool,
+    ) -> Result<Experiment, Option<ServiceError>> {
+        if wait || !self.handle.is_replica() {
+            return self.refresh(experiment).await;
+        }
+        let known = self
+            .handle
+            .consensus()
+            .state()
+            .experiment(experiment.id)
+            .cloned();
+        Ok(known.map_or_else(|| experiment.clone(), |known| known.as_ref().clone()))
+    }
+
+    async fn send(&self, item: LogItem) -> Result<(), Gone> {
+        self.sender.send(Ok(item)).await.map_err(|_closed| Gone)
+    }
+}
+
+fn item_of(attempt: u32, record: Record) -> Option<LogItem> {
+    let (sequence, at) = (record.sequence, record.at.0);
+    match record.body {
+        RecordBody::Console { stream, bytes } => {
+            let stream = match stream {
+                ConsoleStream::Stdout => "stdout",
+                ConsoleStream::Stderr => "stderr",
+                ConsoleStream::Muster => "muster",
+            };
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            Some(LogItem::Console {
+                attempt,
+                sequence,
+                at,
+                stream: stream.to_owned(),
+                text,
+            })
+        }
+        RecordBody::Scalar {
+            name,
+            step,
+            value_bits,
+        } => Some(LogItem::Scalar {
+            attempt,
+            sequence,
+            at,
+            name,
+            step,
+            value: f64::from_bits(value_bits),
+        }),
+        RecordBody::Gap { bytes } => Some(LogItem::Gap { attempt, bytes }),
+        RecordBody::Sample { .. } => None,
+    }
+}

@@ -1,0 +1,208 @@
+//! Nodes and the cluster as people see them.
+
+use membership::Health;
+use state_machine::{ClusterState, NodeRecord};
+use types::NodeId;
+
+use crate::author::Caller;
+use crate::call::{ReadOptions, Reply, Request};
+use crate::error::ServiceError;
+use crate::experiments::node_ref;
+use crate::handle::{Handle, now};
+use crate::submit::unexpected;
+use crate::view::{Answer, ClusterView, GpuView, NodeRefView, NodeView, NodesView};
+
+impl Handle {
+    /// All nodes with what they give and do.
+    ///
+    /// # Errors
+    /// No majority answers (unless a stale answer will do).
+    pub async fn nodes(
+        &self,
+        caller: &Caller,
+        read: ReadOptions,
+    ) -> Result<Answer<NodesView>, ServiceError> {
+        match self.call(caller, Request::Nodes(read), None).await? {
+            Reply::Nodes(answer) => Ok(answer),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// All queues.
+    ///
+    /// # Errors
+    /// No majority answers (unless a stale answer will do).
+    pub async fn queues(
+        &self,
+        caller: &Caller,
+        read: ReadOptions,
+    ) -> Result<Answer<Vec<crate::view::QueueView>>, ServiceError> {
+        match self.call(caller, Request::Queues(read), None).await? {
+            Reply::Queues(answer) => Ok(answer),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The cluster as this node sees it; always answers.
+    pub async fn cluster(&self) -> ClusterView {
+        let state = self.inner.consensus.state();
+        let facts = self.member_facts();
+        let name = |node: &NodeId| NodeRefView {
+            id: node.to_string(),
+            name: facts
+                .get(node)
+                .map_or_else(|| node.short().to_owned(), |facts| facts.name.clone()),
+        };
+        let (leader, term) = {
+            let leadership = self.inner.consensus.leader();
+            let leadership = leadership.borrow();
+            (leadership.leader.clone(), leadership.term)
+        };
+        let cluster = state
+            .cluster()
+            .or_else(|| self.opened_members().map(|list| list.cluster));
+        let own = NodeRefView {
+            id: self.node_id().to_string(),
+            name: self.inner.config.node_name.clone(),
+        };
+        ClusterView {
+            cluster: cluster.map(|cluster| cluster.to_string()),
+            incarnation: state.incarnation().0,
+            node: own,
+            leader: leader.or_else(|| self.leader()).as_ref().map(name),
+            term,
+            members: facts.len() as u64,
+            voters: self.inner.consensus.voters().iter().map(name).collect(),
+            waiting: state.waiting_count() as u64,
+            active: state.active().count() as u64,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            problem: self
+                .problem()
+                .map(|(message, hint)| format!("{message}; {hint}")),
+        }
+    }
+
+    pub(crate) async fn read_nodes(
+        &self,
+        read: ReadOptions,
+    ) -> Result<Answer<NodesView>, ServiceError> {
+        let age_ms = self.freshen(read).await?;
+        let state = self.inner.consensus.state();
+        let nodes: Vec<_> = state
+            .nodes()
+            .map(|record| self.node_view(&state, record))
+            .collect();
+        let warnings = self.cluster_warnings(&state);
+        Ok(Answer {
+            index: state.applied().0,
+            age_ms,
+            body: NodesView { nodes, warnings },
+        })
+    }
+
+    fn node_view(&self, state: &ClusterState, record: &NodeRecord) -> NodeView {
+        let view = self.view();
+        let node = &record.node;
+        let observed = view.get(node);
+        let report = observed.map(|observed| &observed.report);
+        let booking = state.booking(node);
+        let peers = self.inner.network.peers();
+        let peer = peers.iter().find(|peer| peer.node == *node);
+        let round_trip = peer.and_then(|peer| peer.round_trip);
+        let gpus = report
+            .map(|report| report.gpus.as_slice())
+            .unwrap_or_default();
+        let gpu_view = |(index, gpu): (usize, &types::GpuReport)| {
+            let index = u32::try_from(index).unwrap_or(u32::MAX);
+            let (booked_milli, booked_vram_bytes) =
+                booking.gpus.get(&index).copied().unwrap_or_default();
+            GpuView {
+                index,
+                uuid: gpu.uuid.clone(),
+                model: gpu.model.clone(),
+                vram_total_bytes: gpu.vram_total_bytes,
+                vram_used_bytes: gpu.vram_used_bytes,
+                utilisation_percent: gpu.utilisation_percent,
+                booked_milli,
+                booked_vram_bytes,
+            }
+        };
+        let mut warnings = report
+            .map(|report| report.warnings.clone())
+            .unwrap_or_default();
+        let half_heartbeat = std::time::Duration::from_millis(
+            consensus::Timing::named(state.timing()).heartbeat_ms / 2,
+        );
+        if let Some(slow) = round_trip.filter(|trip| *trip > half_heartbeat) {
+            warnings.push(format!(
+                "round trip of {} ms is over half the heartbeat: use `timing = \"wan\"`",
+                slow.as_millis()
+            ));
+        }
+        NodeView {
+            id: node.to_string(),
+            name: record.facts.name.clone(),
+            role: self.role_of(node).to_owned(),
+            health: match view.health(node, now()) {
+                Health::Live => "live",
+                Health::Suspect => "suspect",
+                Health::Unknown => "unknown",
+            }
+            .to_owned(),
+            report_age_ms: observed.map(|observed| now().since(observed.received_at).0),
+            round_trip_us: round_trip
+                .map(|trip| u64::try_from(trip.as_micros()).unwrap_or(u64::MAX)),
+            takes_work: record.facts.takes_work,
+            cpu_milli: report.map_or(0, |report| report.cpu_milli),
+            cpu_booked_milli: booking.cpu_milli,
+            cpu_busy_milli: report.map_or(0, |report| report.cpu_busy_milli),
+            memory_bytes: report.map_or(0, |report| report.memory_bytes),
+            memory_booked_bytes: booking.memory_bytes,
+            memory_used_bytes: report.map_or(0, |report| report.memory_used_bytes),
+            disk_free_bytes: report.map_or(0, |report| report.disk_free_bytes),
+            gpus: gpus.iter().enumerate().map(gpu_view).collect(),
+            declared: report
+                .map(|report| report.declared.clone())
+                .unwrap_or_default(),
+            attempts: booking.attempts.iter().map(ToString::to_string).collect(),
+            version: record.facts.version.clone(),
+            addresses: record.facts.control_addresses.clone(),
+            warnings,
+        }
+    }
+
+    fn role_of(&self, node: &NodeId) -> &'static str {
+        let consensus = &self.inner.consensus;
+        if consensus.leader().borrow().leader.as_ref() == Some(node) {
+            "leader"
+        } else if consensus.voters().contains(node) {
+            "voter"
+        } else if consensus.learners().contains(node) {
+            "learner"
+        } else {
+            "worker"
+        }
+    }
+
+    /// What a person should know about the cluster as a whole.
+    fn cluster_warnings(&self, state: &ClusterState) -> Vec<String> {
+        let members = state.nodes().count();
+        let voters = self.inner.consensus.voters();
+        let mut warnings = Vec::new();
+        if members == 1 {
+            warnings.push("this cluster has one machine: add others with `muster up --join <token>` (`muster token new` makes one)".to_owned());
+        } else if voters.len() == 1 {
+            let only = voters
+                .iter()
+                .next()
+                .map(|node| node_ref(state, node).name)
+                .unwrap_or_default();
+            warnings.push(format!("only {only} votes: without it nothing can be decided; a third machine that may vote removes this"));
+        }
+        warnings.extend(
+            self.problem()
+                .map(|(message, hint)| format!("{message}; {hint}")),
+        );
+        warnings
+    }
+}

@@ -1,0 +1,375 @@
+//! What nodes ask of each other on the control and bulk planes, and the answers.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use state_machine::{Command, Outcome};
+use types::{
+    AttemptToken, Author, DurationMs, Incarnation, LogIndex, NodeId, SegmentRef, SignedMemberList,
+    WantedSet, codec,
+};
+
+use crate::author::Vouched;
+use crate::error::{ErrorKind, ServiceError};
+use crate::handle::{Handle, lock};
+
+/// Largest control-plane message: a spec of 64 KiB with room for its wrapping.
+const MAX_PEER_MESSAGE_BYTES: usize = 1 << 20;
+/// Largest control-plane answer: a long list of experiments.
+const MAX_PEER_REPLY_BYTES: usize = 8 << 20;
+/// Largest bulk-plane message: a few seconds of a full console.
+const MAX_BULK_BYTES: usize = 16 << 20;
+
+/// A control-plane request. Appended only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerMessage {
+    /// A person's request, vouched for by the sender.
+    Call(Vouched),
+    /// A command of the sender itself: a report, a seal, its own facts.
+    Propose(Box<Command>),
+    /// The sender runs or wants to run these; also asks for the sender's wanted set and, if newer, the member list.
+    Lease {
+        /// Attempts to hold.
+        tokens: Vec<AttemptToken>,
+        /// Version of the member list that the sender has.
+        members_version: u64,
+    },
+    /// From the leader: what the receiver should run.
+    Wanted(WantedSet),
+    /// From the leader: the member list changed.
+    Members(SignedMemberList),
+    /// From the leader, to a voter: the cluster's signing key.
+    ClusterKey(Bytes),
+}
+
+/// The answer to a lease request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseAnswer {
+    /// Granted, with their length from the sending of the request.
+    pub granted: Vec<(AttemptToken, DurationMs)>,
+    /// Not current any more, and why.
+    pub refused: Vec<(AttemptToken, String)>,
+    /// What the sender should run, confirmed by a quorum.
+    pub wanted: WantedSet,
+    /// The member list, when the sender's is older.
+    pub members: Option<SignedMemberList>,
+    /// The leader.
+    pub leader: NodeId,
+}
+
+/// A control-plane answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerReply {
+    /// JSON of the answer.
+    Call(Result<Bytes, ServiceError>),
+    /// What became of it.
+    Propose(Result<Outcome, ServiceError>),
+    /// Leases.
+    Lease(Result<LeaseAnswer, ServiceError>),
+    /// Taken in.
+    Done,
+}
+
+/// A bulk-plane request. Appended only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BulkMessage {
+    /// Frames of an attempt that the receiver runs (or mirrors), from a record on; waits up to `wait_ms` for news.
+    Tail {
+        /// Which.
+        token: AttemptToken,
+        /// First record.
+        from_sequence: u64,
+        /// Longest wait for news.
+        wait_ms: u64,
+    },
+    /// Bytes of an unsealed segment, to be kept durably by the receiver.
+    Mirror {
+        /// Whose.
+        token: AttemptToken,
+        /// Number of the segment.
+        segment: u64,
+        /// Where they go.
+        offset: u64,
+        /// Frames.
+        bytes: Bytes,
+    },
+    /// Seal the mirrored tail and store it as blobs.
+    SealMirror {
+        /// Whose.
+        token: AttemptToken,
+    },
+    /// The attempt is over and all its records are blobs: forget the tail.
+    DropMirror {
+        /// Whose.
+        token: AttemptToken,
+    },
+}
+
+/// A bulk-plane answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BulkReply {
+    /// Frames from `from_sequence` on.
+    Tail {
+        /// Whole frames.
+        frames: Bytes,
+        /// Number after the last.
+        next_sequence: u64,
+        /// No more will come.
+        ended: bool,
+    },
+    /// Durable length of the mirrored segment.
+    Mirrored {
+        /// Bytes.
+        length: u64,
+    },
+    /// Sealed segments, now blobs at the answering node.
+    Sealed(Vec<SegmentRef>),
+    /// Done.
+    Done,
+    /// It cannot, and why.
+    Failed(String),
+}
+
+impl Handle {
+    /// Asks a peer on the control plane.
+    ///
+    /// # Errors
+    /// It does not answer in time, or not understandably.
+    pub async fn ask(
+        &self,
+        to: &NodeId,
+        message: &PeerMessage,
+        deadline: Duration,
+    ) -> Result<PeerReply, ServiceError> {
+        let bytes = Bytes::from(codec::encode(message));
+        let answer = self.inner.network.rpc(to, bytes, deadline).await;
+        let answer = answer.map_err(|error| {
+            ServiceError::new(ErrorKind::Unavailable, "unreachable", error.to_string())
+                .hint(format!("is muster running on {}?", to.short()))
+        })?;
+        codec::decode(&answer, MAX_PEER_REPLY_BYTES).map_err(|error| {
+            ServiceError::new(
+                ErrorKind::Internal,
+                "bad-answer",
+                format!("{to} answered something unreadable: {error}"),
+            )
+        })
+    }
+
+    /// Asks a peer on the bulk plane.
+    ///
+    /// # Errors
+    /// It does not answer in time, or not understandably, or cannot do it.
+    pub async fn ask_bulk(
+        &self,
+        to: &NodeId,
+        message: &BulkMessage,
+        deadline: Duration,
+    ) -> Result<BulkReply, ServiceError> {
+        let bytes = Bytes::from(codec::encode(message));
+        let answer = self.inner.network.bulk_call(to, bytes, deadline).await;
+        let answer = answer.map_err(|error| {
+            ServiceError::new(ErrorKind::Unavailable, "unreachable", error.to_string())
+        })?;
+        match codec::decode(&answer, MAX_BULK_BYTES) {
+            Ok(BulkReply::Failed(why)) => {
+                Err(ServiceError::new(ErrorKind::Conflict, "peer-failed", why))
+            }
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(ServiceError::new(
+                ErrorKind::Internal,
+                "bad-answer",
+                error.to_string(),
+            )),
+        }
+    }
+
+    /// Answers a peer's control-plane request; `from` is the connection's peer.
+    pub async fn answer_peer(&self, from: &NodeId, request: &Bytes) -> Bytes {
+        let reply = match codec::decode(request, MAX_PEER_MESSAGE_BYTES) {
+            Ok(message) => self.answer_message(from, message).await,
+            Err(error) => {
+                tracing::warn!(node_id = %from, %error, "unreadable request of a peer");
+                PeerReply::Call(Err(ServiceError::new(
+                    ErrorKind::Invalid,
+                    "unreadable",
+                    error.to_string(),
+                )))
+            }
+        };
+        codec::encode(&reply).into()
+    }
+
+    async fn answer_message(&self, from: &NodeId, message: PeerMessage) -> PeerReply {
+        match message {
+            PeerMessage::Call(vouched) => PeerReply::Call(self.answer_call(from, vouched).await),
+            PeerMessage::Propose(command) => {
+                PeerReply::Propose(self.answer_propose(from, *command).await)
+            }
+            PeerMessage::Lease {
+                tokens,
+                members_version,
+            } => PeerReply::Lease(self.answer_lease(from, &tokens, members_version).await),
+            PeerMessage::Wanted(wanted) => {
+                self.set_leader_hint(Some(from.clone()));
+                self.take_wanted(wanted, false);
+                PeerReply::Done
+            }
+            PeerMessage::Members(list) => {
+                self.take_members(list);
+                PeerReply::Done
+            }
+            PeerMessage::ClusterKey(bytes) => {
+                self.take_cluster_key(&bytes);
+                PeerReply::Done
+            }
+        }
+    }
+
+    /// A node may only speak for itself.
+    async fn answer_propose(
+        &self,
+        from: &NodeId,
+        command: Command,
+    ) -> Result<Outcome, ServiceError> {
+        if !self.is_leader() {
+            return Err(self.not_leader());
+        }
+        let own = match &command {
+            Command::ReportAttempt(report) => report.node == *from,
+            Command::UpdateNode(update) => update.node == *from,
+            // The voter that the stranger spoke to has checked the proof.
+            Command::AdmitNode(_) => self.inner.consensus.voters().contains(from),
+            Command::SealSegment(seal) => {
+                let state = self.inner.consensus.state();
+                let current = state
+                    .experiment(seal.token.experiment)
+                    .and_then(|experiment| {
+                        experiment
+                            .current_attempt()
+                            .filter(|attempt| attempt.token == seal.token)
+                            .cloned()
+                    });
+                current.is_some_and(|attempt| {
+                    attempt
+                        .ranks
+                        .iter()
+                        .any(|rank| rank.placement.node == *from)
+                })
+            }
+            _ => false,
+        };
+        if !own {
+            tracing::warn!(node_id = %from, ?command, "node proposed what is not its own");
+            let message = "a node proposes only its own reports and facts";
+            return Err(ServiceError::new(
+                ErrorKind::Forbidden,
+                "not-yours",
+                message,
+            ));
+        }
+        self.propose(&Author::node(from.clone()), None, command)
+            .await
+            .map(|(_, outcome)| outcome)
+    }
+
+    /// Grants leases after a ReadIndex round begun now (invariant 11).
+    pub(crate) async fn answer_lease(
+        &self,
+        from: &NodeId,
+        tokens: &[AttemptToken],
+        members_version: u64,
+    ) -> Result<LeaseAnswer, ServiceError> {
+        if !self.is_leader() {
+            return Err(self.not_leader());
+        }
+        let patience = Duration::from_secs(2);
+        let read = self.inner.consensus.read_index(patience).await;
+        read.map_err(|error| {
+            ServiceError::new(ErrorKind::Unavailable, "no-quorum", error.to_string())
+        })?;
+        let state = self.inner.consensus.state();
+        let wanted = state.wanted_set(from);
+        let mut answer = LeaseAnswer {
+            granted: Vec::new(),
+            refused: Vec::new(),
+            members: None,
+            leader: self.node_id().clone(),
+            wanted,
+        };
+        for token in tokens {
+            match answer
+                .wanted
+                .attempts
+                .iter()
+                .find(|attempt| attempt.token == *token)
+            {
+                Some(attempt) => {
+                    let length = attempt.lease_ms;
+                    let now = executor::boottime_ms();
+                    let granted = self.with_leases(|leases| {
+                        leases.refresh(&state, now);
+                        leases.grant(*token, length, now)
+                    });
+                    if granted {
+                        answer.granted.push((*token, length));
+                    } else {
+                        answer
+                            .refused
+                            .push((*token, "its lease is over".to_owned()));
+                    }
+                }
+                None => answer.refused.push((
+                    *token,
+                    format!("{token} is not to run on this node any more"),
+                )),
+            }
+        }
+        if state.members_version() > members_version {
+            answer.members = self.signed_members();
+        }
+        Ok(answer)
+    }
+
+    /// Takes in a wanted set; the execution loop decides what it means.
+    pub fn take_wanted(&self, wanted: WantedSet, confirmed: bool) {
+        self.inner.wanted.send_modify(|current| {
+            let newer = current.as_ref().is_none_or(|(known, was_confirmed)| {
+                let (new, old) = (position(&wanted), position(known));
+                new > old || new == old && confirmed && !was_confirmed
+            });
+            if newer {
+                *current = Some((wanted, confirmed));
+            }
+        });
+    }
+
+    fn take_cluster_key(&self, bytes: &Bytes) {
+        let pinned = self.inner.consensus.state().cluster();
+        match network::ClusterKey::from_bytes(bytes) {
+            Ok(key) if pinned.is_none() || pinned == Some(key.cluster_id()) => {
+                if let Err(error) = (self.inner.keep_cluster_key)(bytes) {
+                    tracing::warn!(%error, "cluster key could not be stored");
+                    return;
+                }
+                *lock(&self.inner.cluster_key) = Some(key);
+            }
+            Ok(_) => tracing::warn!("cluster key of another cluster refused"),
+            Err(error) => tracing::warn!(%error, "unreadable cluster key refused"),
+        }
+    }
+
+    /// Answers a peer's bulk-plane request.
+    pub async fn answer_bulk(&self, from: &NodeId, request: &Bytes) -> Bytes {
+        let reply = match codec::decode(request, MAX_BULK_BYTES) {
+            Ok(message) => self.answer_bulk_message(from, message).await,
+            Err(error) => BulkReply::Failed(format!("unreadable: {error}")),
+        };
+        codec::encode(&reply).into()
+    }
+}
+
+fn position(wanted: &WantedSet) -> (Incarnation, LogIndex) {
+    (wanted.incarnation, wanted.index)
+}

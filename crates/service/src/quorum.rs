@@ -1,0 +1,136 @@
+//! Why nothing can be written, in words; and waiting until it can.
+
+use consensus::ProposeError;
+use tokio::time::Instant;
+use types::NodeId;
+
+use crate::error::{ErrorKind, ServiceError};
+use crate::handle::{Handle, lock};
+
+impl Handle {
+    /// Waits until somebody leads; false when the deadline came first.
+    pub(crate) async fn wait_for_leader(&self, deadline: Instant) -> bool {
+        let mut leadership = self.inner.consensus.leader();
+        let pause = tokio::time::sleep(std::time::Duration::from_millis(20));
+        tokio::pin!(pause);
+        loop {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::select! {
+                () = &mut pause => return true,
+                changed = leadership.changed() => if changed.is_ok() && leadership.borrow().leader.is_some() {
+                    return true;
+                },
+                () = tokio::time::sleep_until(deadline) => return false,
+            }
+        }
+    }
+
+    /// Some member that holds the state, best connected first.
+    pub(crate) fn any_replica(&self) -> Option<NodeId> {
+        let members = self.opened_members()?.members;
+        let replicas: Vec<_> = members
+            .into_iter()
+            .filter(|member| member.has_state && member.node != *self.node_id())
+            .collect();
+        let peers = self.inner.network.peers();
+        let connected = |node: &NodeId| {
+            peers
+                .iter()
+                .any(|peer| peer.node == *node && peer.connected)
+        };
+        let best = replicas
+            .iter()
+            .find(|member| connected(&member.node))
+            .or_else(|| replicas.first());
+        best.map(|member| member.node.clone())
+    }
+
+    /// The error of a node that is asked to lead and does not; its hint is the leader's id, for the asking node.
+    pub(crate) fn not_leader(&self) -> ServiceError {
+        let leader = self
+            .leader()
+            .map(|leader| leader.to_string())
+            .unwrap_or_default();
+        ServiceError::new(
+            ErrorKind::Unavailable,
+            "not-leader",
+            "this node does not lead",
+        )
+        .hint(leader)
+    }
+
+    pub(crate) fn propose_error(&self, error: &ProposeError) -> ServiceError {
+        match error {
+            ProposeError::NotLeader { .. } => self.not_leader(),
+            other => self.no_leader(&other.to_string()),
+        }
+    }
+
+    /// The error that a person reads when the cluster cannot decide, with who is missing and what to do.
+    pub(crate) fn no_leader(&self, detail: &str) -> ServiceError {
+        let (message, hint) = self.problem().unwrap_or_else(|| {
+            let message = format!("no leader answered in time: {detail}");
+            (
+                message,
+                "try again in a few seconds; nothing was lost".to_owned(),
+            )
+        });
+        ServiceError::new(ErrorKind::Unavailable, "no-quorum", message).hint(hint)
+    }
+
+    /// What is wrong with the cluster as seen from here, and what to do; none when a leader is known.
+    pub(crate) fn problem(&self) -> Option<(String, String)> {
+        let voters = self.inner.consensus.voters();
+        let me = self.node_id();
+        let facts = self.member_facts();
+        let name = |node: &NodeId| {
+            facts
+                .get(node)
+                .map_or_else(|| node.short().to_owned(), |facts| facts.name.clone())
+        };
+        if voters.is_empty() {
+            let connected = self.inner.network.peers().iter().any(|peer| peer.connected);
+            if connected {
+                return None;
+            }
+            let hint =
+                "start a machine of the cluster, or check the network between them".to_owned();
+            return Some((
+                "this node reaches no member of its cluster".to_owned(),
+                hint,
+            ));
+        }
+        let peers = self.inner.network.peers();
+        let reached = |node: &NodeId| {
+            *node == *me
+                || peers
+                    .iter()
+                    .any(|peer| peer.node == *node && peer.connected)
+        };
+        let (up, missing): (Vec<_>, Vec<_>) = voters.iter().partition(|node| reached(node));
+        let majority = voters.len() / 2 + 1;
+        if up.len() >= majority {
+            return None;
+        }
+        let missing: Vec<_> = missing.into_iter().map(&name).collect();
+        let message = format!(
+            "no majority: this node reaches {} of {} voters (not: {}), and {majority} are needed to decide anything",
+            up.len(),
+            voters.len(),
+            missing.join(", ")
+        );
+        let hint = format!(
+            "start muster on {} or mend the network; running experiments go on until their lease ends, and reads work with --stale",
+            missing.join(" or ")
+        );
+        Some((message, hint))
+    }
+
+    /// The last member list of the cluster, checked when it was stored.
+    pub(crate) fn opened_members(&self) -> Option<types::MemberList> {
+        let signed = lock(&self.inner.members).clone()?;
+        types::codec::decode(&signed.list, types::codec::MAX_MESSAGE_BYTES).ok() // Checked before it was kept.
+    }
+}

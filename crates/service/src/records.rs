@@ -1,0 +1,255 @@
+//! Records of attempts between nodes: live tails, mirrors, sealed segments (flow 4).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use state_machine::Attempt;
+use types::{AttemptToken, NodeId, SegmentRef};
+
+use crate::error::{ErrorKind, ServiceError};
+use crate::handle::Handle;
+use crate::peer::{BulkMessage, BulkReply};
+
+/// Bytes of frames in one answer.
+const TAIL_CHUNK: usize = 1 << 20;
+/// Longest wait for news that a peer may ask for.
+const MAX_TAIL_WAIT_MS: u64 = 20_000;
+/// Time for a peer to answer beyond the wait it was allowed.
+const TAIL_PATIENCE: Duration = Duration::from_secs(3);
+
+impl Handle {
+    pub(crate) async fn answer_bulk_message(
+        &self,
+        from: &NodeId,
+        message: BulkMessage,
+    ) -> BulkReply {
+        let answer = match message {
+            BulkMessage::Tail {
+                token,
+                from_sequence,
+                wait_ms,
+            } => {
+                self.local_tail(token, from_sequence, wait_ms.min(MAX_TAIL_WAIT_MS))
+                    .await
+            }
+            BulkMessage::Mirror {
+                token,
+                segment,
+                offset,
+                bytes,
+            } => {
+                let kept = self
+                    .inner
+                    .mirror
+                    .append(&token, segment, offset, bytes)
+                    .await;
+                kept.map(|length| BulkReply::Mirrored { length })
+                    .map_err(|error| error.to_string())
+            }
+            BulkMessage::SealMirror { token } => {
+                tracing::info!(node_id = %from, %token, "sealing the mirrored records of a lost attempt");
+                self.seal_mirror_here(&token)
+                    .await
+                    .map(BulkReply::Sealed)
+                    .map_err(|error| error.message)
+            }
+            BulkMessage::DropMirror { token } => self
+                .inner
+                .mirror
+                .remove(&token)
+                .await
+                .map(|()| BulkReply::Done)
+                .map_err(|error| error.to_string()),
+        };
+        answer.unwrap_or_else(BulkReply::Failed)
+    }
+
+    /// Frames of an attempt that runs here or is mirrored here.
+    async fn local_tail(
+        &self,
+        token: AttemptToken,
+        from_sequence: u64,
+        wait_ms: u64,
+    ) -> Result<BulkReply, String> {
+        let executor = &self.inner.executor;
+        if !executor
+            .running()
+            .iter()
+            .any(|attempt| attempt.token == token)
+        {
+            let read = self
+                .inner
+                .mirror
+                .read(&token, from_sequence, TAIL_CHUNK)
+                .await;
+            let read = read.map_err(|error| error.to_string())?;
+            return Ok(BulkReply::Tail {
+                frames: read.frames,
+                next_sequence: read.next_sequence,
+                ended: read.ended,
+            });
+        }
+        let mut changed = executor.tail_changed(&token).map_err(|error| error.to_string())?;
+        let deadline = tokio::time::Instant::now() + Duration::from_millis(wait_ms);
+        loop {
+            changed.mark_unchanged();
+            let read = executor
+                .read_tail(&token, from_sequence, TAIL_CHUNK)
+                .await
+                .map_err(|error| error.to_string())?;
+            if !read.frames.is_empty() || read.ended {
+                return Ok(BulkReply::Tail {
+                    frames: read.frames,
+                    next_sequence: read.next_sequence,
+                    ended: read.ended,
+                });
+            }
+            match tokio::time::timeout_at(deadline, changed.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => {
+                    return Ok(BulkReply::Tail {
+                        frames: Bytes::new(),
+                        next_sequence: from_sequence,
+                        ended: false,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Frames of an active attempt from its owner, or from its mirror when the owner does not answer.
+    pub(crate) async fn tail(
+        &self,
+        attempt: &Attempt,
+        from_sequence: u64,
+        wait_ms: u64,
+    ) -> Result<(Bytes, u64, bool), ServiceError> {
+        let owner = attempt
+            .ranks
+            .first()
+            .map(|rank| rank.placement.node.clone());
+        let mut last = ServiceError::new(
+            ErrorKind::Unavailable,
+            "no-tail",
+            "nobody has the output now",
+        );
+        for node in owner.iter().chain(attempt.mirror.as_ref()) {
+            let message = BulkMessage::Tail {
+                token: attempt.token,
+                from_sequence,
+                wait_ms,
+            };
+            let reply = if node == self.node_id() {
+                match self.answer_bulk_message(node, message).await {
+                    BulkReply::Failed(why) => {
+                        Err(ServiceError::new(ErrorKind::Conflict, "peer-failed", why))
+                    }
+                    reply => Ok(reply),
+                }
+            } else {
+                self.ask_bulk(
+                    node,
+                    &message,
+                    Duration::from_millis(wait_ms) + TAIL_PATIENCE,
+                )
+                .await
+            };
+            match reply {
+                Ok(BulkReply::Tail {
+                    frames,
+                    next_sequence,
+                    ended,
+                }) => return Ok((frames, next_sequence, ended)),
+                Ok(_) => {}
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Has the mirror of a lost attempt seal what it kept; empty when there is none or it does not answer.
+    pub async fn seal_mirror_of(&self, attempt: &Attempt) -> Vec<SegmentRef> {
+        let Some(mirror) = &attempt.mirror else {
+            return Vec::new();
+        };
+        let token = attempt.token;
+        let sealed = if mirror == self.node_id() {
+            self.seal_mirror_here(&token).await
+        } else {
+            let patience = Duration::from_secs(2);
+            match self
+                .ask_bulk(mirror, &BulkMessage::SealMirror { token }, patience)
+                .await
+            {
+                Ok(BulkReply::Sealed(segments)) => Ok(segments),
+                Ok(_) => Ok(Vec::new()),
+                Err(error) => Err(error),
+            }
+        };
+        sealed.unwrap_or_else(|error| {
+            tracing::warn!(%token, %error, "the mirror of a lost attempt could not seal its records");
+            Vec::new()
+        })
+    }
+
+    async fn seal_mirror_here(
+        &self,
+        token: &AttemptToken,
+    ) -> Result<Vec<SegmentRef>, ServiceError> {
+        let internal = |error: String| ServiceError::new(ErrorKind::Internal, "mirror", error);
+        let sealed = self
+            .inner
+            .mirror
+            .seal(token)
+            .await
+            .map_err(|error| internal(error.to_string()))?;
+        let mut segments = Vec::new();
+        for segment in sealed {
+            let stored = self
+                .inner
+                .blobs
+                .put_file(&segment.path)
+                .await
+                .map_err(|error| internal(error.to_string()))?;
+            let copies = vec![self.node_id().clone()];
+            segments.push(SegmentRef {
+                hash: stored.0,
+                summary: segment.summary,
+                copies,
+            });
+        }
+        Ok(segments)
+    }
+
+    /// Stores a sealed segment of this node as a blob here and on a storage node.
+    ///
+    /// # Errors
+    /// It cannot be stored here; a missing second copy is only logged by the caller's ledger.
+    pub async fn store_segment(
+        &self,
+        sealed: &executor::SealedSegment,
+    ) -> Result<SegmentRef, ServiceError> {
+        let internal = |error: String| ServiceError::new(ErrorKind::Internal, "segment", error);
+        let (hash, _) = self
+            .inner
+            .blobs
+            .put_file(&sealed.path)
+            .await
+            .map_err(|error| internal(error.to_string()))?;
+        let mut copies = match self.copy_to_storage(&hash, &[hash]).await {
+            Ok(copies) => copies,
+            Err(error) => {
+                tracing::warn!(blob = %hash, %error, "segment has one copy only");
+                Vec::new()
+            }
+        };
+        if !copies.contains(self.node_id()) {
+            copies.push(self.node_id().clone());
+        }
+        Ok(SegmentRef {
+            hash,
+            summary: sealed.summary.clone(),
+            copies,
+        })
+    }
+}
