@@ -72,6 +72,12 @@ impl Timing {
         }
     }
 
+    /// The profile of this name: `wan`, or else the local network's.
+    #[must_use]
+    pub fn named(profile: &str) -> Self {
+        if profile == "wan" { Self::wan() } else { Self::lan() }
+    }
+
     /// Longest silence before an election.
     #[must_use]
     pub const fn election_max(&self) -> Duration {
