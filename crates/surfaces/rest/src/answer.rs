@@ -60,17 +60,17 @@ impl<T: DeserializeOwned> FromRequestParts<Arc<Api>> for Parameters<T> {
     }
 }
 
-/// The highest log index that the client saw, from its header; 0 without one.
+/// The highest log index that the client saw, from its header.
 #[derive(Clone, Copy, Debug, IntoParams)]
 #[into_params(names("X-Muster-Index"), parameter_in = Header)]
-pub(crate) struct SeenIndex(u64);
+pub(crate) struct SeenIndex(Option<u64>);
 
 impl SeenIndex {
     /// What to ask of `service`.
     pub(crate) fn read(self, consistency: Consistency) -> ReadOptions {
         ReadOptions {
             stale: consistency == Consistency::Stale,
-            min_index: self.0,
+            min_index: self.0.unwrap_or(0),
         }
     }
 }
@@ -80,10 +80,10 @@ impl FromRequestParts<Arc<Api>> for SeenIndex {
 
     async fn from_request_parts(parts: &mut Parts, _api: &Arc<Api>) -> Result<Self, Refusal> {
         let Some(value) = parts.headers.get(&INDEX) else {
-            return Ok(Self(0));
+            return Ok(Self(None));
         };
         let index = value.to_str().ok().and_then(|text| text.parse().ok()); // refused below, whatever the reason
-        index.map(Self).ok_or_else(|| {
+        index.map(|index| Self(Some(index))).ok_or_else(|| {
             Refusal::invalid(
                 "bad-index",
                 "X-Muster-Index is not a number",

@@ -105,7 +105,7 @@ impl Refusal {
             StatusCode::UNAUTHORIZED,
             "token-needed",
             message,
-            "send `Authorization: Bearer <token>`; make a token with `muster user token` in a shell on a node",
+            "send `Authorization: Bearer <token>`; make a token with `muster user token NAME` in a shell on a node",
         )
     }
 

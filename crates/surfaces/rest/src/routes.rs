@@ -59,8 +59,12 @@ pub fn openapi() -> OpenApi {
 /// Name of the security scheme in the document.
 const TOKEN: &str = "token";
 
-/// Adds what is the same everywhere: the token, unless the route says otherwise, and the error body.
+/// Adds what is the same everywhere: the token, unless the route says otherwise, the error body, and the group
+/// to the name, which must be the only one of the document.
 fn complete(operation: &mut Operation) {
+    let tag = operation.tags.iter().flatten().next();
+    let name = tag.zip(operation.operation_id.as_ref());
+    operation.operation_id = name.map(|(tag, verb)| format!("{tag}_{verb}"));
     if operation.security.is_none() {
         let no_scopes: [&str; 0] = [];
         operation.security = Some(vec![SecurityRequirement::new(TOKEN, no_scopes)]);
@@ -188,8 +192,11 @@ mod tests {
             assert!(document.pointer(pointer).is_some(), "{pointer} is missing");
         }
         assert!(text.contains("#/components/schemas/ErrorView"));
+        let mut names = BTreeSet::new();
         for item in openapi().paths.paths.values_mut() {
             for operation in operations(item) {
+                let name = operation.operation_id.clone().unwrap();
+                assert!(names.insert(name.clone()), "{name} twice");
                 assert!(operation.responses.responses.contains_key("default"));
                 assert!(operation.security.is_some());
             }

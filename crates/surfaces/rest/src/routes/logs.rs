@@ -65,19 +65,14 @@ pub(super) async fn read(
         from_sequence,
     };
     let items = api.service.logs(&caller.0, &id, options).await?;
-    let items = items
-        .take_until(api.shutdown.clone().cancelled_owned())
-        .boxed();
     let (media_type, body) = if accepts_events || follow {
-        (
-            "text/event-stream",
-            Body::from_stream(log_stream::events(items)),
-        )
+        // A follower comes back when its events stop before `end`; a listing must not look whole when it is not.
+        let shutdown = api.shutdown.clone().cancelled_owned();
+        let events = log_stream::events(items.take_until(shutdown).boxed());
+        ("text/event-stream", Body::from_stream(events))
     } else {
-        (
-            "application/x-ndjson",
-            Body::from_stream(log_stream::lines(items)),
-        )
+        let lines = log_stream::lines(items);
+        ("application/x-ndjson", Body::from_stream(lines))
     };
     Ok(([(header::CONTENT_TYPE, media_type)], body).into_response())
 }
