@@ -147,11 +147,14 @@ mod tests {
             open_member_list(&good, other.cluster_id()),
             Err(Error::OtherCluster { .. })
         ));
-        let mut changed = good.clone();
-        changed.list = codec::encode(&MemberList {
+        let other_list = codec::encode(&MemberList {
             version: 8,
             ..list(key.cluster_id())
         });
+        let changed = SignedMemberList {
+            list: other_list,
+            ..good
+        };
         assert!(matches!(
             open_member_list(&changed, key.cluster_id()),
             Err(Error::MemberListSignature { .. })

@@ -143,7 +143,7 @@ impl Reply {
         match self.to.take() {
             // The swarm task stops waiting only when it ends itself.
             Some(ReplyTo::Request(sender)) => drop(sender.send(outcome)),
-            Some(ReplyTo::Frame { id, slot }) => drop(slot.send(Frame::answer(id, outcome))),
+            Some(ReplyTo::Frame { id, slot }) => drop(slot.send(Frame::answer(id, &outcome))),
             None => {}
         }
     }

@@ -26,10 +26,10 @@ pub(crate) struct Frame {
 
 impl Frame {
     pub(crate) fn request(id: u64, body: Bytes) -> Self {
-        Self::answer(id, Outcome::Answer(body))
+        Self::answer(id, &Outcome::Answer(body))
     }
 
-    pub(crate) fn answer(id: u64, outcome: Outcome) -> Self {
+    pub(crate) fn answer(id: u64, outcome: &Outcome) -> Self {
         let status = outcome.status();
         let body = outcome.body();
         Self { id, status, body }

@@ -26,7 +26,6 @@ mod protocol;
 mod rate;
 mod serve;
 mod start;
-mod stranger;
 mod swarm;
 mod wire;
 

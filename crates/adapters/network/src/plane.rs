@@ -210,7 +210,7 @@ impl Plane {
                 MembersEvent::Streams(()) => {}
                 MembersEvent::Rpc(event) => self.on_rpc_event(event),
                 MembersEvent::Gossip(event) => self.on_gossip(event),
-                MembersEvent::Identify(event) => self.on_identify(event),
+                MembersEvent::Identify(event) => self.on_identify(&event),
                 MembersEvent::Ping(event) => self.on_ping(&event),
             },
         }

@@ -47,6 +47,9 @@ pub struct Network {
 ///
 /// # Errors
 /// The key file is unusable, an address is none or taken, or the transports cannot be set up.
+///
+/// # Panics
+/// Outside a tokio runtime.
 pub async fn start(config: Config) -> Result<Network, Error> {
     let key_file = config.key_file.clone();
     let identity = tokio::task::spawn_blocking(move || Identity::load_or_create(&key_file))

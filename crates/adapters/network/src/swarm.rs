@@ -32,10 +32,11 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 const CONTROL_IDLE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Bulk connections are made on demand and need not outlive a pause long.
 const BULK_IDLE: Duration = Duration::from_secs(300);
-/// Often enough to notice a silent peer within half a minute, seldom enough to cost nothing.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// Often enough to notice a silent peer within 20 s (libp2p keeps the first failure to itself),
+/// seldom enough to cost nothing.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// A ping without answer for so long means that the connection is dead.
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Mesh upkeep; reports are forwarded at once, not by this.
 const GOSSIP_HEARTBEAT: Duration = Duration::from_secs(2);
 /// Signature, author, topic and framing around a report.

@@ -153,14 +153,8 @@ impl Node {
 
     /// Waits until it saw this; what it saw before is dropped.
     async fn sees(&mut self, expected: &Seen) {
-        let wait = async {
-            while let Some(seen) = self.seen.recv().await {
-                if seen == *expected {
-                    return;
-                }
-            }
-            panic!("the node stopped before {expected:?}");
-        };
+        let wait =
+            async { while self.seen.recv().await.expect("the node still runs") != *expected {} };
         let in_time = timeout(PATIENCE, wait).await;
         assert!(in_time.is_ok(), "no {expected:?} in time");
     }

@@ -113,14 +113,14 @@ impl Plane {
     }
 
     /// A member identified itself, so it takes this node for a member: only then is it up.
-    pub(super) fn on_identify(&mut self, event: identify::Event) {
+    pub(super) fn on_identify(&mut self, event: &identify::Event) {
         if let identify::Event::Received { peer_id: peer, .. } = event
-            && self.links.came_up(&peer)
+            && self.links.came_up(peer)
         {
-            self.dialer.came_up(&peer);
-            let node = node_id(&peer);
+            self.dialer.came_up(peer);
+            let node = node_id(peer);
             self.outbox.push(Event::PeerUp { node });
-            self.send_report(peer);
+            self.send_report(*peer);
         }
     }
 
