@@ -182,6 +182,17 @@ pub struct Attempt {
     pub late: Option<AttemptEnd>,
 }
 
+impl Attempt {
+    /// Names sealed segments that were not named before.
+    pub(crate) fn add_segments(&mut self, segments: &[SegmentRef]) {
+        for segment in segments {
+            if self.segments.iter().all(|known| known.hash != segment.hash) {
+                self.segments.push(segment.clone());
+            }
+        }
+    }
+}
+
 /// One rank of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RankRecord {

@@ -59,7 +59,7 @@ pub struct ClusterState {
     pub(crate) requests: OrdMap<RequestId, Outcome>,
     pub(crate) request_order: Vector<RequestId>,
     // Derived from the fields above; rebuilt when a snapshot is read.
-    pub(crate) waiting: OrdSet<(i64, LogIndex, ExperimentId)>,
+    pub(crate) waiting: OrdSet<(i128, LogIndex, ExperimentId)>,
     pub(crate) active: OrdSet<ExperimentId>,
     pub(crate) bookings: OrdMap<NodeId, Booking>,
     pub(crate) names: OrdSet<(Arc<str>, LogIndex, ExperimentId)>,
@@ -197,13 +197,13 @@ impl ClusterState {
         }
     }
 
-    /// Key of the waiting order: queue priority, then own priority, then age.
-    fn waiting_key(&self, experiment: &Experiment) -> (i64, LogIndex, ExperimentId) {
+    /// Key of the waiting order: queue priority, then own priority, then age. The sum of both extremes needs 65 bits.
+    fn waiting_key(&self, experiment: &Experiment) -> (i128, LogIndex, ExperimentId) {
         let queue = self
             .queues
             .get(&experiment.queue)
-            .map_or(0, |queue| i64::from(queue.priority));
-        let own = i64::from(experiment.spec.policy.priority);
+            .map_or(0, |queue| i128::from(queue.priority));
+        let own = i128::from(experiment.spec.policy.priority);
         (
             -(queue * (1 << 32) + own),
             experiment.submitted_index,

@@ -6,10 +6,11 @@ use types::{AttemptToken, DurationMs};
 use crate::commands::{current, stale};
 use crate::event::Event;
 use crate::ledger::Action;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, RefusalCode};
 use crate::state::{ClusterState, Context};
 
-/// Sets the lease length.
+/// Makes the lease longer. A shorter one is refused: a new leader holds each lease for the length in state, and the
+/// node may have been granted the longer one just before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtendLease {
     /// Which attempt.
@@ -26,6 +27,16 @@ impl ExtendLease {
             return stale(&self.token);
         };
         if let Some(attempt) = experiment.attempts.last_mut() {
+            if self.lease_ms < attempt.lease_ms {
+                let message = format!(
+                    "the lease of {} is {} and cannot get shorter",
+                    self.token, attempt.lease_ms
+                );
+                return Outcome::refused(RefusalCode::Invalid, message);
+            }
+            if self.lease_ms == attempt.lease_ms {
+                return Outcome::Done;
+            }
             attempt.lease_ms = self.lease_ms;
         }
         state.put(experiment);

@@ -31,12 +31,7 @@ impl LoseAttempt {
         for rank in &mut attempt.ranks {
             rank.ended = true;
         }
-        let fresh = self
-            .segments
-            .iter()
-            .filter(|new| attempt.segments.iter().all(|old| old.hash != new.hash));
-        let fresh: Vec<_> = fresh.cloned().collect();
-        attempt.segments.extend(fresh);
+        attempt.add_segments(&self.segments);
         let end = AttemptEnd {
             cause: self.cause.clone(),
             at: context.now,

@@ -1,11 +1,12 @@
 //! The leader's decision where an attempt runs.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use types::{
     AttemptToken, DurationMs, ExperimentId, LogIndex, NodeId, RankPlacement, Resources, Timestamp,
 };
-
-use bytes::Bytes;
 
 use crate::commands::unknown_experiment;
 use crate::event::Event;
@@ -53,11 +54,10 @@ impl PlaceAttempt {
             let message = format!("{id} is not waiting for attempt {}", self.attempt);
             return Outcome::refused(RefusalCode::NotWaiting, message);
         }
-        if let Some(why) = self
-            .ranks
-            .iter()
-            .find_map(|(rank, capacity)| misfit(state, rank, capacity))
-        {
+        if self.ranks.is_empty() {
+            return Outcome::refused(RefusalCode::Invalid, "a placement names at least one node");
+        }
+        if let Some(why) = self.misfit(state) {
             return Outcome::refused(RefusalCode::DoesNotFit, why);
         }
         let token = AttemptToken {
@@ -103,35 +103,47 @@ impl PlaceAttempt {
     }
 }
 
-/// Why the rank cannot be booked, if so.
-fn misfit(state: &ClusterState, rank: &RankPlacement, capacity: &RankCapacity) -> Option<String> {
-    let node = state.nodes.get(&rank.node);
-    let Some(node) = node else {
-        return Some(format!("{} is not a member any more", rank.node));
-    };
-    if node.draining {
-        return Some(format!("{} takes no new attempts", node.facts.name));
+impl PlaceAttempt {
+    /// Why the ranks cannot all be booked, if so: each is checked on top of those before it.
+    fn misfit(&self, state: &ClusterState) -> Option<String> {
+        let mut bookings: BTreeMap<&NodeId, Booking> = BTreeMap::new();
+        self.ranks.iter().find_map(|(rank, capacity)| {
+            let Some(node) = state.nodes.get(&rank.node) else {
+                return Some(format!("{} is not a member any more", rank.node));
+            };
+            let name = &node.facts.name;
+            if node.draining {
+                return Some(format!("{name} takes no new attempts"));
+            }
+            let booked = bookings
+                .entry(&rank.node)
+                .or_insert_with(|| state.booking(&rank.node));
+            let short = add(booked, &rank.resources, &capacity.total)?;
+            Some(format!("{name} has not enough {short} left"))
+        })
     }
-    let none = Booking::default();
-    let booked = state.bookings.get(&rank.node).unwrap_or(&none);
-    let (want, total) = (&rank.resources, &capacity.total);
-    let over = |what: &str| Some(format!("{} has not enough {what} left", node.facts.name));
-    if booked.cpu_milli.saturating_add(want.cpu_milli) > total.cpu_milli {
-        return over("cpus");
+}
+
+/// Adds `want` to what is booked; names what there is then too little of.
+fn add(booked: &mut Booking, want: &Resources, total: &Resources) -> Option<&'static str> {
+    booked.cpu_milli = booked.cpu_milli.saturating_add(want.cpu_milli);
+    booked.memory_bytes = booked.memory_bytes.saturating_add(want.memory_bytes);
+    booked.disk_bytes = booked.disk_bytes.saturating_add(want.disk_bytes);
+    if booked.cpu_milli > total.cpu_milli {
+        return Some("cpus");
     }
-    if booked.memory_bytes.saturating_add(want.memory_bytes) > total.memory_bytes {
-        return over("memory");
+    if booked.memory_bytes > total.memory_bytes {
+        return Some("memory");
     }
-    if booked.disk_bytes.saturating_add(want.disk_bytes) > total.disk_bytes {
-        return over("disk");
+    if booked.disk_bytes > total.disk_bytes {
+        return Some("disk");
     }
     let fits = want.gpus.iter().all(|share| {
-        let (milli, vram) = booked.gpus.get(&share.index.0).copied().unwrap_or_default();
-        total.gpus.iter().any(|gpu| {
-            gpu.index == share.index
-                && milli.saturating_add(share.milli) <= gpu.milli
-                && vram.saturating_add(share.vram_bytes) <= gpu.vram_bytes
-        })
+        let (milli, vram) = booked.gpus.entry(share.index.0).or_default();
+        *milli = milli.saturating_add(share.milli);
+        *vram = vram.saturating_add(share.vram_bytes);
+        let whole = total.gpus.iter().find(|gpu| gpu.index == share.index);
+        whole.is_some_and(|gpu| *milli <= gpu.milli.min(1_000) && *vram <= gpu.vram_bytes)
     });
-    if fits { None } else { over("gpu") }
+    if fits { None } else { Some("gpu") }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use types::{AttemptToken, NodeId, SegmentRef, Timestamp};
+use types::{AttemptToken, Cause, NodeId, SegmentRef, Timestamp};
 
 use crate::commands::{current, stale};
 use crate::event::Event;
@@ -91,18 +91,10 @@ impl ReportAttempt {
                 inline_records,
             } => {
                 if inline_records.len() > MAX_INLINE_RECORDS {
-                    let message = format!(
-                        "{} bytes of records belong into a blob",
-                        inline_records.len()
-                    );
-                    return Outcome::refused(RefusalCode::Invalid, message);
+                    return too_many_inline(inline_records);
                 }
                 rank.ended = true;
-                let fresh = segments
-                    .iter()
-                    .filter(|new| attempt.segments.iter().all(|old| old.hash != new.hash));
-                let fresh: Vec<_> = fresh.cloned().collect();
-                attempt.segments.extend(fresh);
+                attempt.add_segments(segments);
                 attempt.inline_records = inline_records.clone();
                 state.end_attempt(context, experiment, end.clone());
             }
@@ -113,11 +105,20 @@ impl ReportAttempt {
     /// A report of an attempt that is not current: counted only as history.
     fn apply_late(&self, state: &mut ClusterState, context: &mut Context<'_>) -> Outcome {
         let id = self.token.experiment;
-        let (AttemptReport::Ended { end, .. }, Some(experiment)) =
-            (&self.report, state.experiments.get(&id))
+        let (
+            AttemptReport::Ended {
+                end,
+                segments,
+                inline_records,
+            },
+            Some(experiment),
+        ) = (&self.report, state.experiments.get(&id))
         else {
             return stale(&self.token);
         };
+        if inline_records.len() > MAX_INLINE_RECORDS {
+            return too_many_inline(inline_records);
+        }
         let mut experiment = experiment.as_ref().clone();
         let newest = experiment.attempts.len();
         let Some((number, attempt)) = experiment
@@ -143,7 +144,14 @@ impl ReportAttempt {
         if !given_up {
             return Outcome::Done; // A repeat of the report that ended it.
         }
-        attempt.late = Some(end.clone());
+        attempt.late = Some(AttemptEnd {
+            cause: with_evidence(&end.cause, context),
+            ..end.clone()
+        });
+        attempt.add_segments(segments);
+        if attempt.inline_records.is_empty() {
+            attempt.inline_records = inline_records.clone();
+        }
         let detail = format!("attempt {} ended late: {}", self.token.attempt, end.cause);
         state.record(context, Action::StaleReport, Some(id), detail);
         let successor_placed = number + 1 < newest;
@@ -165,19 +173,37 @@ impl ReportAttempt {
     }
 }
 
+fn too_many_inline(inline_records: &Bytes) -> Outcome {
+    let message = format!(
+        "{} bytes of records belong into a blob",
+        inline_records.len()
+    );
+    Outcome::refused(RefusalCode::Invalid, message)
+}
+
+/// The cause, cut to its limits and never without evidence, whatever the sender left out.
+fn with_evidence(cause: &Cause, context: &Context<'_>) -> Cause {
+    let mut evidence = cause.evidence.clone();
+    if evidence.is_empty() && !cause.is_success() {
+        evidence.push(format!("{} gave no evidence", context.author));
+    }
+    Cause::new(cause.kind.clone(), evidence)
+}
+
 impl ClusterState {
     /// Ends the current attempt and decides what becomes of the experiment.
     pub(crate) fn end_attempt(
         &mut self,
         context: &mut Context<'_>,
         mut experiment: Experiment,
-        end: AttemptEnd,
+        mut end: AttemptEnd,
     ) {
         let id = experiment.id;
         let Some(attempt) = experiment.attempts.last_mut() else {
             return;
         };
         let token = attempt.token;
+        end.cause = with_evidence(&end.cause, context);
         let cause = end.cause.clone();
         attempt.end = Some(end);
         self.record(
@@ -209,7 +235,7 @@ impl ClusterState {
         &mut self,
         context: &mut Context<'_>,
         mut experiment: Experiment,
-        cause: types::Cause,
+        cause: Cause,
     ) {
         let id = experiment.id;
         let detail = cause.to_string();

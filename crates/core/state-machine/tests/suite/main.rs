@@ -1,0 +1,7 @@
+//! The state machine from outside: refusals of each command, properties of random logs, golden bytes.
+
+mod archives;
+mod commands;
+mod golden;
+mod properties;
+mod samples;
