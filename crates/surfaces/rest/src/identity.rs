@@ -63,10 +63,15 @@ impl FromRequestParts<Arc<Api>> for Authenticated {
             let caller = api.service.authenticate(bearer(value)?).await?;
             return Ok(Self(Arc::new(caller)));
         }
-        match parts.extensions.get::<Door>() {
-            Some(Door::Socket(caller)) => Ok(Self(Arc::clone(caller))),
-            Some(Door::Tcp) | None => Err(Refusal::token_needed("this address needs a token")),
-        }
+        caller_of(parts.extensions.get()).map(Self)
+    }
+}
+
+/// The caller that a connection proves by itself.
+fn caller_of(door: Option<&Door>) -> Result<Arc<Caller>, Refusal> {
+    match door {
+        Some(Door::Socket(caller)) => Ok(Arc::clone(caller)),
+        Some(Door::Tcp) | None => Err(Refusal::token_needed("this address needs a token")),
     }
 }
 
@@ -85,6 +90,8 @@ fn bearer(value: &HeaderValue) -> Result<&str, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use axum::response::IntoResponse;
+
     use super::*;
 
     #[test]
@@ -112,5 +119,35 @@ mod tests {
         assert_eq!(role(0).await, Role::Admin);
         assert_eq!(role(rustix::process::geteuid().as_raw()).await, Role::Admin);
         assert_eq!(role(3_999_999_999).await, Role::Member);
+    }
+
+    #[test]
+    fn without_a_token_only_a_socket_user_is_somebody() {
+        let caller = Arc::new(Caller {
+            user: "ada".to_owned(),
+            role: Role::Member,
+            proof: CallerProof::Socket,
+        });
+        let known = caller_of(Some(&Door::Socket(Arc::clone(&caller)))).unwrap();
+        assert_eq!(known.user, "ada");
+        for nobody in [Some(&Door::Tcp), None] {
+            let refusal = caller_of(nobody).unwrap_err();
+            assert_eq!(refusal.into_response().status(), 401);
+        }
+    }
+
+    #[test]
+    fn a_viewer_may_not_write_and_the_others_may() {
+        let status = |role| {
+            let user = "ada".to_owned();
+            let proof = CallerProof::Socket;
+            let caller = Authenticated(Arc::new(Caller { user, role, proof }));
+            caller
+                .may_write()
+                .map_err(|refusal| refusal.into_response().status().as_u16())
+        };
+        assert_eq!(status(Role::Viewer), Err(403));
+        assert_eq!(status(Role::Member), Ok(()));
+        assert_eq!(status(Role::Admin), Ok(()));
     }
 }
