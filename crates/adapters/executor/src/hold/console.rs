@@ -1,0 +1,96 @@
+//! Console output: from the pipes into records.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use bytes::Bytes;
+use types::{ConsoleStream, RecordBody};
+
+use super::metric::MetricLines;
+use crate::segment::SegmentWriter;
+
+/// Largest console record; also what one read takes off a pipe.
+const MAX_CONSOLE_BYTES: usize = 64 << 10;
+/// What is kept of standard error as evidence of a failure: eight lines are shown.
+const EVIDENCE_BYTES: usize = 8 << 10;
+/// Lines of standard error in the evidence.
+const EVIDENCE_LINES: usize = 8;
+
+/// Reads the pipes; memory is bounded by one read each, the pipe itself holds the job back.
+#[derive(Debug)]
+pub(super) struct Console {
+    buffer: Vec<u8>,
+    metrics: MetricLines,
+    stderr_tail: VecDeque<u8>,
+}
+
+impl Console {
+    pub(super) fn new() -> Self {
+        Self {
+            buffer: vec![0; MAX_CONSOLE_BYTES],
+            metrics: MetricLines::default(),
+            stderr_tail: VecDeque::new(),
+        }
+    }
+
+    /// Takes what one read gives and appends it as a record. Closes the pipe at end of file. True if there was something.
+    pub(super) fn read(
+        &mut self,
+        pipe: &mut Option<OwnedFd>,
+        stream: ConsoleStream,
+        writer: &mut SegmentWriter,
+    ) -> io::Result<bool> {
+        let Some(open) = pipe else {
+            return Ok(false);
+        };
+        let length = match rustix::io::read(&*open, &mut self.buffer) {
+            Ok(0) => {
+                *pipe = None;
+                return Ok(false);
+            }
+            Ok(length) => length,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        let bytes = &self.buffer[..length];
+        writer.append(RecordBody::Console {
+            stream,
+            bytes: Bytes::copy_from_slice(bytes),
+        });
+        if stream == ConsoleStream::Stdout {
+            for scalar in self.metrics.take(bytes) {
+                writer.append(scalar);
+            }
+        } else {
+            self.stderr_tail
+                .extend(&bytes[length.saturating_sub(EVIDENCE_BYTES)..]);
+            let surplus = self.stderr_tail.len().saturating_sub(EVIDENCE_BYTES);
+            self.stderr_tail.drain(..surplus);
+        }
+        Ok(true)
+    }
+
+    /// The last lines of standard error.
+    pub(super) fn last_stderr_lines(&self) -> Vec<String> {
+        let bytes: Vec<u8> = self.stderr_tail.iter().copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .collect();
+        let from = lines.len().saturating_sub(EVIDENCE_LINES);
+        lines[from..]
+            .iter()
+            .map(|line| (*line).to_owned())
+            .collect()
+    }
+}
+
+/// Appends a line of muster itself.
+pub(super) fn say(writer: &mut SegmentWriter, line: &str) {
+    writer.append(RecordBody::Console {
+        stream: ConsoleStream::Muster,
+        bytes: Bytes::from(format!("{line}\n")),
+    });
+}

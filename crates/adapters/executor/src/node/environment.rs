@@ -1,0 +1,76 @@
+//! The environment of a job: nothing is inherited but what a program needs to run at all.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use super::StartAttempt;
+
+/// What is passed on from the node's own environment, besides `LC_*`.
+const INHERITED: [&str; 4] = ["PATH", "HOME", "USER", "LANG"];
+/// Where programs are if the node was started without `PATH`.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The node's own variables that jobs inherit.
+pub(super) fn host_variables() -> Vec<(String, String)> {
+    let mut variables: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))) // not text: not passed on
+        .filter(|(name, _value)| INHERITED.contains(&name.as_str()) || name.starts_with("LC_"))
+        .collect();
+    if !variables.iter().any(|(name, _value)| name == "PATH") {
+        variables.push(("PATH".to_owned(), DEFAULT_PATH.to_owned()));
+    }
+    variables
+}
+
+/// The whole environment of an attempt, later ones first to win: host, defaults, the experiment's, the
+/// node's additions, identity.
+pub(super) fn variables(
+    host: &[(String, String)],
+    start: &StartAttempt,
+    temporary: &str,
+    machine_name: &str,
+) -> Vec<(String, String)> {
+    let wanted = &start.wanted;
+    let own = |name: &str, value: String| (name.to_owned(), value);
+    let resources = &wanted.resources;
+    let mut variables = host.to_vec();
+    variables.push(own("TMPDIR", temporary.to_owned()));
+    // Otherwise Python keeps lines back and nobody sees metrics until the end.
+    variables.push(own("PYTHONUNBUFFERED", "1".to_owned()));
+    if resources.cpu_milli > 0 {
+        let threads = resources.cpu_milli.div_ceil(1_000);
+        variables.push(own("OMP_NUM_THREADS", threads.to_string()));
+    }
+    if !resources.gpus.is_empty() {
+        let indexes: Vec<String> = resources
+            .gpus
+            .iter()
+            .map(|share| share.index.0.to_string())
+            .collect();
+        variables.push(own("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned()));
+        variables.push(own("CUDA_VISIBLE_DEVICES", indexes.join(",")));
+    }
+    variables.extend_from_slice(&wanted.spec.variables);
+    variables.extend_from_slice(&start.variables);
+    let token = &wanted.token;
+    variables.push(own("MUSTER_EXPERIMENT_ID", token.experiment.to_string()));
+    variables.push(own("MUSTER_ATTEMPT", token.attempt.to_string()));
+    variables.push(own("MUSTER_RANK", wanted.rank.to_string()));
+    variables.push(own("MUSTER_NODES", wanted.spec.resources.nodes.to_string()));
+    // Names the processes of this very attempt, should its holder ever be gone.
+    variables.push(own(MACHINE_NAME_VARIABLE, machine_name.to_owned()));
+    // Names that no environment can hold would make the command fail to start for a reason that nobody sees.
+    variables.retain(|(name, value)| {
+        !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0')
+    });
+    variables
+}
+
+/// Carries the name of the attempt on this machine.
+pub(super) const MACHINE_NAME_VARIABLE: &str = "MUSTER_ATTEMPT_NAME";
+
+/// Lets only this user in: orders hold variables, which may be secrets.
+pub(super) fn restrict(directory: &Path) -> io::Result<()> {
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))
+}

@@ -1,0 +1,273 @@
+//! What the rest of the node asks of the executor.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+use types::{AttemptToken, DurationMs};
+
+use super::attempt::Attempt;
+use super::runner::Launch;
+use super::{AttemptStatus, Phase, Shared, StartAttempt};
+use crate::error::Error;
+use crate::protocol::{Request, StopReason};
+use crate::segment::{self, SealedSegment};
+use crate::tail::{MAX_READ_BYTES, TailRead};
+
+/// Asks the executor. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    launches: mpsc::Sender<Launch>,
+}
+
+/// Bytes of one segment, for the mirror.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnsealedRead {
+    /// Number of the first record of the segment; with it the mirror knows where the segment belongs.
+    pub first_sequence: u64,
+    /// What is there from the asked offset on.
+    pub bytes: Bytes,
+    /// The segment ends after `bytes`: go on at offset 0 of the next number, unless `ended`.
+    pub complete: bool,
+    /// The attempt has ended and this was its last segment.
+    pub ended: bool,
+}
+
+impl Handle {
+    pub(super) fn new(shared: Arc<Shared>, launches: mpsc::Sender<Launch>) -> Self {
+        Self { shared, launches }
+    }
+
+    /// Accepts an attempt; events tell the rest. One that is known already is not started again.
+    ///
+    /// # Errors
+    /// The run loop has ended.
+    pub async fn start_attempt(&self, start: StartAttempt) -> Result<(), Error> {
+        let token = start.wanted.token;
+        let permit = self
+            .launches
+            .reserve()
+            .await
+            .map_err(|_closed| Error::Stopped)?;
+        let (attempt, requests) = Attempt::new(
+            &self.shared,
+            token,
+            start.wanted.rank,
+            start.deadline_boottime_ms,
+        );
+        {
+            let mut attempts = self.shared.attempts();
+            if attempts.contains_key(&token) {
+                return Ok(());
+            }
+            attempts.insert(token, Arc::clone(&attempt));
+        }
+        permit.send(Launch {
+            attempt,
+            requests,
+            start: Box::new(start),
+        });
+        Ok(())
+    }
+
+    /// Pushes the lease forward; an earlier deadline changes nothing, nor does any after the end.
+    ///
+    /// # Errors
+    /// The attempt is not known here.
+    pub async fn extend_lease(
+        &self,
+        token: &AttemptToken,
+        deadline_boottime_ms: u64,
+    ) -> Result<(), Error> {
+        let attempt = self.shared.attempt(token)?;
+        {
+            let mut known = attempt.known();
+            known.deadline_boottime_ms = known.deadline_boottime_ms.max(deadline_boottime_ms);
+        }
+        let request = Request::Extend {
+            deadline_boottime_ms,
+        };
+        send(&attempt, request).await;
+        Ok(())
+    }
+
+    /// Ends the tree: SIGTERM, `grace`, SIGKILL of everything. Repeats and stops after the end change
+    /// nothing, but a shorter grace hastens it.
+    ///
+    /// # Errors
+    /// The attempt is not known here.
+    pub async fn stop(
+        &self,
+        token: &AttemptToken,
+        reason: StopReason,
+        grace: DurationMs,
+    ) -> Result<(), Error> {
+        let attempt = self.shared.attempt(token)?;
+        {
+            let mut known = attempt.known();
+            if known.phase == Phase::Preparing {
+                known.stop.get_or_insert_with(|| reason.clone());
+            }
+        }
+        let request = Request::Stop {
+            reason,
+            grace_ms: grace.0,
+        };
+        send(&attempt, request).await;
+        Ok(())
+    }
+
+    /// All attempts known on this node, with those that ended and are not yet released.
+    #[must_use]
+    pub fn running(&self) -> Vec<AttemptStatus> {
+        let attempts = self.shared.attempts();
+        attempts.values().map(|attempt| attempt.status()).collect()
+    }
+
+    /// Forgets an ended attempt and removes its directory: its report is committed and its records are
+    /// stored elsewhere. One that is not known is released already.
+    ///
+    /// # Errors
+    /// It still runs, or its directory cannot be removed.
+    pub async fn release(&self, token: &AttemptToken) -> Result<(), Error> {
+        let Ok(attempt) = self.shared.attempt(token) else {
+            return Ok(());
+        };
+        if !attempt.has_ended() {
+            return Err(Error::StillRunning { token: *token });
+        }
+        let path = attempt.directory.root.clone();
+        let removed = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::Remove {
+                path,
+                source: error,
+            }),
+            Ok(()) | Err(_) => Ok(()),
+        });
+        removed.await.map_err(Error::Task)??;
+        self.shared.attempts().remove(token);
+        Ok(())
+    }
+
+    /// Records from number `from_sequence` on that are on this node: about `max_bytes` of whole frames, at
+    /// least one if there is one.
+    ///
+    /// # Errors
+    /// The attempt is not known here, or its records cannot be read.
+    pub async fn read_tail(
+        &self,
+        token: &AttemptToken,
+        from_sequence: u64,
+        max_bytes: usize,
+    ) -> Result<TailRead, Error> {
+        let attempt = self.shared.attempt(token)?;
+        let read = tokio::task::spawn_blocking(move || {
+            // Asked before the files are read, so that `ended` is never said of a file that still grew.
+            let ended = attempt.has_ended();
+            let mut read = attempt.reader().read(from_sequence, max_bytes)?;
+            let records = match &attempt.known().phase {
+                Phase::Ended(end) => end.records,
+                Phase::Preparing | Phase::Running => u64::MAX,
+            };
+            read.ended = ended && read.next_sequence >= records;
+            Ok(read)
+        });
+        read.await.map_err(Error::Task)?
+    }
+
+    /// Grows when there are new records: the number after the last. Also woken by the end.
+    ///
+    /// # Errors
+    /// The attempt is not known here.
+    pub fn tail_changed(&self, token: &AttemptToken) -> Result<watch::Receiver<u64>, Error> {
+        Ok(self.shared.attempt(token)?.tail.subscribe())
+    }
+
+    /// Complete segments, oldest first; after [`super::Event::Ended`] that is all of them.
+    ///
+    /// # Errors
+    /// The attempt is not known here.
+    pub fn sealed_segments(&self, token: &AttemptToken) -> Result<Vec<SealedSegment>, Error> {
+        Ok(self.shared.attempt(token)?.known().sealed.clone())
+    }
+
+    /// Bytes of segment `segment` from `offset` on, at most `max_bytes` (and 4 MiB), to be sent to the mirror.
+    ///
+    /// # Errors
+    /// The attempt is not known here, or the file cannot be read.
+    pub async fn unsealed(
+        &self,
+        token: &AttemptToken,
+        segment: u32,
+        offset: u64,
+        max_bytes: usize,
+    ) -> Result<UnsealedRead, Error> {
+        let attempt = self.shared.attempt(token)?;
+        let read = tokio::task::spawn_blocking(move || {
+            let ended = attempt.has_ended();
+            read_segment(&attempt, segment, offset, max_bytes.min(MAX_READ_BYTES)).map(|read| {
+                let last = read.last && ended;
+                UnsealedRead {
+                    first_sequence: read.first_sequence,
+                    complete: read.at_end && (last || !read.last),
+                    ended: read.at_end && last,
+                    bytes: read.bytes,
+                }
+            })
+        });
+        read.await.map_err(Error::Task)?
+    }
+}
+
+struct SegmentRead {
+    first_sequence: u64,
+    bytes: Bytes,
+    /// Nothing follows in the file as it was.
+    at_end: bool,
+    /// There was no segment with a higher number before the file was read.
+    last: bool,
+}
+
+fn read_segment(
+    attempt: &Attempt,
+    number: u32,
+    offset: u64,
+    max_bytes: usize,
+) -> Result<SegmentRead, Error> {
+    // Listed first: a file with a successor in the list does not grow any more.
+    let segments = segment::list(&attempt.directory.records())?;
+    let last = segments.last().is_none_or(|last| last.number <= number);
+    let Some(found) = segments.iter().find(|segment| segment.number == number) else {
+        return Ok(SegmentRead {
+            first_sequence: 0,
+            bytes: Bytes::new(),
+            at_end: true,
+            last,
+        });
+    };
+    let error = |source| Error::Read {
+        path: found.path.clone(),
+        source,
+    };
+    let file = File::open(&found.path).map_err(error)?;
+    let left = file.metadata().map_err(error)?.len().saturating_sub(offset);
+    let take = usize::try_from(left).map_or(max_bytes, |left| left.min(max_bytes));
+    let mut bytes = vec![0; take];
+    file.read_exact_at(&mut bytes, offset).map_err(error)?;
+    Ok(SegmentRead {
+        first_sequence: found.first_sequence,
+        at_end: take as u64 == left,
+        bytes: bytes.into(),
+        last,
+    })
+}
+
+async fn send(attempt: &Attempt, request: Request) {
+    if attempt.requests.send(request).await.is_err() {
+        // Its task is over: the attempt has ended, and there is nothing to ask of it.
+        tracing::debug!(token = %attempt.token, "request after the end of the attempt");
+    }
+}
