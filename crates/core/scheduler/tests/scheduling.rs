@@ -1,0 +1,550 @@
+//! The scheduler over real states and views.
+
+use membership::View;
+use proptest::prelude::*;
+use scheduler::{SchedulerConfig, Verdict, explain, place_next};
+use state_machine::{
+    AdmitNode, ClusterState, Command, CreateJoinToken, FoundCluster, LogEntry, LoseAttempt,
+    Outcome, PlaceAttempt, SubmitExperiment, check_invariants,
+};
+use types::{
+    AttemptToken, Author, Cause, CauseKind, ClusterId, DurationMs, Environment, ExperimentId,
+    ExperimentSpec, GpuReport, LogIndex, NodeFacts, NodeId, NodeReport, Policy, QueueName,
+    ResourceRequest, Timestamp,
+};
+
+const GIB: u64 = 1 << 30;
+
+/// State, view and clock of a leader.
+struct Leader {
+    state: ClusterState,
+    view: View,
+    now: Timestamp,
+}
+
+fn id(name: &str) -> NodeId {
+    name.parse().expect("a base58 name")
+}
+
+fn facts(name: &str) -> NodeFacts {
+    NodeFacts {
+        name: name.to_owned(),
+        version: String::new(),
+        control_addresses: Vec::new(),
+        bulk_addresses: Vec::new(),
+        takes_work: true,
+        may_vote: true,
+        keeps_blobs: true,
+        labels: Vec::new(),
+    }
+}
+
+fn report(name: &str, cpus: u64, memory_gib: u64, gpus: &[(u64, u64)]) -> NodeReport {
+    let gpu = |(number, (total, used)): (usize, &(u64, u64))| GpuReport {
+        uuid: format!("gpu-{number}"),
+        model: "H100".to_owned(),
+        vram_total_bytes: total * GIB,
+        vram_used_bytes: used * GIB,
+        utilisation_percent: 0,
+    };
+    NodeReport {
+        node: id(name),
+        node_started_at: Timestamp(1),
+        sequence: 1,
+        taken_at: Timestamp(1),
+        boot_id: 1,
+        cpu_milli: cpus * 1_000,
+        cpu_busy_milli: 0,
+        memory_bytes: memory_gib * GIB,
+        memory_used_bytes: 0,
+        disk_free_bytes: 100 * GIB,
+        gpus: gpus.iter().enumerate().map(gpu).collect(),
+        declared: Vec::new(),
+        warnings: Vec::new(),
+        refuses_work: false,
+    }
+}
+
+fn ask(cpus: u64, memory_gib: u64) -> ResourceRequest {
+    ResourceRequest {
+        cpu_milli: cpus * 1_000,
+        memory_bytes: memory_gib * GIB,
+        ..ResourceRequest::default()
+    }
+}
+
+fn ask_gpu(gpu_milli: u64, vram_gib: u64) -> ResourceRequest {
+    ResourceRequest {
+        gpu_milli,
+        vram_bytes: vram_gib * GIB,
+        ..ask(1, 1)
+    }
+}
+
+impl Leader {
+    /// A cluster of these nodes, each of which has reported.
+    fn of(reports: Vec<NodeReport>) -> Self {
+        let named = reports.iter().map(|report| facts(report.node.as_str()));
+        let facts = named.collect();
+        Self::with_facts(reports, facts)
+    }
+
+    fn with_facts(reports: Vec<NodeReport>, facts: Vec<NodeFacts>) -> Self {
+        let mut leader = Self {
+            state: ClusterState::default(),
+            view: View::default(),
+            now: Timestamp(1_000_000),
+        };
+        let token = "t-1".parse().expect("a token id");
+        leader.apply(Command::FoundCluster(FoundCluster {
+            cluster: ClusterId([1; 32]),
+            public_key: Vec::new(),
+            founder: reports[0].node.clone(),
+            facts: facts[0].clone(),
+            timing: "lan".to_owned(),
+        }));
+        leader.apply(Command::CreateJoinToken(CreateJoinToken {
+            id: token,
+            verifier: [0; 32],
+            uses: 1_000,
+            expires_at: Timestamp(u64::MAX),
+        }));
+        for (report, facts) in reports.into_iter().zip(facts) {
+            let admit = AdmitNode {
+                token: "t-1".parse().expect("a token id"),
+                node: report.node.clone(),
+                facts,
+            };
+            leader.apply(Command::AdmitNode(admit));
+            leader.view.observe(report, leader.now);
+        }
+        leader
+    }
+
+    fn apply(&mut self, command: Command) -> Outcome {
+        let index = LogIndex(self.state.applied().0 + 1);
+        let entry = LogEntry {
+            time: self.now,
+            author: Author::node(id("head")),
+            request: None,
+            command,
+        };
+        self.state.apply(index, &entry).outcome
+    }
+
+    fn submit(&mut self, resources: ResourceRequest) -> ExperimentId {
+        self.submit_with(resources, Policy::default())
+    }
+
+    fn submit_with(&mut self, resources: ResourceRequest, policy: Policy) -> ExperimentId {
+        let spec = ExperimentSpec {
+            name: "x".to_owned(),
+            command: vec!["true".to_owned()],
+            source: None,
+            working_directory: String::new(),
+            variables: Vec::new(),
+            environment: Environment::Host,
+            parameters: Vec::new(),
+            resources,
+            queue: QueueName::default(),
+            policy,
+        };
+        match self.apply(Command::SubmitExperiment(Box::new(SubmitExperiment {
+            spec,
+        }))) {
+            Outcome::Submitted(id) => id,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    fn round(&self) -> Vec<PlaceAttempt> {
+        place_next(
+            &self.state,
+            &self.view,
+            self.now,
+            &SchedulerConfig::default(),
+        )
+    }
+
+    /// Applies one round; all of it must be accepted.
+    fn place(&mut self) -> Vec<AttemptToken> {
+        let placements = self.round();
+        let outcomes = placements
+            .into_iter()
+            .map(|placement| self.apply(Command::PlaceAttempt(placement)));
+        let tokens = outcomes.map(|outcome| match outcome {
+            Outcome::Placed(token) => token,
+            other => unreachable!("{other:?}"),
+        });
+        tokens.collect()
+    }
+
+    fn home(&self, experiment: ExperimentId) -> Option<String> {
+        let experiment = self.state.experiment(experiment)?;
+        let attempt = experiment.current_attempt()?;
+        Some(attempt.ranks[0].placement.node.to_string())
+    }
+
+    fn explain(&self, experiment: ExperimentId) -> scheduler::Explanation {
+        let experiment = self.state.experiment(experiment).expect("it is hot");
+        explain(&self.state, &self.view, self.now, experiment)
+    }
+
+    fn lose(&mut self, token: AttemptToken) {
+        self.apply(Command::LoseAttempt(LoseAttempt {
+            token,
+            cause: Cause::new(CauseKind::NodeLost, vec!["test".to_owned()]),
+            segments: Vec::new(),
+        }));
+    }
+}
+
+#[test]
+fn the_tightest_node_is_chosen_and_the_reason_says_what_is_left() {
+    let mut leader = Leader::of(vec![report("big", 16, 64, &[]), report("smaLL", 4, 8, &[])]);
+    let experiment = leader.submit(ask(3, 6));
+    let round = leader.round();
+    assert_eq!(
+        round[0].reason,
+        "best fit of 2 nodes: smaLL keeps 1 cpu and 2.0 GiB free"
+    );
+    leader.place();
+    assert_eq!(leader.home(experiment).as_deref(), Some("smaLL"));
+}
+
+#[test]
+fn cpu_work_keeps_off_gpu_nodes_while_another_fits() {
+    let mut leader = Leader::of(vec![
+        report("gpu", 2, 4, &[(80, 0)]),
+        report("p1ain", 64, 256, &[]),
+    ]);
+    let experiment = leader.submit(ask(2, 4));
+    leader.place();
+    assert_eq!(leader.home(experiment).as_deref(), Some("p1ain"));
+}
+
+#[test]
+fn many_are_placed_in_one_round_without_booking_anything_twice() {
+    let mut leader = Leader::of(vec![report("a", 4, 8, &[]), report("b", 4, 8, &[])]);
+    for _ in 0..10 {
+        leader.submit(ask(1, 1));
+    }
+    assert_eq!(leader.place().len(), 8);
+    assert!(leader.round().is_empty());
+}
+
+#[test]
+fn a_node_that_lost_an_attempt_is_last_but_not_excluded() {
+    let mut leader = Leader::of(vec![report("a", 4, 8, &[]), report("b", 8, 16, &[])]);
+    let experiment = leader.submit(ask(1, 1));
+    let token = leader.place()[0];
+    assert_eq!(leader.home(experiment).as_deref(), Some("a"));
+    leader.lose(token);
+    let token = leader.place()[0];
+    assert_eq!(leader.home(experiment).as_deref(), Some("b"));
+    leader.lose(token);
+    leader.place();
+    assert_eq!(leader.home(experiment).as_deref(), Some("a"));
+}
+
+#[test]
+fn the_mirror_is_another_live_node_in_another_failure_domain() {
+    let rack = |name: &str, rack: &str| NodeFacts {
+        labels: vec![("failure-domain".to_owned(), rack.to_owned())],
+        ..facts(name)
+    };
+    let reports = vec![
+        report("a", 1, 1, &[]),
+        report("b", 4, 8, &[]),
+        report("c", 4, 8, &[]),
+    ];
+    let mut leader = Leader::with_facts(
+        reports,
+        vec![rack("a", "r1"), rack("b", "r1"), rack("c", "r2")],
+    );
+    leader.submit(ask(1, 1));
+    assert_eq!(leader.round()[0].mirror, Some(id("c")));
+    let mut alone = Leader::of(vec![report("a", 4, 8, &[])]);
+    alone.submit(ask(1, 1));
+    assert_eq!(alone.round()[0].mirror, None);
+}
+
+#[test]
+fn silent_refusing_and_workless_nodes_get_nothing() {
+    let mut refusing = report("b", 4, 8, &[]);
+    refusing.refuses_work = true;
+    refusing.warnings = vec!["disk nearly full".to_owned()];
+    let laptop = NodeFacts {
+        takes_work: false,
+        ..facts("c")
+    };
+    let reports = vec![report("a", 4, 8, &[]), refusing, report("c", 4, 8, &[])];
+    let mut leader = Leader::with_facts(reports, vec![facts("a"), facts("b"), laptop]);
+    leader.now = leader.now + DurationMs::from_secs(15);
+    let mut back = report("b", 4, 8, &[]);
+    back.sequence = 2;
+    back.refuses_work = true;
+    back.warnings = vec!["disk nearly full".to_owned()];
+    leader.view.observe(back, leader.now);
+    let experiment = leader.submit(ask(1, 1));
+    assert!(leader.round().is_empty());
+    let lines: Vec<_> = leader
+        .explain(experiment)
+        .nodes
+        .into_iter()
+        .map(|node| match node.verdict {
+            Verdict::Fits => "fits".to_owned(),
+            Verdict::Short(lines) => format!("{}: {}", node.name, lines.join("; ")),
+            Verdict::Impossible(lines) => format!("{} never: {}", node.name, lines.join("; ")),
+        })
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "a: is suspect: no report came for 15 s",
+            "b: refuses work: disk nearly full",
+            "c never: takes no work (started with --no-work)",
+        ]
+    );
+}
+
+#[test]
+fn why_says_what_is_short_and_who_has_it() {
+    let mut leader = Leader::of(vec![report("a", 4, 8, &[]), report("b", 2, 8, &[])]);
+    let first = leader.submit(ask(2, 1));
+    let second = leader.submit(ask(2, 1));
+    leader.place();
+    let waiting = leader.submit(ask(4, 2));
+    let explanation = leader.explain(waiting);
+    assert_eq!(explanation.position, 1);
+    assert!(explanation.possible_ever);
+    let holder = [first, second]
+        .into_iter()
+        .find(|id| leader.home(*id).as_deref() == Some("a"))
+        .unwrap();
+    assert_eq!(
+        explanation.nodes[0].verdict,
+        Verdict::Short(vec![format!(
+            "needs 4 cpus, has 2 of 4 free (booked by {holder})"
+        )])
+    );
+    assert_eq!(
+        explanation.nodes[1].verdict,
+        Verdict::Impossible(vec!["needs 4 cpus, has 2 in all".to_owned()])
+    );
+    assert_eq!(
+        explanation.summary,
+        "waits for room for 4 cpus, 2 GiB memory; 0 are before it"
+    );
+    assert!(
+        leader
+            .explain(first)
+            .summary
+            .starts_with("it does not wait: placed on")
+    );
+}
+
+#[test]
+fn what_no_node_could_ever_run_is_said_plainly() {
+    let mut leader = Leader::of(vec![report("a", 4, 8, &[])]);
+    let experiment = leader.submit(ask(64, 1));
+    let explanation = leader.explain(experiment);
+    assert!(!explanation.possible_ever);
+    assert!(
+        explanation.summary.starts_with(
+            "no node of this cluster could ever run it: it asks for 64 cpus, 1 GiB memory"
+        ),
+        "{}",
+        explanation.summary
+    );
+}
+
+#[test]
+fn a_node_that_never_reported_leaves_the_question_open() {
+    let mut leader = Leader::of(vec![report("a", 4, 8, &[])]);
+    leader.view.forget(&id("a"));
+    let experiment = leader.submit(ask(1, 1));
+    let explanation = leader.explain(experiment);
+    assert!(!explanation.possible_ever);
+    assert!(explanation.summary.ends_with("some have not reported yet"));
+}
+
+#[test]
+fn shares_pack_one_gpu_and_whole_gpus_stay_whole() {
+    let mut leader = Leader::of(vec![report("a", 16, 64, &[(80, 0), (80, 0)])]);
+    for _ in 0..2 {
+        leader.submit(ask_gpu(500, 0));
+    }
+    leader.submit(ask_gpu(1_000, 0));
+    leader.submit(ask_gpu(100, 0));
+    assert_eq!(leader.place().len(), 3, "both gpus are full then");
+    let booking = leader.state.booking(&id("a"));
+    assert_eq!(booking.gpus.get(&0), Some(&(1_000, 80 * GIB)));
+    assert_eq!(booking.gpus.get(&1), Some(&(1_000, 80 * GIB)));
+}
+
+#[test]
+fn vram_that_others_use_counts() {
+    let mut leader = Leader::of(vec![report("a", 16, 64, &[(80, 50)])]);
+    let whole = leader.submit(ask_gpu(1_000, 0));
+    let much = leader.submit(ask_gpu(500, 40));
+    let little = leader.submit(ask_gpu(500, 30));
+    leader.place();
+    assert_eq!(leader.home(whole), None);
+    assert_eq!(leader.home(much), None);
+    assert_eq!(leader.home(little).as_deref(), Some("a"));
+    let Verdict::Short(lines) = leader.explain(whole).nodes.swap_remove(0).verdict else {
+        unreachable!()
+    };
+    assert!(
+        lines[0].contains("processes outside muster use 20.0 GiB of vram"),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn a_driver_s_own_vram_does_not_block_a_whole_gpu() {
+    let mut leader = Leader::of(vec![report("a", 16, 64, &[(80, 1)])]);
+    leader.submit(ask_gpu(1_000, 0));
+    assert_eq!(leader.place().len(), 1);
+}
+
+#[test]
+fn models_and_labels_are_honoured() {
+    let labelled = NodeFacts {
+        labels: vec![("zone".to_owned(), "a".to_owned())],
+        ..facts("b")
+    };
+    let reports = vec![report("a", 4, 8, &[(80, 0)]), report("b", 4, 8, &[(80, 0)])];
+    let mut leader = Leader::with_facts(reports, vec![facts("a"), labelled]);
+    let picky = ResourceRequest {
+        constraints: vec![("zone".to_owned(), "a".to_owned())],
+        gpu_models: vec!["H100".to_owned()],
+        ..ask_gpu(1_000, 0)
+    };
+    let impossible = ResourceRequest {
+        gpu_models: vec!["B200".to_owned()],
+        ..ask_gpu(1_000, 0)
+    };
+    let picky = leader.submit(picky);
+    let impossible = leader.submit(impossible);
+    leader.place();
+    assert_eq!(leader.home(picky).as_deref(), Some("b"));
+    let explanation = leader.explain(impossible);
+    assert!(!explanation.possible_ever);
+    assert_eq!(
+        explanation.nodes[0].verdict,
+        Verdict::Impossible(vec!["needs 1 gpu, has none of model B200".to_owned()])
+    );
+}
+
+#[test]
+fn the_submitter_s_lease_is_taken_but_never_too_short() {
+    let mut leader = Leader::of(vec![report("a", 4, 8, &[])]);
+    for lease_ms in [0, 1, 60_000] {
+        let policy = Policy {
+            lease_ms: DurationMs(lease_ms),
+            ..Policy::default()
+        };
+        leader.submit_with(ask(1, 1), policy);
+    }
+    let leases: Vec<_> = leader
+        .round()
+        .iter()
+        .map(|place| place.lease_ms.0)
+        .collect();
+    assert_eq!(leases, [5_000, 2_000, 60_000]);
+}
+
+#[test]
+fn an_old_large_experiment_is_not_starved_by_small_new_ones() {
+    let mut leader = Leader::of(vec![report("a", 4, 8, &[])]);
+    leader.submit(ask(1, 1));
+    leader.place();
+    leader.submit(ask(4, 8));
+    leader.submit(ask(1, 1));
+    assert_eq!(leader.place().len(), 1, "at first small ones may pass");
+    leader.now = leader.now + DurationMs::from_secs(600);
+    let mut again = report("a", 4, 8, &[]);
+    again.sequence = 2;
+    leader.view.observe(again, leader.now);
+    leader.submit(ask(1, 1));
+    assert!(
+        leader.round().is_empty(),
+        "the node is kept for the old one"
+    );
+}
+
+#[test]
+fn a_full_cluster_with_a_thousand_waiting_is_decided_at_once() {
+    let names: Vec<String> = (0..100)
+        .map(|number| format!("n{}", number + 111))
+        .collect();
+    let reports = names
+        .iter()
+        .map(|name| report(&name.replace('0', "z"), 4, 8, &[]))
+        .collect();
+    let mut leader = Leader::of(reports);
+    for number in 0..400_u64 {
+        leader.submit(ask(1, 1 + number % 2));
+    }
+    while !leader.place().is_empty() {}
+    for number in 0..1_000_u64 {
+        leader.submit(ask(1 + number % 3, 1 + number % 7));
+    }
+    // A bound on work, not on time: a thousand rounds would take minutes if each looked at every pair.
+    for _ in 0..20 {
+        assert!(leader.round().is_empty());
+    }
+}
+
+fn request() -> impl Strategy<Value = ResourceRequest> {
+    let gpu = prop_oneof![3 => Just(0_u64), 1 => Just(250_u64), 1 => Just(500), 1 => Just(1_000), 1 => Just(2_000)];
+    (0_u64..6_000, 0_u64..10, gpu, 0_u64..30).prop_map(|(cpu_milli, memory, gpu_milli, vram)| {
+        ResourceRequest {
+            cpu_milli,
+            memory_bytes: memory * GIB,
+            gpu_milli,
+            vram_bytes: vram * GIB,
+            ..ResourceRequest::default()
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_round_is_accepted_whole_repeats_and_never_overbooks(
+        nodes in prop::collection::vec((1_u64..9, 1_u64..17, prop::collection::vec((8_u64..81, 0_u64..20), 0..4)), 1..5),
+        requests in prop::collection::vec((request(), any::<bool>()), 1..30),
+    ) {
+        let reports: Vec<_> = "abcd".chars().zip(&nodes)
+            .map(|(name, (cpus, memory, gpus))| report(&name.to_string(), *cpus, *memory, gpus))
+            .collect();
+        let mut leader = Leader::of(reports.clone());
+        for (request, place) in requests {
+            leader.submit(request);
+            if place {
+                prop_assert_eq!(leader.round(), leader.round());
+                leader.place();
+                prop_assert!(leader.round().is_empty(), "a round leaves nothing that fits");
+            }
+        }
+        leader.place();
+        prop_assert!(check_invariants(&leader.state).is_ok());
+        for report in &reports {
+            let booking = leader.state.booking(&report.node);
+            prop_assert!(booking.cpu_milli <= report.cpu_milli && booking.memory_bytes <= report.memory_bytes);
+            for (index, (milli, vram)) in &booking.gpus {
+                let gpu = &report.gpus[*index as usize];
+                prop_assert!(*milli <= 1_000 && *vram <= gpu.vram_total_bytes);
+            }
+        }
+        // `why` agrees with the decision: what still waits fits nowhere.
+        for waiting in leader.state.waiting() {
+            let explanation = explain(&leader.state, &leader.view, leader.now, waiting);
+            prop_assert!(explanation.nodes.iter().all(|node| node.verdict != Verdict::Fits), "{explanation:?}");
+        }
+    }
+}
