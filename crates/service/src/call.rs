@@ -136,15 +136,14 @@ impl Handle {
     /// Sends a request to whoever leads until it is answered or the patience is over. Repeats carry the same id.
     async fn forward(&self, vouched: Vouched, request: Request) -> Result<Reply, ServiceError> {
         let deadline = Instant::now() + self.inner.config.write_patience;
-        let mut last = String::new();
         loop {
             match self.forward_once(&vouched, &request).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) if error.kind != ErrorKind::Unavailable => return Err(error),
-                Err(error) => last = error.message,
-            }
-            if !self.wait_for_leader(deadline).await {
-                return Err(self.no_leader(&last));
+                Err(error) if !self.wait_for_leader(deadline).await => {
+                    return Err(self.no_leader(&error.message));
+                }
+                Err(_) => {}
             }
         }
     }

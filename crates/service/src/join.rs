@@ -145,6 +145,11 @@ impl Handle {
         self.inner.members_pushed.notified().await;
     }
 
+    /// Wakes the membership loop: more is to do.
+    pub fn look_at_members_again(&self) {
+        self.inner.members_pushed.notify_one();
+    }
+
     /// The last member list that was taken in.
     #[must_use]
     pub fn kept_members(&self) -> Option<SignedMemberList> {

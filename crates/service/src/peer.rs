@@ -88,7 +88,9 @@ pub enum BulkMessage {
         /// Whose.
         token: AttemptToken,
         /// Number of the segment.
-        segment: u64,
+        segment: u32,
+        /// Number of the first record of the segment.
+        first_sequence: u64,
         /// Where they go.
         offset: u64,
         /// Frames.
@@ -118,9 +120,11 @@ pub enum BulkReply {
         /// No more will come.
         ended: bool,
     },
-    /// Durable length of the mirrored segment.
+    /// What the mirror has durably.
     Mirrored {
-        /// Bytes.
+        /// Its newest segment.
+        segment: u32,
+        /// Bytes of that.
         length: u64,
     },
     /// Sealed segments, now blobs at the answering node.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use executor::mirror::MirrorChunk;
 use state_machine::Attempt;
 use types::{AttemptToken, NodeId, SegmentRef};
 
@@ -35,16 +36,22 @@ impl Handle {
             BulkMessage::Mirror {
                 token,
                 segment,
+                first_sequence,
                 offset,
                 bytes,
             } => {
-                let kept = self
-                    .inner
-                    .mirror
-                    .append(&token, segment, offset, bytes)
-                    .await;
-                kept.map(|length| BulkReply::Mirrored { length })
-                    .map_err(|error| error.to_string())
+                let chunk = MirrorChunk {
+                    segment,
+                    first_sequence,
+                    offset,
+                    bytes,
+                };
+                let kept = self.inner.mirror.append(token, chunk).await;
+                kept.map(|at| BulkReply::Mirrored {
+                    segment: at.segment,
+                    length: at.length,
+                })
+                .map_err(|error| error.to_string())
             }
             BulkMessage::SealMirror { token } => {
                 tracing::info!(node_id = %from, %token, "sealing the mirrored records of a lost attempt");
@@ -56,7 +63,7 @@ impl Handle {
             BulkMessage::DropMirror { token } => self
                 .inner
                 .mirror
-                .remove(&token)
+                .remove(token)
                 .await
                 .map(|()| BulkReply::Done)
                 .map_err(|error| error.to_string()),
@@ -80,7 +87,7 @@ impl Handle {
             let read = self
                 .inner
                 .mirror
-                .read(&token, from_sequence, TAIL_CHUNK)
+                .read(token, from_sequence, TAIL_CHUNK)
                 .await;
             let read = read.map_err(|error| error.to_string())?;
             return Ok(BulkReply::Tail {
@@ -89,7 +96,9 @@ impl Handle {
                 ended: read.ended,
             });
         }
-        let mut changed = executor.tail_changed(&token).map_err(|error| error.to_string())?;
+        let mut changed = executor
+            .tail_changed(&token)
+            .map_err(|error| error.to_string())?;
         let deadline = tokio::time::Instant::now() + Duration::from_millis(wait_ms);
         loop {
             changed.mark_unchanged();
@@ -200,7 +209,7 @@ impl Handle {
         let sealed = self
             .inner
             .mirror
-            .seal(token)
+            .seal(*token)
             .await
             .map_err(|error| internal(error.to_string()))?;
         let mut segments = Vec::new();

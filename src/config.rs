@@ -1,0 +1,380 @@
+//! Settings of a node: what a file, the environment and flags say, then what it means.
+//!
+//! Only this file reads the environment. Order: defaults, file, `MUSTER_*` variables, flags.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use figment::Figment;
+use figment::providers::{Env, Format as _, Serialized, Toml};
+use serde::{Deserialize, Serialize};
+use types::JoinTokenText;
+
+/// Flags of `muster up`.
+#[derive(Clone, Debug, Default, clap::Args, Serialize)]
+pub(crate) struct UpFlags {
+    /// Join the cluster of this token (`muster token new` on any member prints one).
+    #[arg(long, value_name = "TOKEN")]
+    #[serde(skip)]
+    pub(crate) join: Option<String>,
+    /// Make a new cluster without first listening for others on the local network.
+    #[arg(long, conflicts_with = "join")]
+    #[serde(skip)]
+    pub(crate) new: bool,
+    /// Submit only: take no attempts, hold no vote (a laptop).
+    #[arg(long)]
+    #[serde(skip)]
+    pub(crate) no_work: bool,
+    /// Settings file; default: muster.toml in the data directory, if there.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub(crate) config: Option<PathBuf>,
+    /// Directory of this node's key, log, blobs and attempts.
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_dir: Option<PathBuf>,
+    /// Name of this node; default: the host name.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// Address for peers, an IP or IP:PORT; the bulk plane listens on the port after it. Default 0.0.0.0:7718.
+    #[arg(long, value_name = "IP[:PORT]")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listen: Option<String>,
+    /// TCP port of the HTTP API on 127.0.0.1; default 7717, 0 takes any free one.
+    #[arg(long, value_name = "PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    /// Unix socket of the command line; default: <name>.sock where `muster` looks for it.
+    #[arg(long, value_name = "PATH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    socket: Option<PathBuf>,
+    /// Do not use multicast DNS on the local network.
+    #[arg(long)]
+    #[serde(skip)]
+    pub(crate) no_mdns: bool,
+    /// Timing of a new cluster: lan, or wan for machines far apart.
+    #[arg(long, value_name = "lan|wan")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timing: Option<String>,
+}
+
+/// What file, environment and flags may say.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    data_dir: Option<PathBuf>,
+    name: Option<String>,
+    listen: String,
+    port: u16,
+    socket: Option<PathBuf>,
+    mdns: bool,
+    timing: String,
+    takes_work: bool,
+    may_vote: bool,
+    keeps_blobs: Option<bool>,
+    labels: Vec<String>,
+    allowed_hosts: Vec<String>,
+    bulk_bytes_per_second: Option<u64>,
+    disk_reserve: String,
+    cgroups: bool,
+    log: String,
+    resources: RawResources,
+}
+
+/// What the node declares instead of measuring.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawResources {
+    cpus: Option<String>,
+    memory: Option<String>,
+    gpus: Option<Vec<RawGpu>>,
+    vram: Option<String>,
+    nvml_path: Option<PathBuf>,
+}
+
+/// A declared GPU.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawGpu {
+    model: String,
+    vram: String,
+}
+
+impl Default for RawConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: None,
+            name: None,
+            listen: "0.0.0.0:7718".to_owned(),
+            port: 7717,
+            socket: None,
+            mdns: true,
+            timing: "lan".to_owned(),
+            takes_work: true,
+            may_vote: true,
+            keeps_blobs: None,
+            labels: Vec::new(),
+            allowed_hosts: Vec::new(),
+            bulk_bytes_per_second: None,
+            disk_reserve: "2GiB".to_owned(),
+            cgroups: true,
+            log: "info,libp2p=warn,openraft=warn,sled=warn".to_owned(),
+            resources: RawResources::default(),
+        }
+    }
+}
+
+/// Checked settings of a node.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) data_directory: PathBuf,
+    pub(crate) name: String,
+    pub(crate) control_listen: Vec<String>,
+    pub(crate) bulk_listen: Vec<String>,
+    pub(crate) http: SocketAddr,
+    pub(crate) socket: PathBuf,
+    pub(crate) mdns: bool,
+    pub(crate) timing: String,
+    pub(crate) takes_work: bool,
+    pub(crate) may_vote: bool,
+    /// None: by free disk, see [`MIN_STORAGE_BYTES`].
+    pub(crate) keeps_blobs: Option<bool>,
+    pub(crate) labels: Vec<(String, String)>,
+    pub(crate) allowed_hosts: Vec<String>,
+    pub(crate) bulk_bytes_per_second: Option<u64>,
+    pub(crate) disk_reserve_bytes: u64,
+    pub(crate) use_cgroups: bool,
+    pub(crate) log_filter: String,
+    pub(crate) declared: telemetry::Declared,
+    pub(crate) nvml_path: Option<PathBuf>,
+    pub(crate) join: Option<JoinTokenText>,
+    pub(crate) new: bool,
+}
+
+/// Free disk from which on a node keeps blobs for others.
+pub(crate) const MIN_STORAGE_BYTES: u64 = 20 << 30;
+
+impl Config {
+    /// Reads and checks everything.
+    pub(crate) fn load(flags: &UpFlags) -> anyhow::Result<Self> {
+        let data_directory = match (&flags.data_dir, std::env::var_os("MUSTER_DATA_DIR")) {
+            (Some(given), _) => given.clone(),
+            (None, Some(given)) => given.into(),
+            (None, None) => default_data_directory()?,
+        };
+        let file = flags
+            .config
+            .clone()
+            .unwrap_or_else(|| data_directory.join("muster.toml"));
+        if flags.config.is_some() && !file.is_file() {
+            bail!("there is no settings file {}", file.display());
+        }
+        let raw: RawConfig = Figment::from(Serialized::defaults(RawConfig::default()))
+            .merge(Toml::file(&file))
+            .merge(
+                Env::prefixed("MUSTER_")
+                    .ignore(&[
+                        "node",
+                        "token",
+                        "home",
+                        "experiment_id",
+                        "attempt",
+                        "rank",
+                        "nodes",
+                    ])
+                    .split("__"),
+            )
+            .merge(Serialized::defaults(flags))
+            .extract()
+            .with_context(|| {
+                format!(
+                    "settings ({}, MUSTER_* variables and flags) make no sense",
+                    file.display()
+                )
+            })?;
+        Self::check(raw, data_directory, flags)
+    }
+
+    fn check(raw: RawConfig, data_directory: PathBuf, flags: &UpFlags) -> anyhow::Result<Self> {
+        let name = raw.name.clone().unwrap_or_else(host_name);
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.is_empty()
+            || name.len() > 64
+            || !name.chars().all(plain)
+            || name.starts_with(['.', '-'])
+        {
+            bail!(
+                "{name:?} cannot name a node: 1 to 64 letters, digits, -, _ or ., starting with a letter or digit"
+            );
+        }
+        if !matches!(raw.timing.as_str(), "lan" | "wan") {
+            bail!("timing is lan or wan, not {:?}", raw.timing);
+        }
+        let (control_listen, bulk_listen) = listen_addresses(&raw.listen)?;
+        let labels = raw.labels.iter().map(|label| {
+            let pair = label
+                .split_once('=')
+                .with_context(|| format!("label {label:?}: write name=value"))?;
+            Ok((pair.0.to_owned(), pair.1.to_owned()))
+        });
+        let labels = labels.collect::<anyhow::Result<_>>()?;
+        let join = flags
+            .join
+            .as_deref()
+            .map(str::parse::<JoinTokenText>)
+            .transpose()?;
+        let disk_reserve_bytes = types::parse_bytes(&raw.disk_reserve).context("disk_reserve")?;
+        Ok(Self {
+            socket: raw.socket.unwrap_or_else(|| default_socket(&name)),
+            http: SocketAddr::from(([127, 0, 0, 1], raw.port)),
+            mdns: raw.mdns && !flags.no_mdns,
+            takes_work: raw.takes_work && !flags.no_work,
+            may_vote: raw.may_vote && !flags.no_work,
+            keeps_blobs: if flags.no_work {
+                Some(false)
+            } else {
+                raw.keeps_blobs
+            },
+            declared: declared(&raw.resources)?,
+            nvml_path: raw.resources.nvml_path,
+            timing: raw.timing,
+            allowed_hosts: raw.allowed_hosts,
+            bulk_bytes_per_second: raw.bulk_bytes_per_second,
+            use_cgroups: raw.cgroups,
+            log_filter: raw.log,
+            new: flags.new,
+            data_directory,
+            name,
+            control_listen,
+            bulk_listen,
+            labels,
+            disk_reserve_bytes,
+            join,
+        })
+    }
+}
+
+fn declared(raw: &RawResources) -> anyhow::Result<telemetry::Declared> {
+    let bytes = |text: &String| types::parse_bytes(text);
+    let gpus = raw.gpus.as_ref().map(|gpus| {
+        let gpu = |gpu: &RawGpu| {
+            Ok(telemetry::DeclaredGpu {
+                model: gpu.model.clone(),
+                vram_bytes: bytes(&gpu.vram)?,
+            })
+        };
+        gpus.iter()
+            .map(gpu)
+            .collect::<Result<Vec<_>, types::ParseResourceError>>()
+    });
+    Ok(telemetry::Declared {
+        cpu_milli: raw
+            .cpus
+            .as_ref()
+            .map(|text| types::parse_cpus(text))
+            .transpose()
+            .context("resources.cpus")?,
+        memory_bytes: raw
+            .memory
+            .as_ref()
+            .map(bytes)
+            .transpose()
+            .context("resources.memory")?,
+        gpus: gpus.transpose().context("resources.gpus")?,
+        vram_bytes: raw
+            .vram
+            .as_ref()
+            .map(bytes)
+            .transpose()
+            .context("resources.vram")?,
+    })
+}
+
+/// `IP` or `IP:PORT` as multiaddresses: TCP and QUIC, control on the port, bulk on the next one.
+fn listen_addresses(listen: &str) -> anyhow::Result<(Vec<String>, Vec<String>)> {
+    let address: SocketAddr = match listen.parse() {
+        Ok(address) => address,
+        Err(_no_port) => SocketAddr::new(
+            listen
+                .parse()
+                .with_context(|| format!("{listen:?} is no IP address or IP:PORT"))?,
+            7718,
+        ),
+    };
+    let kind = if address.is_ipv4() { "ip4" } else { "ip6" };
+    let (ip, port) = (address.ip(), address.port());
+    let bulk_port = if port == 0 {
+        0
+    } else {
+        port.checked_add(1)
+            .context("the port after it must exist")?
+    };
+    let both = |port: u16| {
+        vec![
+            format!("/{kind}/{ip}/tcp/{port}"),
+            format!("/{kind}/{ip}/udp/{port}/quic-v1"),
+        ]
+    };
+    Ok((both(port), both(bulk_port)))
+}
+
+/// `/var/lib/muster` for root, else below the user's data directory.
+fn default_data_directory() -> anyhow::Result<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/muster"));
+    }
+    if let Some(data) = std::env::var_os("XDG_DATA_HOME") {
+        return Ok(Path::new(&data).join("muster"));
+    }
+    let home = std::env::var_os("HOME").context("HOME is not set: give --data-dir")?;
+    Ok(Path::new(&home).join(".local/share/muster"))
+}
+
+fn default_socket(name: &str) -> PathBuf {
+    cli::Surroundings::read()
+        .own_socket_directory()
+        .join(format!("{name}.sock"))
+}
+
+fn host_name() -> String {
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    name.split('.').next().unwrap_or("node").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_becomes_both_planes_and_transports() {
+        let (control, bulk) = listen_addresses("127.0.0.1:5000").unwrap();
+        assert_eq!(
+            control,
+            ["/ip4/127.0.0.1/tcp/5000", "/ip4/127.0.0.1/udp/5000/quic-v1"]
+        );
+        assert_eq!(
+            bulk,
+            ["/ip4/127.0.0.1/tcp/5001", "/ip4/127.0.0.1/udp/5001/quic-v1"]
+        );
+        assert!(listen_addresses("localhost:x").is_err());
+    }
+
+    #[test]
+    fn a_typo_in_the_settings_file_names_the_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("muster.toml");
+        std::fs::write(&file, "lables = []\n").unwrap();
+        let flags = UpFlags {
+            config: Some(file),
+            data_dir: Some(directory.path().into()),
+            ..UpFlags::default()
+        };
+        let error = format!("{:#}", Config::load(&flags).unwrap_err());
+        assert!(error.contains("lables"), "{error}");
+    }
+}

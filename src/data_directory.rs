@@ -1,0 +1,167 @@
+//! The node's directory: who uses it, which cluster it belongs to, and files that must survive a power cut.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use rustix::fs::{FlockOperation, flock};
+use types::{ClusterId, SignedMemberList, codec};
+
+/// Free bytes below which a node does not start: the log could not be written.
+const MIN_FREE_BYTES: u64 = 64 << 20;
+
+/// The directory, locked for this process.
+#[derive(Debug)]
+pub(crate) struct DataDirectory {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl DataDirectory {
+    /// Makes and locks it.
+    pub(crate) fn open(root: &Path) -> anyhow::Result<Self> {
+        let made = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root);
+        made.with_context(|| {
+            format!(
+                "cannot make the data directory {}: choose another with --data-dir",
+                root.display()
+            )
+        })?;
+        let path = root.join("lock");
+        let mut lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| {
+                format!(
+                    "cannot open {}: does the directory belong to another user?",
+                    path.display()
+                )
+            })?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut holder = String::new();
+            lock.read_to_string(&mut holder)
+                .with_context(|| format!("read {}", path.display()))?;
+            bail!(
+                "the data directory {} is in use by a live node (process {}): stop that one, or give this one its own with --data-dir",
+                root.display(),
+                holder.trim()
+            );
+        }
+        let free = free_bytes(root)?;
+        if free < MIN_FREE_BYTES {
+            bail!(
+                "no disk space: {} has {} MiB free, a node needs at least {} MiB to keep its log: free some, or choose another place with --data-dir",
+                root.display(),
+                free >> 20,
+                MIN_FREE_BYTES >> 20
+            );
+        }
+        lock.set_len(0)
+            .and_then(|()| write!(lock, "{}", std::process::id()))
+            .with_context(|| format!("write {}", path.display()))?;
+        Ok(Self {
+            root: root.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// A path inside.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// The cluster that it belongs to.
+    pub(crate) fn cluster(&self) -> anyhow::Result<Option<ClusterId>> {
+        let path = self.path("cluster");
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                Ok(Some(text.trim().parse().with_context(|| {
+                    format!("{} is damaged", path.display())
+                })?))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        }
+    }
+
+    /// Remembers the cluster, durably.
+    pub(crate) fn set_cluster(&self, cluster: ClusterId) -> anyhow::Result<()> {
+        let path = self.path("cluster");
+        write_durably(&path, format!("{cluster}\n").as_bytes())
+            .with_context(|| format!("write {}", path.display()))
+    }
+
+    /// The last signed member list.
+    pub(crate) fn members(&self) -> anyhow::Result<Option<SignedMemberList>> {
+        let path = self.path("members");
+        match fs::read(&path) {
+            Ok(bytes) => {
+                let list = codec::decode(&bytes, codec::MAX_MESSAGE_BYTES);
+                Ok(Some(list.with_context(|| {
+                    format!(
+                        "{} is damaged: remove it and join again with `muster up --join <token>`",
+                        path.display()
+                    )
+                })?))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        }
+    }
+
+    /// Free bytes of its file system.
+    pub(crate) fn free_bytes(&self) -> anyhow::Result<u64> {
+        free_bytes(&self.root)
+    }
+}
+
+fn free_bytes(path: &Path) -> anyhow::Result<u64> {
+    let stat = rustix::fs::statvfs(path)
+        .with_context(|| format!("look at the disk of {}", path.display()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Writes a file that is there whole or not at all, readable by the owner alone.
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&draft, path)?;
+    let parent = path.parent().unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_node_in_the_same_directory_is_told_who_has_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = DataDirectory::open(directory.path()).unwrap();
+        let error = DataDirectory::open(directory.path())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(&format!("process {}", std::process::id())),
+            "{error}"
+        );
+        drop(first);
+        DataDirectory::open(directory.path()).unwrap();
+    }
+}

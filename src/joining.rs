@@ -1,0 +1,183 @@
+//! How a node comes to belong to a cluster: it makes the first one, joins by token, or finds its own again.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use bytes::Bytes;
+use tokio::time::Instant;
+use types::{
+    ClusterId, JoinReply, JoinRequest, JoinTokenText, MemberList, NodeFacts, NodeId,
+    SignedMemberList, codec,
+};
+
+use crate::data_directory::DataDirectory;
+
+/// Time for one member to answer a join request: an election may be under way.
+const JOIN_DEADLINE: Duration = Duration::from_secs(10);
+/// Time for the whole joining, over all addresses.
+const JOIN_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a first node listens for others on the local network.
+const LISTEN_FIRST: Duration = Duration::from_secs(3);
+/// Largest answer of a join server: a signed list of 200 members takes about 200 KiB.
+const MAX_ANSWER_BYTES: usize = 8 << 20;
+
+/// Joins by token and keeps what was learned. Returns the signed list.
+pub(crate) async fn join(
+    network: &network::Handle,
+    directory: &DataDirectory,
+    token: &JoinTokenText,
+    facts: &NodeFacts,
+) -> anyhow::Result<SignedMemberList> {
+    let deadline = Instant::now() + JOIN_PATIENCE;
+    let mut problems = Vec::new();
+    loop {
+        for (server, addresses) in servers(token, &network.discovered()) {
+            let proof = token.prove(network.node_id(), &server, rand::random());
+            let request = JoinRequest::V1 {
+                token: token.token.clone(),
+                proof,
+                facts: facts.clone(),
+            };
+            let request = Bytes::from(codec::encode(&request));
+            match network.join_call(&addresses, request, JOIN_DEADLINE).await {
+                Ok((_, answer)) => match codec::decode(&answer, MAX_ANSWER_BYTES)
+                    .context("the member's answer is unreadable")?
+                {
+                    JoinReply::Admitted { members } => {
+                        return admitted(directory, token.cluster, members);
+                    }
+                    JoinReply::Refused { code, message } if is_final(&code) => {
+                        bail!("not admitted ({code}): {message}");
+                    }
+                    JoinReply::Refused { code, message } => {
+                        problems.push(format!("{code}: {message}"))
+                    }
+                },
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        if Instant::now() >= deadline {
+            let last = problems
+                .pop()
+                .unwrap_or_else(|| "the token has no addresses".to_owned());
+            return Err(anyhow!(
+                "no member of the cluster could be reached: {last}\nhint: is muster running there, is the port open, and is this token of the right cluster?"
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+fn is_final(code: &str) -> bool {
+    matches!(
+        code,
+        "unknown-token" | "token-expired" | "token-used-up" | "bad-proof" | "unreadable"
+    )
+}
+
+fn admitted(
+    directory: &DataDirectory,
+    pinned: ClusterId,
+    members: SignedMemberList,
+) -> anyhow::Result<SignedMemberList> {
+    network::open_member_list(&members, pinned)
+        .context("the member list is not signed by the cluster of this token")?;
+    crate::data_directory::write_durably(&directory.path("members"), &codec::encode(&members))
+        .context("keep the member list")?;
+    directory.set_cluster(pinned)?;
+    Ok(members)
+}
+
+/// The token's members with their addresses, in its order; those that mDNS saw get their addresses of today.
+fn servers(
+    token: &JoinTokenText,
+    discovered: &[network::Discovered],
+) -> Vec<(NodeId, Vec<String>)> {
+    let mut servers: Vec<(NodeId, Vec<String>)> = Vec::new();
+    for address in &token.addresses {
+        let Some(peer) = address
+            .rsplit_once("/p2p/")
+            .and_then(|(_, peer)| peer.parse::<NodeId>().ok())
+        else {
+            continue;
+        };
+        match servers.iter_mut().find(|(known, _)| *known == peer) {
+            Some((_, addresses)) => addresses.push(address.clone()),
+            None => servers.push((peer, vec![address.clone()])),
+        }
+    }
+    for (server, addresses) in &mut servers {
+        let seen = discovered.iter().find(|seen| seen.node == *server);
+        addresses.extend(seen.into_iter().flat_map(|seen| seen.addresses.clone()));
+    }
+    servers
+}
+
+/// Listens on the local network before a cluster is made; an error says how to join the one that is there.
+pub(crate) async fn listen_first(network: &network::Handle) -> anyhow::Result<()> {
+    tokio::time::sleep(LISTEN_FIRST).await;
+    let discovered = network.discovered();
+    for peer in &discovered {
+        let request = Bytes::from(codec::encode(&JoinRequest::Members));
+        if network
+            .join_call(&peer.addresses, request, Duration::from_secs(2))
+            .await
+            .is_ok()
+        {
+            bail!(
+                "there is a muster cluster on this network (node {}): on one of its machines run `muster token new`, then here `muster up --join <token>`\nhint: `muster up --new` makes a separate cluster",
+                peer.node
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Asks known members for the newest list; for a node that was away while things changed.
+pub(crate) async fn newer_members(
+    network: &network::Handle,
+    pinned: ClusterId,
+    known: &MemberList,
+) -> Option<SignedMemberList> {
+    let request = Bytes::from(codec::encode(&JoinRequest::Members));
+    for member in known
+        .members
+        .iter()
+        .filter(|member| member.node != *network.node_id())
+    {
+        let answer = network
+            .join_call(
+                &member.facts.control_addresses,
+                request.clone(),
+                Duration::from_secs(2),
+            )
+            .await;
+        let Ok((_, answer)) = answer else { continue };
+        if let Ok(JoinReply::Admitted { members }) = codec::decode(&answer, MAX_ANSWER_BYTES)
+            && let Ok(list) = network::open_member_list(&members, pinned)
+            && (list.incarnation, list.version) > (known.incarnation, known.version)
+        {
+            return Some(members);
+        }
+    }
+    None
+}
+
+/// Refuses a token of another cluster for a directory that belongs to one.
+pub(crate) fn check_cluster(
+    directory: &DataDirectory,
+    root: &str,
+    token: Option<&JoinTokenText>,
+) -> anyhow::Result<Option<ClusterId>> {
+    let known = directory.cluster()?;
+    if let (Some(known), Some(token)) = (known, token)
+        && known != token.cluster
+    {
+        bail!(
+            "the data directory {root} belongs to cluster {}, the token to cluster {}: give this node another directory with --data-dir, or remove the old one if that cluster is no longer needed",
+            &known.to_string()[..12],
+            &token.cluster.to_string()[..12]
+        );
+    }
+    Ok(known)
+}

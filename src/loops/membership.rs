@@ -1,0 +1,233 @@
+//! Who is in, who votes, and who must know it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use service::{Handle, PeerMessage};
+use state_machine::{Command, UpdateNode};
+use tokio_util::sync::CancellationToken;
+use types::{MemberList, NodeFacts, NodeId, codec};
+
+use crate::clock::now;
+
+/// Time between two looks when no event came: what a lost event costs.
+const LOOK: Duration = Duration::from_secs(2);
+/// Time for a message about membership.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// The membership loop of one node.
+pub(crate) struct Membership {
+    pub(crate) handle: Handle,
+    /// Where the signed member list is kept.
+    pub(crate) members_file: PathBuf,
+    /// What this node is now.
+    pub(crate) facts: NodeFacts,
+    /// Version and replicas of the last table given to the network.
+    pub(crate) known: (u64, BTreeSet<NodeId>),
+    /// Version of the list that is on disk.
+    pub(crate) kept: u64,
+    /// Workers that have the list of this version.
+    pub(crate) told: (u64, BTreeSet<NodeId>),
+    /// Voters that were given the cluster's key by this leader.
+    pub(crate) keyed: BTreeSet<NodeId>,
+}
+
+impl Membership {
+    /// Follows the members until cancelled.
+    pub(crate) async fn run(mut self, cancel: CancellationToken) {
+        let mut events = self.handle.consensus().subscribe();
+        let mut leadership = self.handle.consensus().leader();
+        loop {
+            self.follow().await;
+            if self.handle.is_leader() {
+                self.lead().await;
+            } else {
+                self.keyed.clear();
+            }
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                changed = leadership.changed() => if changed.is_err() { return },
+                () = wait_for_members(&mut events) => {}
+                () = self.handle.members_changed() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    /// Gives the network its members, keeps the signed list, tells the cluster what this node is.
+    pub(crate) async fn follow(&mut self) {
+        let consensus = self.handle.consensus();
+        let replicas: BTreeSet<_> = consensus
+            .voters()
+            .into_iter()
+            .chain(consensus.learners())
+            .collect();
+        let Some(list) = self.list(&replicas) else {
+            return;
+        };
+        if (list.version, &replicas) != (self.known.0, &self.known.1) {
+            let table = list.members.iter().map(|member| {
+                (
+                    member.node.clone(),
+                    member.facts.control_addresses.clone(),
+                    member.facts.bulk_addresses.clone(),
+                )
+            });
+            self.handle
+                .network()
+                .set_members(list.version, table.collect())
+                .await;
+            self.handle
+                .network()
+                .set_subscribed(self.handle.is_replica())
+                .await;
+            self.known = (list.version, replicas);
+        }
+        if let Err(error) = self.keep() {
+            tracing::warn!(path = %self.members_file.display(), %error, "member list not kept");
+        }
+        let stale = list
+            .members
+            .iter()
+            .any(|member| member.node == *self.handle.node_id() && member.facts != self.facts);
+        if stale {
+            let update = UpdateNode {
+                node: self.handle.node_id().clone(),
+                facts: self.facts.clone(),
+            };
+            if let Err(error) = self
+                .handle
+                .propose_as_node(Command::UpdateNode(update))
+                .await
+            {
+                tracing::debug!(%error, "own facts not told yet");
+            }
+        }
+    }
+
+    fn list(&self, replicas: &BTreeSet<NodeId>) -> Option<MemberList> {
+        if self.handle.is_replica() {
+            return self
+                .handle
+                .consensus()
+                .state()
+                .member_list(|node| replicas.contains(node));
+        }
+        let signed = self.handle.kept_members()?;
+        codec::decode(&signed.list, codec::MAX_MESSAGE_BYTES).ok() // Checked before it was kept.
+    }
+
+    /// Stores the newest signed list, so that a restarted node finds its cluster.
+    fn keep(&mut self) -> std::io::Result<()> {
+        let Some(signed) = self.handle.signed_members() else {
+            return Ok(());
+        };
+        let version = codec::decode::<MemberList>(&signed.list, codec::MAX_MESSAGE_BYTES)
+            .map_or(0, |list| list.version);
+        if version <= self.kept {
+            return Ok(());
+        }
+        crate::data_directory::write_durably(&self.members_file, &codec::encode(&signed))?;
+        self.handle.take_members(signed);
+        self.kept = version;
+        Ok(())
+    }
+
+    /// Voters by rule, one change at a time; the key for voters; the list for nodes without state.
+    async fn lead(&mut self) {
+        self.choose_voters().await;
+        let consensus = self.handle.consensus();
+        let (voters, learners) = (consensus.voters(), consensus.learners());
+        if let Some(key) = self.handle.cluster_key_bytes() {
+            let new: Vec<_> = voters
+                .iter()
+                .filter(|node| *node != self.handle.node_id() && !self.keyed.contains(*node))
+                .cloned()
+                .collect();
+            for node in new {
+                if self
+                    .handle
+                    .ask(&node, &PeerMessage::ClusterKey(key.clone()), DEADLINE)
+                    .await
+                    .is_ok()
+                {
+                    self.keyed.insert(node);
+                }
+            }
+        }
+        let Some(signed) = self.handle.signed_members() else {
+            return;
+        };
+        if self.told.0 != self.known.0 {
+            self.told = (self.known.0, BTreeSet::new());
+        }
+        let members: Vec<_> = consensus
+            .state()
+            .nodes()
+            .map(|record| record.node.clone())
+            .collect();
+        for node in members {
+            let has_it =
+                voters.contains(&node) || learners.contains(&node) || self.told.1.contains(&node);
+            if !has_it
+                && self
+                    .handle
+                    .ask(&node, &PeerMessage::Members(signed.clone()), DEADLINE)
+                    .await
+                    .is_ok()
+            {
+                self.told.1.insert(node);
+            }
+        }
+    }
+
+    async fn choose_voters(&self) {
+        let consensus = self.handle.consensus();
+        let state = consensus.state();
+        if state.node(self.handle.node_id()).is_none() {
+            return; // The first entry of the cluster is not written yet.
+        }
+        let candidates = membership::candidates(&state, &self.handle.view(), now());
+        let (voters, learners) = (consensus.voters(), consensus.learners());
+        let plan = membership::choose_voters(&candidates, &voters, self.handle.node_id());
+        let replicas: BTreeSet<_> = voters.union(&learners).cloned().collect();
+        let wanted: BTreeSet<_> = plan.voters.union(&plan.learners).cloned().collect();
+        if let Some(node) = wanted.difference(&replicas).next() {
+            tracing::info!(node_id = %node, reason = plan.reason, "adding a replica");
+            if let Err(error) = consensus.add_learner(node.clone()).await {
+                tracing::warn!(node_id = %node, %error, "replica not added yet");
+            }
+            self.handle.look_at_members_again();
+            return;
+        }
+        if plan.voters != voters {
+            tracing::info!(
+                voters = plan.voters.len(),
+                reason = plan.reason,
+                "changing the voters"
+            );
+            if let Err(error) = consensus.set_voters(plan.voters, true).await {
+                tracing::warn!(%error, "voters not changed yet");
+            }
+            self.handle.look_at_members_again();
+            return;
+        }
+        if let Some(node) = learners.difference(&wanted).next()
+            && let Err(error) = consensus.remove(node.clone()).await
+        {
+            tracing::warn!(node_id = %node, %error, "learner not released yet");
+        }
+    }
+}
+
+async fn wait_for_members(
+    events: &mut tokio::sync::broadcast::Receiver<(types::LogIndex, state_machine::Event)>,
+) {
+    loop {
+        match events.recv().await {
+            Ok((_, state_machine::Event::MembersChanged)) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+}

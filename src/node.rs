@@ -1,0 +1,399 @@
+//! A node from start to end: opens its directory, joins, runs its loops, and goes in order.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use service::{Adapters, CallerProof, Handle};
+use state_machine::{Command, FoundCluster};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use types::{MemberList, NodeFacts, Role, codec};
+
+use crate::config::{Config, MIN_STORAGE_BYTES};
+use crate::data_directory::{DataDirectory, write_durably};
+use crate::joining;
+use crate::loops;
+use crate::raft_transport::RaftTransport;
+
+/// How long a person's write waits for a leader.
+const WRITE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the first node waits for its own election.
+const FOUNDING_PATIENCE: Duration = Duration::from_secs(10);
+/// Sealed segments that wait to be stored.
+const SEALED_QUEUE: usize = 64;
+/// How long a shutdown may take before the process ends anyway.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
+/// Uses and life of the join token that the first node prints.
+const FIRST_TOKEN_USES: u32 = 10;
+
+/// Runs a node until it is told to end.
+pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+    let directory = DataDirectory::open(&config.data_directory)?;
+    let root = config.data_directory.display().to_string();
+    let known = joining::check_cluster(&directory, &root, config.join.as_ref())?;
+    let rest_config = rest::Config {
+        tcp: Some(config.http),
+        unix_socket: config.socket.clone(),
+        allowed_hosts: config.allowed_hosts.clone(),
+    };
+    let bound = rest::bind(&rest_config).await?;
+    let network = network::start(network_config(&config, &directory)).await?;
+    let facts = facts(&config, &directory, &network.handle).await?;
+    let mut signed = directory.members()?;
+    let mut founding = None;
+    match (known, &config.join) {
+        (Some(_), _) => {}
+        (None, Some(token)) => {
+            signed = Some(joining::join(&network.handle, &directory, token, &facts).await?)
+        }
+        (None, None) => {
+            if config.mdns && !config.new {
+                joining::listen_first(&network.handle).await?;
+            }
+            founding = Some(network::ClusterKey::generate());
+        }
+    }
+
+    let started = Started::open(
+        &config,
+        &directory,
+        &network.handle,
+        &facts,
+        signed,
+        founding.as_ref(),
+    )
+    .await?;
+    let cancel = CancellationToken::new();
+    let mut loops = JoinSet::new();
+    let handle = started.spawn(
+        &mut loops,
+        network.events,
+        network.raft,
+        &facts,
+        &directory,
+        &cancel,
+    );
+    if let Some(key) = founding {
+        found(&handle, &config, &directory, key, &facts).await?;
+    }
+    announce(
+        &handle,
+        &config,
+        &bound,
+        known.is_none() && config.join.is_none(),
+    )
+    .await?;
+    loops.spawn(serve(bound, handle.clone(), cancel.clone()));
+    let end = wait_for_end(&handle, &mut loops).await;
+    tracing::info!("shutting down");
+    cancel.cancel();
+    let ordered = async {
+        while loops.join_next().await.is_some() {}
+        handle.consensus().shutdown().await;
+        network.shutdown.cancel();
+        network.task.await
+    };
+    if tokio::time::timeout(SHUTDOWN_PATIENCE, ordered)
+        .await
+        .is_err()
+    {
+        tracing::warn!("shutdown took too long; ending anyway");
+    }
+    end
+}
+
+fn network_config(config: &Config, directory: &DataDirectory) -> network::Config {
+    network::Config {
+        key_file: directory.path("node.key"),
+        control_listen: config.control_listen.clone(),
+        bulk_listen: config.bulk_listen.clone(),
+        mdns: config.mdns,
+        gossip_subscribe: false,
+        bulk_bytes_per_second: config.bulk_bytes_per_second,
+    }
+}
+
+async fn facts(
+    config: &Config,
+    directory: &DataDirectory,
+    network: &network::Handle,
+) -> anyhow::Result<NodeFacts> {
+    let (control_addresses, bulk_addresses) = network.listen_addresses().await;
+    let roomy = directory.free_bytes()? >= MIN_STORAGE_BYTES;
+    Ok(NodeFacts {
+        name: config.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        control_addresses,
+        bulk_addresses,
+        takes_work: config.takes_work,
+        may_vote: config.may_vote,
+        keeps_blobs: config.keeps_blobs.unwrap_or(roomy),
+        labels: config.labels.clone(),
+    })
+}
+
+/// Everything open, nothing running yet.
+struct Started {
+    handle: Handle,
+    telemetry: telemetry::Handle,
+    sampler: std::pin::Pin<Box<dyn Future<Output = Result<(), telemetry::Error>> + Send>>,
+    executor_events: mpsc::Receiver<executor::Event>,
+    runner: executor::Runner,
+    members: Option<MemberList>,
+}
+
+impl Started {
+    async fn open(
+        config: &Config,
+        directory: &DataDirectory,
+        network: &network::Handle,
+        _facts: &NodeFacts,
+        signed: Option<types::SignedMemberList>,
+        founding: Option<&network::ClusterKey>,
+    ) -> anyhow::Result<Self> {
+        let blobs = blobs::open(blobs::Config {
+            reserve_free_bytes: config.disk_reserve_bytes,
+            ..blobs::Config::new(directory.path("blobs"))
+        })?;
+        let program = std::env::current_exe().context("find the path of this program")?;
+        let executor_config = executor::Config {
+            use_cgroups: config.use_cgroups,
+            ..executor::Config::new(directory.path("attempts"), program)
+        };
+        let (executor, executor_events, runner) = executor::start(executor_config).await?;
+        let (telemetry, sampler) = telemetry::start(telemetry::Config {
+            declared: config.declared.clone(),
+            nvml_path: config.nvml_path.clone(),
+            disk_reserve_bytes: config.disk_reserve_bytes,
+            ..telemetry::Config::new(network.node_id().clone(), config.data_directory.clone())
+        })?;
+        let consensus_config = consensus::Config {
+            timing: consensus::Timing::named(&config.timing),
+            ..consensus::Config::new(directory.path("raft"), network.node_id().clone())
+        };
+        let consensus =
+            consensus::open(consensus_config, RaftTransport::new(network.clone())).await?;
+        let key_path = directory.path("cluster.key");
+        let cluster_key = match founding {
+            Some(key) => Some(network::ClusterKey::from_bytes(&key.to_bytes())?),
+            None => network::ClusterKey::load(&key_path)?,
+        };
+        let members = signed.as_ref().and_then(|signed| {
+            codec::decode::<MemberList>(&signed.list, codec::MAX_MESSAGE_BYTES).ok()
+        }); // Checked when it was kept.
+        let adapters = Adapters {
+            network: network.clone(),
+            consensus,
+            blobs,
+            executor,
+            mirror: executor::mirror::Mirror::open(&directory.path("mirror"))?,
+            cluster_key,
+            members: signed,
+            keep_cluster_key: Box::new(move |bytes| write_durably(&key_path, bytes)),
+        };
+        let service_config = service::Config {
+            node_name: config.name.clone(),
+            write_patience: WRITE_PATIENCE,
+        };
+        let handle = Handle::new(service_config, adapters);
+        Ok(Self {
+            handle,
+            telemetry,
+            sampler: Box::pin(sampler),
+            executor_events,
+            runner,
+            members,
+        })
+    }
+
+    fn spawn(
+        self,
+        loops: &mut JoinSet<()>,
+        events: mpsc::Receiver<network::Event>,
+        raft: mpsc::Receiver<network::RaftCall>,
+        facts: &NodeFacts,
+        directory: &DataDirectory,
+        cancel: &CancellationToken,
+    ) -> Handle {
+        let Self {
+            handle,
+            telemetry,
+            sampler,
+            executor_events,
+            runner,
+            members,
+        } = self;
+        let (sealed, sealed_events) = mpsc::channel(SEALED_QUEUE);
+        let (h, c) = (|| handle.clone(), || cancel.clone());
+        loops.spawn(loops::peers::run_raft(
+            handle.consensus().clone(),
+            raft,
+            c(),
+        ));
+        loops.spawn(loops::peers::run(h(), events, c()));
+        loops.spawn(loops::reports::run(h(), telemetry, c()));
+        loops.spawn(loops::scheduling::run(h(), c()));
+        loops.spawn(loops::leases::run(h(), c()));
+        loops.spawn(loops::wanted::run(h(), c()));
+        loops.spawn(loops::execution::run(h(), executor_events, sealed, c()));
+        loops.spawn(loops::records::run(h(), sealed_events, c()));
+        loops.spawn(until_cancelled("telemetry", sampler, c()));
+        loops.spawn(runner.run(c()));
+        let membership = loops::membership::Membership {
+            handle: h(),
+            members_file: directory.path("members"),
+            facts: facts.clone(),
+            known: (0, BTreeSet::new()),
+            kept: members.as_ref().map_or(0, |list| list.version),
+            told: (0, BTreeSet::new()),
+            keyed: BTreeSet::new(),
+        };
+        loops.spawn(find_home(h(), members, membership, c()));
+        handle
+    }
+}
+
+/// Gives the network the last known members, asks them for a newer list, then follows the members.
+async fn find_home(
+    handle: Handle,
+    members: Option<MemberList>,
+    membership: loops::membership::Membership,
+    cancel: CancellationToken,
+) {
+    if let Some(list) = members {
+        let table = list.members.iter().map(|member| {
+            (
+                member.node.clone(),
+                member.facts.control_addresses.clone(),
+                member.facts.bulk_addresses.clone(),
+            )
+        });
+        handle
+            .network()
+            .set_members(list.version, table.collect())
+            .await;
+        if let Some(newer) = joining::newer_members(handle.network(), list.cluster, &list).await {
+            handle.take_members(newer);
+        }
+    }
+    membership.run(cancel).await;
+}
+
+async fn until_cancelled<E: std::fmt::Display>(
+    what: &'static str,
+    work: impl Future<Output = Result<(), E>> + Send,
+    cancel: CancellationToken,
+) {
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        end = work => if let Err(error) = end {
+            tracing::error!(%error, what, "part of the node has failed");
+        },
+    }
+}
+
+async fn serve(bound: rest::Bound, handle: Handle, cancel: CancellationToken) {
+    if let Err(error) = rest::serve(bound, handle, cancel).await {
+        tracing::error!(%error, "the API has failed");
+    }
+}
+
+/// Makes the cluster: the first node elects itself and writes the first entry.
+async fn found(
+    handle: &Handle,
+    config: &Config,
+    directory: &DataDirectory,
+    key: network::ClusterKey,
+    facts: &NodeFacts,
+) -> anyhow::Result<()> {
+    key.save(&directory.path("cluster.key"))?;
+    let consensus = handle.consensus();
+    if !consensus.is_initialized().await? {
+        consensus.initialize().await?;
+    }
+    let mut leader = consensus.leader();
+    let led = leader.wait_for(|leadership| leadership.is_self);
+    tokio::time::timeout(FOUNDING_PATIENCE, led)
+        .await
+        .context("the first node was not elected in time")??;
+    let command = Command::FoundCluster(FoundCluster {
+        cluster: key.cluster_id(),
+        public_key: key.public_key_bytes(),
+        founder: handle.node_id().clone(),
+        facts: facts.clone(),
+        timing: config.timing.clone(),
+    });
+    handle
+        .propose_as_node(command)
+        .await
+        .map_err(|error| anyhow!("the cluster could not be founded: {error}"))?;
+    directory.set_cluster(key.cluster_id())
+}
+
+/// Says on standard output what a person needs now.
+async fn announce(
+    handle: &Handle,
+    config: &Config,
+    bound: &rest::Bound,
+    founded: bool,
+) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    let url = bound
+        .tcp_address()
+        .map(|address| format!("http://{address}"))
+        .unwrap_or_default();
+    if founded {
+        let admin = service::Caller {
+            user: "muster".to_owned(),
+            role: Role::Admin,
+            proof: CallerProof::Socket,
+        };
+        let request = service::view::CreateJoinTokenRequest {
+            uses: Some(FIRST_TOKEN_USES),
+            expires_in_ms: None,
+        };
+        let token = handle
+            .create_join_token(&admin, request)
+            .await
+            .map_err(|error| anyhow!("{error}"))?;
+        writeln!(
+            out,
+            "created a new cluster; this is its first machine ({})",
+            config.name
+        )?;
+        writeln!(
+            out,
+            "add machines (within an hour):  muster up --join {}",
+            token.token
+        )?;
+    } else {
+        writeln!(out, "node {} is up", config.name)?;
+    }
+    writeln!(
+        out,
+        "API {url}   command line: muster --node {} nodes",
+        config.socket.display()
+    )?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Until a signal, or until a storage failure ends the node.
+async fn wait_for_end(handle: &Handle, loops: &mut JoinSet<()>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut failed = handle.consensus().failed();
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        failure = failed.wait_for(Option::is_some) => {
+            let why = failure.ok().and_then(|why| why.clone()).unwrap_or_default();
+            Err(anyhow!("{why}"))
+        }
+        ended = loops.join_next() => Err(anyhow!("a loop of the node has ended: {ended:?}")),
+    }
+}
