@@ -14,6 +14,7 @@ use network::{Config, Event, Network, start};
 
 const CALLS: usize = 20_000;
 const CONCURRENT: usize = 64;
+const IDLE: Duration = Duration::from_secs(30);
 const DEADLINE: Duration = Duration::from_secs(10);
 
 #[tokio::main]
@@ -65,6 +66,23 @@ async fn main() {
     }
     let each = start.elapsed() / u32::try_from(CONCURRENT * (CALLS / 16)).unwrap();
     println!("raft: 256 B, {CONCURRENT} at a time: {each:?} per call");
+
+    let before = cpu_ticks();
+    tokio::time::sleep(IDLE).await;
+    // The kernel counts in hundredths of a second.
+    let percent = (cpu_ticks() - before) * 100 / (100 * IDLE.as_secs());
+    let hundredths = (cpu_ticks() - before) * 10_000 / (100 * IDLE.as_secs()) % 100;
+    println!("idle: two connected nodes use {percent}.{hundredths:02} % of a core");
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let memory = status.lines().find(|line| line.starts_with("VmRSS"));
+    println!("memory of both: {}", memory.unwrap_or_default());
+}
+
+/// User and system time of this process so far.
+fn cpu_ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields = stat.split_whitespace().skip(13).take(2);
+    fields.map(|field| field.parse::<u64>().unwrap()).sum()
 }
 
 async fn node(directory: &Path) -> Network {

@@ -215,9 +215,9 @@ impl Handle {
         let link = self.shared.control.links.get(peer).unwrap_or_default();
         let control = crate::admission::PlaneKind::Control;
         let mut addresses = self.shared.admission.addresses(peer, control);
-        for (_, address) in link.connections {
-            if !addresses.contains(&address) {
-                addresses.push(address);
+        for connection in link.connections {
+            if !addresses.contains(&connection.address) {
+                addresses.push(connection.address);
             }
         }
         PeerStatus {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
@@ -17,11 +17,20 @@ pub(crate) struct Links {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Link {
     /// Those that the gate admitted.
-    pub(crate) connections: Vec<(ConnectionId, Multiaddr)>,
+    pub(crate) connections: Vec<Connection>,
     /// It identified itself: it takes this node for a member too.
     pub(crate) up: bool,
     /// Of the last ping.
     pub(crate) round_trip: Option<Duration>,
+}
+
+/// One connection to a member.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    pub(crate) id: ConnectionId,
+    pub(crate) address: Multiaddr,
+    /// When it was made, or its last ping was answered.
+    heard: Instant,
 }
 
 impl Links {
@@ -35,11 +44,9 @@ impl Links {
 
     pub(crate) fn connected(&self, peer: PeerId, id: ConnectionId, address: Multiaddr) {
         let mut links = self.lock();
-        links
-            .entry(peer)
-            .or_default()
-            .connections
-            .push((id, address));
+        let heard = Instant::now();
+        let link = links.entry(peer).or_default();
+        link.connections.push(Connection { id, address, heard });
     }
 
     /// Notes that the peer answered as a member; true the first time of this link.
@@ -50,17 +57,35 @@ impl Links {
             .is_some_and(|link| !std::mem::replace(&mut link.up, true))
     }
 
-    pub(crate) fn round_trip(&self, peer: &PeerId, round_trip: Duration) {
+    /// A ping was answered.
+    pub(crate) fn answered(&self, peer: &PeerId, id: ConnectionId, round_trip: Duration) {
         if let Some(link) = self.lock().get_mut(peer) {
             link.round_trip = Some(round_trip);
+            for connection in &mut link.connections {
+                if connection.id == id {
+                    connection.heard = Instant::now();
+                }
+            }
         }
+    }
+
+    /// Connections on which no ping was answered for so long.
+    pub(crate) fn silent_for(&self, silence: Duration) -> Vec<(PeerId, ConnectionId)> {
+        let links = self.lock();
+        let all = links.iter().flat_map(|(peer, link)| {
+            let connections = link.connections.iter();
+            connections.map(|connection| (*peer, connection))
+        });
+        all.filter(|(_, connection)| connection.heard.elapsed() >= silence)
+            .map(|(peer, connection)| (peer, connection.id))
+            .collect()
     }
 
     /// Forgets a connection; the link, if it was the last.
     pub(crate) fn disconnected(&self, peer: &PeerId, id: ConnectionId) -> Option<Link> {
         let mut links = self.lock();
         let link = links.get_mut(peer)?;
-        link.connections.retain(|(other, _)| *other != id);
+        link.connections.retain(|connection| connection.id != id);
         if link.connections.is_empty() {
             return links.remove(peer);
         }

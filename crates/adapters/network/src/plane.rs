@@ -16,7 +16,7 @@ use libp2p::request_response::OutboundFailure;
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, PlaneKind};
@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Join(JoinAttempt),
     /// Gossip a report, and remember it for members that connect.
     Publish(Bytes),
+    /// Close all connections to a peer that fell silent.
+    Disconnect(PeerId),
     /// Take part in the reports, or only send.
     Subscribe(bool),
 }
@@ -90,6 +92,9 @@ pub(crate) struct Plane {
     pub(crate) outbox: Outbox,
     pub(crate) dialer: Dialer,
     pub(crate) stop: CancellationToken,
+    /// To the bulk plane, from control.
+    pub(crate) bulk: Option<mpsc::Sender<Command>>,
+    pub(crate) pulse: Interval,
     pub(crate) state: State,
 }
 
@@ -117,6 +122,7 @@ impl Plane {
                 Some(command) = self.commands.recv() => self.on_command(command),
                 Some(answered) = requests.answers.next() => self.send_answer(answered),
                 () = self.outbox.deliver(), if !self.outbox.is_empty() => {}
+                _ = self.pulse.tick(), if self.kind == PlaneKind::Control => self.close_silent(),
                 () = sleep_until(due_at), if due.is_some() => self.dial_due(),
             }
         }
@@ -139,6 +145,7 @@ impl Plane {
                 done,
             } => self.ask(peer, Request::Call(request), Some(done)),
             Command::Join(attempt) => self.ask_to_join(attempt),
+            Command::Disconnect(peer) => self.disconnect(peer),
             Command::Publish(report) => self.publish(report),
             Command::Subscribe(subscribed) => self.subscribe(subscribed),
         }

@@ -1,6 +1,7 @@
 //! Puts the two planes together and sets them going.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use libp2p::{StreamProtocol, Swarm};
 use libp2p_stream::IncomingStreams;
@@ -26,6 +27,9 @@ use crate::protocol::{
 use crate::serve::{Purpose, Server};
 use crate::swarm::{self, Behaviour};
 use crate::{Config, Error, Identity};
+
+/// How often connections are looked at for silence.
+const PULSE: Duration = Duration::from_secs(2);
 
 /// A running network.
 #[derive(Debug)]
@@ -56,8 +60,9 @@ pub async fn start(config: Config) -> Result<Network, Error> {
         .await
         .expect("loading a key does not panic, and nobody aborts it")?;
     let mut parts = Parts::new(&config);
-    let control = parts.plane(PlaneKind::Control, &config, &identity)?;
+    let mut control = parts.plane(PlaneKind::Control, &config, &identity)?;
     let bulk = parts.plane(PlaneKind::Bulk, &config, &identity)?;
+    control.plane.bulk = Some(bulk.connector.commands.clone());
     let Parts {
         server,
         sightings,
@@ -195,6 +200,8 @@ impl Parts {
             outbox: Outbox::new(self.server.events.clone()),
             dialer,
             stop: self.server.stop.clone(),
+            bulk: None,
+            pulse: tokio::time::interval(PULSE),
             state: State::default(),
         };
         Ok(Built {

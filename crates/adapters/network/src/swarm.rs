@@ -32,10 +32,9 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 const CONTROL_IDLE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Bulk connections are made on demand and need not outlive a pause long.
 const BULK_IDLE: Duration = Duration::from_secs(300);
-/// Often enough to notice a silent peer within 20 s (libp2p keeps the first failure to itself),
-/// seldom enough to cost nothing.
+/// Often enough to notice a silent peer within 15 s, seldom enough to cost nothing.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// A ping without answer for so long means that the connection is dead.
+/// A ping that took longer was not answered.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Mesh upkeep; reports are forwarded at once, not by this.
 const GOSSIP_HEARTBEAT: Duration = Duration::from_secs(2);

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use types::{JoinReply, NodeId, codec};
 
 /// No test waits longer for anything.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(30);
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// A node whose calls are echoed, with what it saw.
@@ -595,4 +595,64 @@ async fn stopping_ends_every_task() {
         .await
         .expect("no hang");
     drop(control);
+}
+
+/// Forwards TCP connections until told to swallow everything, as a switch that loses power does.
+async fn proxy(to: String, cut: tokio::sync::watch::Receiver<bool>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    tokio::spawn(async move {
+        while let Ok((inbound, _)) = listener.accept().await {
+            let outbound = tokio::net::TcpStream::connect(&to);
+            let Ok(outbound) = outbound.await else {
+                continue;
+            };
+            let (in_read, in_write) = inbound.into_split();
+            let (out_read, out_write) = outbound.into_split();
+            tokio::spawn(forward(in_read, out_write, cut.clone()));
+            tokio::spawn(forward(out_read, in_write, cut.clone()));
+        }
+    });
+    format!("/ip4/127.0.0.1/tcp/{port}")
+}
+
+async fn forward(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    mut cut: tokio::sync::watch::Receiver<bool>,
+) {
+    let mut buffer = vec![0; 16 << 10];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        if cut.wait_for(|cut| !cut).await.is_err() || to.write_all(&buffer[..count]).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_given_up_and_found_again_after_it_heals() {
+    let (mut a, mut b) = (node().await, node().await);
+    let (cut, is_cut) = tokio::sync::watch::channel(false);
+    let port = without_peer(&b.member.1)[0].replace("/ip4/127.0.0.1/tcp/", "127.0.0.1:");
+    let through_proxy = proxy(port, is_cut).await;
+    let members = vec![(b.id().clone(), vec![through_proxy], b.member.2.clone())];
+    let nowhere = vec![(a.id().clone(), Vec::new(), Vec::new())];
+    b.handle.set_members(1, nowhere).await;
+    a.handle.set_members(1, members).await;
+    a.sees(&Seen::Up(b.id().clone())).await;
+    a.raft(&b, "vote").await.expect("before");
+    cut.send_replace(true);
+    let start = tokio::time::Instant::now();
+    a.sees(&Seen::Down(b.id().clone())).await;
+    println!("given up after {:?}", start.elapsed());
+    b.sees(&Seen::Down(a.id().clone())).await;
+    a.raft(&b, "vote").await.expect_err("still cut");
+    cut.send_replace(false);
+    let start = tokio::time::Instant::now();
+    a.sees(&Seen::Up(b.id().clone())).await;
+    println!("up again after {:?}", start.elapsed());
+    a.raft(&b, "vote").await.expect("after");
 }

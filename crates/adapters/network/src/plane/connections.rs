@@ -1,15 +1,20 @@
 //! Connections to members: dialled, made, proven, lost.
 
+use std::time::Duration;
+
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionError, ConnectionId, DialError as SwarmDialError};
 use libp2p::{Multiaddr, PeerId, identify, ping};
 use tokio::time::Instant;
 
-use super::Plane;
+use super::{Command, Plane};
 use crate::admission::PlaneKind;
 use crate::dialer::{DialError, ForCall, Waiting};
 use crate::event::Event;
 use crate::identity::node_id;
+
+/// Two pings without answer: libp2p's own count would take twice as long.
+const SILENCE: Duration = Duration::from_secs(12);
 
 impl Plane {
     /// A call needs a connection to a member.
@@ -126,13 +131,29 @@ impl Plane {
 
     pub(super) fn on_ping(&mut self, event: &ping::Event) {
         match &event.result {
-            Ok(round_trip) => self.links.round_trip(&event.peer, *round_trip),
-            // Nothing for this long on this connection: another one may fare better.
-            Err(ping::Failure::Timeout) => {
-                tracing::info!(peer_id = %event.peer, "ping timed out, closing the connection");
-                self.swarm.close_connection(event.connection);
-            }
+            Ok(round_trip) => self
+                .links
+                .answered(&event.peer, event.connection, *round_trip),
             Err(error) => tracing::debug!(peer_id = %event.peer, %error, "ping failed"),
+        }
+    }
+
+    /// Closes connections that fell silent: TCP would wait for minutes, and calls with it.
+    pub(super) fn close_silent(&mut self) {
+        for (peer, id) in self.links.silent_for(SILENCE) {
+            tracing::info!(peer_id = %peer, "no ping answered, closing the connection");
+            self.swarm.close_connection(id);
+            if let Some(bulk) = &self.bulk
+                && let Err(error) = bulk.try_send(Command::Disconnect(peer))
+            {
+                tracing::debug!(%error, "bulk connections left to their own timeouts");
+            }
+        }
+    }
+
+    pub(super) fn disconnect(&mut self, peer: PeerId) {
+        if self.swarm.disconnect_peer_id(peer).is_err() {
+            tracing::trace!(peer_id = %peer, "not connected");
         }
     }
 }
