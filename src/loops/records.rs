@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use executor::SealedSegment;
+use executor::{Phase, SealedSegment};
 use service::{BulkMessage, BulkReply, Handle};
 use state_machine::{Command, SealSegment};
 use tokio::sync::mpsc;
@@ -35,15 +35,29 @@ pub(crate) async fn run(
     cancel: CancellationToken,
 ) {
     let mut progress = Progress::new();
+    // Segments wait for a tick: those of an attempt that has ended by then travel with its report.
+    let mut waiting = Vec::new();
     let mut tick = tokio::time::interval(MIRROR_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
-            Some(done) = sealed.recv() => seal(&handle, done).await,
-            _ = tick.tick() => mirror_all(&handle, &mut progress).await,
+            Some(done) = sealed.recv() => waiting.push(done),
+            _ = tick.tick() => {
+                for done in waiting.drain(..).filter(|done| runs(&handle, &done.token)) {
+                    seal(&handle, done).await;
+                }
+                mirror_all(&handle, &mut progress).await;
+            }
         }
     }
+}
+
+fn runs(handle: &Handle, token: &AttemptToken) -> bool {
+    let running = handle.executor().running();
+    running
+        .iter()
+        .any(|status| status.token == *token && status.phase == Phase::Running)
 }
 
 async fn seal(handle: &Handle, sealed: Sealed) {

@@ -159,40 +159,20 @@ impl Handle {
                 .execute(&author, vouched.request_id, request.clone())
                 .await;
         }
-        let Some(target) = self.leader().or_else(|| self.any_replica()) else {
-            return Err(ServiceError::new(
-                ErrorKind::Unavailable,
-                "no-leader",
-                "no leader is known",
-            ));
-        };
         match self
-            .ask(
-                &target,
-                &PeerMessage::Call(vouched.clone()),
-                FORWARD_DEADLINE,
-            )
+            .ask_leader(&PeerMessage::Call(vouched.clone()), FORWARD_DEADLINE)
             .await?
         {
             PeerReply::Call(Ok(reply)) => serde_json::from_slice(&reply).map_err(|error| {
                 let message =
-                    format!("{target} answered what this version does not understand: {error}");
+                    format!("the leader answered what this version does not understand: {error}");
                 ServiceError::new(ErrorKind::Internal, "bad-answer", message)
             }),
-            PeerReply::Call(Err(error)) if error.code == "not-leader" => {
-                let leader = error
-                    .hint
-                    .parse()
-                    .ok()
-                    .filter(|leader| leader != self.node_id());
-                self.set_leader_hint(leader);
-                Err(error)
-            }
-            PeerReply::Call(Err(error)) => Err(error),
+            PeerReply::Call(Err(error)) => Err(self.follow_hint(error)),
             other => Err(ServiceError::new(
                 ErrorKind::Internal,
                 "bad-answer",
-                format!("{target} answered {other:?}"),
+                format!("the leader answered {other:?}"),
             )),
         }
     }
@@ -321,32 +301,16 @@ impl Handle {
                 .await
                 .map(|(_, outcome)| outcome);
         }
-        let Some(leader) = self.leader().or_else(|| self.any_replica()) else {
-            return Err(ServiceError::new(
-                ErrorKind::Unavailable,
-                "no-leader",
-                "no leader is known",
-            ));
-        };
         match self
-            .ask(
-                &leader,
-                &PeerMessage::Propose(Box::new(command)),
-                FORWARD_DEADLINE,
-            )
+            .ask_leader(&PeerMessage::Propose(Box::new(command)), FORWARD_DEADLINE)
             .await?
         {
             PeerReply::Propose(Ok(outcome)) => Ok(outcome),
-            PeerReply::Propose(Err(error)) => {
-                if error.code == "not-leader" {
-                    self.set_leader_hint(error.hint.parse().ok());
-                }
-                Err(error)
-            }
+            PeerReply::Propose(Err(error)) => Err(self.follow_hint(error)),
             other => Err(ServiceError::new(
                 ErrorKind::Internal,
                 "bad-answer",
-                format!("{leader} answered {other:?}"),
+                format!("the leader answered {other:?}"),
             )),
         }
     }

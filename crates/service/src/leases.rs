@@ -25,30 +25,19 @@ impl Handle {
                 .answer_lease(self.node_id(), tokens, members_version)
                 .await;
         }
-        let Some(leader) = self.leader().or_else(|| self.any_replica()) else {
-            return Err(ServiceError::new(
-                ErrorKind::Unavailable,
-                "no-leader",
-                "no leader is known",
-            ));
-        };
         let message = PeerMessage::Lease {
             tokens: tokens.to_vec(),
             members_version,
         };
-        let answer = match self.ask(&leader, &message, LEASE_DEADLINE).await {
-            Ok(PeerReply::Lease(answer)) => answer,
-            Ok(other) => {
-                let message = format!("{leader} answered {other:?}");
+        let answer = match self.ask_leader(&message, LEASE_DEADLINE).await? {
+            PeerReply::Lease(answer) => answer,
+            other => {
+                let message = format!("the leader answered {other:?}");
                 return Err(ServiceError::new(
                     ErrorKind::Internal,
                     "bad-answer",
                     message,
                 ));
-            }
-            Err(error) => {
-                self.set_leader_hint(None);
-                return Err(error);
             }
         };
         match answer {
@@ -59,12 +48,7 @@ impl Handle {
                 }
                 Ok(answer)
             }
-            Err(error) => {
-                if error.code == "not-leader" {
-                    self.set_leader_hint(error.hint.parse().ok());
-                }
-                Err(error)
-            }
+            Err(error) => Err(self.follow_hint(error)),
         }
     }
 

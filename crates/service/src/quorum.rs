@@ -1,17 +1,20 @@
 //! Why nothing can be written, in words; and waiting until it can.
 
+use std::time::Duration;
+
 use consensus::ProposeError;
 use tokio::time::Instant;
 use types::NodeId;
 
 use crate::error::{ErrorKind, ServiceError};
 use crate::handle::{Handle, lock};
+use crate::peer::{PeerMessage, PeerReply};
 
 impl Handle {
     /// Waits until somebody leads; false when the deadline came first.
     pub(crate) async fn wait_for_leader(&self, deadline: Instant) -> bool {
         let mut leadership = self.inner.consensus.leader();
-        let pause = tokio::time::sleep(std::time::Duration::from_millis(20));
+        let pause = tokio::time::sleep(Duration::from_millis(20));
         tokio::pin!(pause);
         loop {
             if Instant::now() >= deadline {
@@ -45,6 +48,45 @@ impl Handle {
             .find(|member| connected(&member.node))
             .or_else(|| replicas.first());
         best.map(|member| member.node.clone())
+    }
+
+    /// Asks whoever leads, or any replica that knows who does. Given up as soon as another leader is known: the
+    /// old one may be dead, and requests carry ids, so that asking again is safe.
+    pub(crate) async fn ask_leader(
+        &self,
+        message: &PeerMessage,
+        deadline: Duration,
+    ) -> Result<PeerReply, ServiceError> {
+        let Some(target) = self.leader().or_else(|| self.any_replica()) else {
+            return Err(ServiceError::new(
+                ErrorKind::Unavailable,
+                "no-leader",
+                "no leader is known",
+            ));
+        };
+        let mut leadership = self.inner.consensus.leader();
+        let replaced =
+            leadership.wait_for(|now| now.leader.as_ref().is_some_and(|leader| *leader != target));
+        tokio::select! {
+            answer = self.ask(&target, message, deadline) => answer.inspect_err(|_| self.set_leader_hint(None)),
+            _ = replaced, if self.is_replica() => {
+                Err(ServiceError::new(ErrorKind::Unavailable, "leader-changed", "another node leads now"))
+            }
+        }
+    }
+
+    /// Remembers the leader that a `not-leader` answer names.
+    pub(crate) fn follow_hint(&self, error: ServiceError) -> ServiceError {
+        if error.code == "not-leader" {
+            self.set_leader_hint(
+                error
+                    .hint
+                    .parse()
+                    .ok()
+                    .filter(|leader| leader != self.node_id()),
+            );
+        }
+        error
     }
 
     /// The error of a node that is asked to lead and does not; its hint is the leader's id, for the asking node.
