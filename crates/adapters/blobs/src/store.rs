@@ -231,6 +231,15 @@ impl Store {
     }
 }
 
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Said, not left to the closing: a process that is being started just now holds a copy of the descriptor.
+        if let Err(error) = self.root.unlock() {
+            tracing::warn!(%error, "blob store was not unlocked");
+        }
+    }
+}
+
 /// Locks; a panic elsewhere cannot leave these sets half changed.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
