@@ -1,41 +1,35 @@
 //! The holder's loop: pipes into records, requests into deadlines, deadlines into signals, the end into a
 //! file. One thread, one `poll`, one timer.
 
+mod finishing;
 mod stopping;
+mod waiting;
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
-};
-use types::{CauseKind, ConsoleStream, DurationMs, codec};
+use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
+use types::{CauseKind, ConsoleStream, codec};
 
 use super::console::{Console, say};
-use super::ending::{Facts, cause};
 use super::job::Job;
-use super::launch::read_launch_error;
 use super::sampler::{SAMPLE_INTERVAL_MS, Sampler, record};
 use super::subscribers::Subscribers;
 use super::{HoldError, log};
 use crate::attempt_directory::AttemptDirectory;
 use crate::cgroup::JobCgroups;
-use crate::clock::{boottime_ms, wall_clock};
+use crate::clock::boottime_ms;
 use crate::durable_file;
 use crate::process_tree;
 use crate::protocol::{Notice, Request};
 use crate::segment::{SegmentLimits, SegmentWriter};
-use crate::stored::{Ended, OrderV1, Status};
+use crate::stored::{OrderV1, Status};
 use stopping::Stopping;
 
 /// Followers are told of new records at most this often: below what a person sees, above what a flood costs.
 const TELL_INTERVAL_MS: u64 = 20;
 /// How long the pipes may stay open after the tree is gone: someone outside it holds them.
 const DRAIN_LIMIT_MS: u64 = 1_000;
-/// How long the removal of cgroups is tried: the kernel empties them some milliseconds after the last process.
-const CGROUP_REMOVAL_LIMIT_MS: u64 = 1_000;
 
 /// Everything that a running holder knows.
 #[derive(Debug)]
@@ -261,116 +255,5 @@ impl Supervisor {
         let gone_since_ms = *self.gone_since_ms.get_or_insert(now_ms);
         let drained = self.job.stdout.is_none() && self.job.stderr.is_none();
         drained || now_ms >= gone_since_ms + DRAIN_LIMIT_MS
-    }
-
-    fn wait(&mut self) -> Result<(), HoldError> {
-        self.arm_timer()?;
-        let mut watched = vec![
-            PollFd::new(&self.timer, PollFlags::IN),
-            PollFd::new(&self.subscribers.listener, PollFlags::IN),
-        ];
-        if self.job.exit.is_none() {
-            watched.push(PollFd::new(&self.job.pidfd, PollFlags::IN));
-        }
-        for pipe in [&self.job.stdout, &self.job.stderr].into_iter().flatten() {
-            watched.push(PollFd::new(pipe, PollFlags::IN));
-        }
-        for subscriber in &self.subscribers.connected {
-            let out = if subscriber.has_unsent() {
-                PollFlags::OUT
-            } else {
-                PollFlags::empty()
-            };
-            watched.push(PollFd::new(&subscriber.stream, PollFlags::IN | out));
-        }
-        // Who woke it does not matter: the loop looks at everything, without blocking.
-        match poll(&mut watched, None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(HoldError::Wait(error)),
-        }
-    }
-
-    fn arm_timer(&self) -> Result<(), HoldError> {
-        let now_ms = boottime_ms();
-        let sample = (!self.job.tree_is_gone).then_some(self.next_sample_ms);
-        let tell = self.untold.then_some(self.told_at_ms + TELL_INTERVAL_MS);
-        let drain = self.gone_since_ms.map(|since| since + DRAIN_LIMIT_MS);
-        let at_ms = [sample, tell, drain, self.writer.next_tick_ms()]
-            .into_iter()
-            .flatten()
-            .chain(self.stopping.next_wake_ms(self.job.exit.is_some(), now_ms))
-            .min();
-        // A timer in the past fires at once; zero would disarm it, so with nothing due it is zero.
-        let at_ms = at_ms.unwrap_or(0);
-        let seconds = i64::try_from(at_ms / 1_000).unwrap_or(i64::MAX);
-        let nanoseconds = i64::try_from(at_ms % 1_000 * 1_000_000).expect("less than a second");
-        let value = Itimerspec {
-            it_interval: Timespec::default(),
-            it_value: Timespec {
-                tv_sec: seconds,
-                tv_nsec: nanoseconds,
-            },
-        };
-        timerfd_settime(self.timer.as_fd(), TimerfdTimerFlags::ABSTIME, &value)
-            .map(drop)
-            .map_err(HoldError::Wait)
-    }
-
-    fn finish(mut self) -> Result<(), HoldError> {
-        self.sampler.finish(&self.cgroups);
-        if let Err(error) = self.writer.finish(boottime_ms()) {
-            self.fail_records(&error);
-        }
-        let ended = self.ended();
-        let tail = self.tail();
-        self.subscribers.tell(&tail);
-        let stored = self.directory.write_exit(&ended).map_err(HoldError::Exit);
-        // A full disk may keep the end from being stored; a node that listens can still pass it on.
-        self.subscribers.tell(&Notice::Ended(ended));
-        self.remove_cgroups();
-        stored
-    }
-
-    fn ended(&mut self) -> Ended {
-        let facts = Facts {
-            command: &self.order.command,
-            exit: self.job.exit,
-            launch_error: read_launch_error(&self.directory),
-            failure: self.failure.take(),
-            stop: self.stopping.reason_with_evidence(),
-            memory_kills: self.cgroups.memory_kills(),
-            memory_limit_bytes: self.order.memory_bytes,
-            peak_memory_bytes: self.sampler.peak_memory_bytes,
-            ran: DurationMs(boottime_ms().saturating_sub(self.job.started_boottime_ms)),
-            stderr_lines: self.console.last_stderr_lines(),
-        };
-        Ended {
-            cause: cause(facts),
-            started_at: self.job.started_at,
-            ended_at: wall_clock(),
-            peak_memory_bytes: self.sampler.peak_memory_bytes,
-            cpu_ms: self.sampler.cpu_ms,
-            tree_kill_method: self.cgroups.kill_method().to_owned(),
-            records: self.writer.next_sequence,
-        }
-    }
-
-    fn remove_cgroups(&self) {
-        let limit_ms = boottime_ms() + CGROUP_REMOVAL_LIMIT_MS;
-        let pause = Timespec {
-            tv_sec: 0,
-            tv_nsec: 2_000_000,
-        };
-        loop {
-            match self.cgroups.remove() {
-                Ok(true) => return,
-                Ok(false) if boottime_ms() < limit_ms => {}
-                Ok(false) => return log("the attempt's cgroups stay busy and are left"),
-                Err(error) => return log(&format!("the attempt's cgroups stay: {error}")),
-            }
-            if let Err(error) = poll(&mut [], Some(&pause)) {
-                return log(&format!("the attempt's cgroups stay: {error}"));
-            }
-        }
     }
 }

@@ -244,3 +244,6 @@ fn last_log_lines(directory: &AttemptDirectory) -> Vec<String> {
         .map(|line| format!("holder: {line}"))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,6 +72,7 @@ pub(crate) struct Node {
     shutdown: CancellationToken,
     task: JoinHandle<()>,
     pub(crate) sealed_events: usize,
+    ends: BTreeMap<AttemptToken, Ended>,
 }
 
 impl Node {
@@ -91,6 +92,7 @@ impl Node {
             shutdown,
             task,
             sealed_events: 0,
+            ends: BTreeMap::new(),
         }
     }
 
@@ -110,15 +112,16 @@ impl Node {
         event.expect("an event in time").expect("the node runs")
     }
 
+    /// The end of an attempt, told before or still to come.
     pub(crate) async fn ended(&mut self, number: u32) -> Ended {
         loop {
+            if let Some(ended) = self.ends.remove(&token(number)) {
+                return ended;
+            }
             match self.event().await {
-                Event::Ended {
-                    token: which,
-                    ended,
-                } if which == token(number) => return ended,
+                Event::Ended { token, ended } => drop(self.ends.insert(token, ended)),
                 Event::SegmentSealed { .. } => self.sealed_events += 1,
-                _ => {}
+                Event::Started { .. } | Event::TailGrew { .. } => {}
             }
         }
     }

@@ -1,0 +1,76 @@
+//! The holder's last acts: the end, stored and told, and the cgroups removed.
+
+use rustix::event::poll;
+use rustix::time::Timespec;
+use types::DurationMs;
+
+use super::Supervisor;
+use crate::clock::{boottime_ms, wall_clock};
+use crate::hold::ending::{Facts, cause};
+use crate::hold::launch::read_launch_error;
+use crate::hold::{HoldError, log};
+use crate::protocol::Notice;
+use crate::stored::Ended;
+
+/// How long the removal of cgroups is tried: the kernel empties them some milliseconds after the last process.
+const CGROUP_REMOVAL_LIMIT_MS: u64 = 1_000;
+
+impl Supervisor {
+    pub(super) fn finish(mut self) -> Result<(), HoldError> {
+        self.sampler.finish(&self.cgroups);
+        if let Err(error) = self.writer.finish(boottime_ms()) {
+            self.fail_records(&error);
+        }
+        let ended = self.ended();
+        let tail = self.tail();
+        self.subscribers.tell(&tail);
+        let stored = self.directory.write_exit(&ended).map_err(HoldError::Exit);
+        // A full disk may keep the end from being stored; a node that listens can still pass it on.
+        self.subscribers.tell(&Notice::Ended(ended));
+        self.remove_cgroups();
+        stored
+    }
+
+    fn ended(&mut self) -> Ended {
+        let facts = Facts {
+            command: &self.order.command,
+            exit: self.job.exit,
+            launch_error: read_launch_error(&self.directory),
+            failure: self.failure.take(),
+            stop: self.stopping.reason_with_evidence(),
+            memory_kills: self.cgroups.memory_kills(),
+            memory_limit_bytes: self.order.memory_bytes,
+            peak_memory_bytes: self.sampler.peak_memory_bytes,
+            ran: DurationMs(boottime_ms().saturating_sub(self.job.started_boottime_ms)),
+            stderr_lines: self.console.last_stderr_lines(),
+        };
+        Ended {
+            cause: cause(facts),
+            started_at: self.job.started_at,
+            ended_at: wall_clock(),
+            peak_memory_bytes: self.sampler.peak_memory_bytes,
+            cpu_ms: self.sampler.cpu_ms,
+            tree_kill_method: self.cgroups.kill_method().to_owned(),
+            records: self.writer.next_sequence,
+        }
+    }
+
+    fn remove_cgroups(&self) {
+        let limit_ms = boottime_ms() + CGROUP_REMOVAL_LIMIT_MS;
+        let pause = Timespec {
+            tv_sec: 0,
+            tv_nsec: 2_000_000,
+        };
+        loop {
+            match self.cgroups.remove() {
+                Ok(true) => return,
+                Ok(false) if boottime_ms() < limit_ms => {}
+                Ok(false) => return log("the attempt's cgroups stay busy and are left"),
+                Err(error) => return log(&format!("the attempt's cgroups stay: {error}")),
+            }
+            if let Err(error) = poll(&mut [], Some(&pause)) {
+                return log(&format!("the attempt's cgroups stay: {error}"));
+            }
+        }
+    }
+}
