@@ -42,6 +42,8 @@ impl Default for SchedulerConfig {
 /// Greedy with skips: a smaller experiment may pass a larger one that does not fit now. Against starvation, one that has
 /// waited for [`SchedulerConfig::reserve_after`] and could run on some empty node keeps that node free of those behind
 /// it; at most a quarter of the nodes (and at least one) are kept so.
+///
+/// `now` is read on the clock of the view (any monotonic one); ages of experiments are measured in state time.
 #[must_use]
 pub fn place_next(
     state: &ClusterState,
@@ -60,7 +62,7 @@ pub fn place_next(
         }
         match round.place(state, experiment) {
             Some(placement) => placements.push(placement),
-            None => round.keep_node_for(experiment, now),
+            None => round.keep_node_for(experiment, state.time()),
         }
     }
     placements
@@ -209,12 +211,12 @@ impl<'a> Round<'a> {
         best.map(|offer| offer.node.clone())
     }
 
-    fn keep_node_for(&mut self, experiment: &Experiment, now: Timestamp) {
+    fn keep_node_for(&mut self, experiment: &Experiment, state_time: Timestamp) {
         let ExperimentPhase::Queued { since } = experiment.phase else {
             return;
         };
         let most = (self.offers.len() / 4).max(1);
-        if now.since(since) < self.config.reserve_after || self.kept.len() >= most {
+        if state_time.since(since) < self.config.reserve_after || self.kept.len() >= most {
             return;
         }
         let request = &experiment.spec.resources;
