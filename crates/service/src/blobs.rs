@@ -11,6 +11,8 @@ use crate::handle::{Handle, lock, now};
 
 /// Largest encoded source tree: 100,000 entries of a few hundred bytes.
 pub(crate) const MAX_TREE_BYTES: u64 = 64 << 20;
+/// Time for a peer to accept a stream; a live one takes milliseconds.
+const STREAM_PATIENCE: Duration = Duration::from_secs(5);
 /// Trees that are remembered as stored twice; a day's worth of a busy team.
 const MAX_REMEMBERED_TREES: usize = 4_096;
 
@@ -96,7 +98,7 @@ impl Handle {
             .chain(others)
             .filter(|node| *node != self.node_id())
         {
-            let mut stream = match self.inner.network.open_bulk_stream(node).await {
+            let mut stream = match self.bulk_stream(node).await {
                 Ok(stream) => stream,
                 Err(error) => {
                     tracing::debug!(node_id = %node, %error, "no bulk stream for blobs");
@@ -231,15 +233,20 @@ impl Handle {
         Ok(copies)
     }
 
+    async fn bulk_stream(&self, node: &NodeId) -> Result<network::BulkStream, ServiceError> {
+        let unavailable =
+            |message: String| ServiceError::new(ErrorKind::Unavailable, "unreachable", message);
+        match tokio::time::timeout(STREAM_PATIENCE, self.inner.network.open_bulk_stream(node)).await
+        {
+            Ok(opened) => opened.map_err(|error| unavailable(error.to_string())),
+            Err(_late) => Err(unavailable(format!("{node} opened no stream in time"))),
+        }
+    }
+
     async fn push_blobs(&self, node: &NodeId, hashes: &[BlobHash]) -> Result<(), ServiceError> {
         let unavailable =
             |message: String| ServiceError::new(ErrorKind::Unavailable, "push-failed", message);
-        let mut stream = self
-            .inner
-            .network
-            .open_bulk_stream(node)
-            .await
-            .map_err(|error| unavailable(error.to_string()))?;
+        let mut stream = self.bulk_stream(node).await?;
         self.inner
             .blobs
             .push(&mut stream, hashes)

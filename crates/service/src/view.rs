@@ -512,7 +512,8 @@ pub enum LogItem {
         name: String,
         /// Step.
         step: i64,
-        /// Value.
+        /// Value; `NaN`, `inf` and `-inf` travel as text, since JSON has no such numbers.
+        #[serde(with = "json_float")]
         value: f64,
     },
     /// Console bytes that were dropped.
@@ -536,6 +537,33 @@ pub enum LogItem {
     },
 }
 
+/// Floats that JSON cannot write travel as text, so that a diverged loss reaches its reader.
+mod json_float {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        if value.is_finite() {
+            serializer.serialize_f64(*value)
+        } else {
+            serializer.collect_str(value)
+        }
+    }
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Float {
+        Number(f64),
+        Text(String),
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        match Float::deserialize(deserializer)? {
+            Float::Number(value) => Ok(value),
+            Float::Text(text) => text.parse().map_err(serde::de::Error::custom),
+        }
+    }
+}
+
 /// Hashes to ask about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BlobHashes {
@@ -552,4 +580,31 @@ pub struct ErrorView {
     pub message: String,
     /// What to do; may be empty.
     pub hint: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_that_is_no_number_reaches_its_reader() {
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.25] {
+            let item = LogItem::Scalar {
+                attempt: 1,
+                sequence: 2,
+                at: 3,
+                name: "loss".to_owned(),
+                step: 4,
+                value,
+            };
+            let text = serde_json::to_string(&item).unwrap();
+            let LogItem::Scalar { value: read, .. } = serde_json::from_str(&text).unwrap() else {
+                panic!("{text}")
+            };
+            assert!(
+                read.total_cmp(&value).is_eq() || read.is_nan() && value.is_nan(),
+                "{text}"
+            );
+        }
+    }
 }
