@@ -12,6 +12,9 @@ use types::{ClusterId, SignedMemberList, codec};
 /// Free bytes below which a node does not start: the log could not be written.
 const MIN_FREE_BYTES: u64 = 64 << 20;
 
+/// File that is there while the cluster has one machine and has run nothing.
+const UNUSED_MARK: &str = "unused";
+
 /// The directory, locked for this process.
 #[derive(Debug)]
 pub(crate) struct DataDirectory {
@@ -98,6 +101,45 @@ impl DataDirectory {
         let path = self.path("cluster");
         write_durably(&path, format!("{cluster}\n").as_bytes())
             .with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Marks a cluster of one machine that has run nothing, or takes the mark away.
+    pub(crate) fn set_unused(&self, unused: bool) -> io::Result<()> {
+        let path = self.path(UNUSED_MARK);
+        if unused {
+            return write_durably(&path, b"");
+        }
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Forgets a cluster that never ran anything (invariant 7); false if it may have.
+    pub(crate) fn give_up_unused_cluster(&self) -> anyhow::Result<bool> {
+        if !self.path(UNUSED_MARK).exists() {
+            return Ok(false);
+        }
+        for name in ["raft", "mirror", "attempts"] {
+            match fs::remove_dir_all(self.path(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error)
+                        .with_context(|| format!("remove {}", self.path(name).display()));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        // The mark goes last: a crash before it leaves a directory that can still be given up.
+        for name in ["members", "cluster.key", "cluster", UNUSED_MARK] {
+            match fs::remove_file(self.path(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error)
+                        .with_context(|| format!("remove {}", self.path(name).display()));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(true)
     }
 
     /// The last signed member list.

@@ -173,6 +173,9 @@ pub(crate) fn check_cluster(
     if let (Some(known), Some(token)) = (known, token)
         && known != token.cluster
     {
+        if directory.give_up_unused_cluster()? {
+            return Ok(None);
+        }
         bail!(
             "the data directory {root} belongs to cluster {}, the token to cluster {}: give this node another directory with --data-dir, or remove the old one if that cluster is no longer needed",
             &known.to_string()[..12],

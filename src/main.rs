@@ -57,7 +57,9 @@ fn main() -> ExitCode {
     };
     match arguments.command {
         Command::Up(flags) => report(runtime.block_on(up(&flags))),
-        Command::Demo(flags) => report(runtime.block_on(demo::run(&flags))),
+        Command::Demo(flags) => runtime
+            .block_on(demo::run(&flags))
+            .unwrap_or_else(|error| fail(&error)),
         Command::Hold { directory } => executor::hold(&directory),
         Command::Client(command) => runtime.block_on(cli::execute(command, arguments.globals)),
     }

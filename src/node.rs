@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -32,7 +33,7 @@ const FIRST_TOKEN_USES: u32 = 10;
 
 /// Runs a node until it is told to end.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
-    let directory = DataDirectory::open(&config.data_directory)?;
+    let directory = Arc::new(DataDirectory::open(&config.data_directory)?);
     let root = config.data_directory.display().to_string();
     let known = joining::check_cluster(&directory, &root, config.join.as_ref())?;
     let rest_config = rest::Config {
@@ -216,7 +217,7 @@ impl Started {
         events: mpsc::Receiver<network::Event>,
         raft: mpsc::Receiver<network::RaftCall>,
         facts: &NodeFacts,
-        directory: &DataDirectory,
+        directory: &Arc<DataDirectory>,
         cancel: &CancellationToken,
     ) -> Handle {
         let Self {
@@ -245,7 +246,7 @@ impl Started {
         loops.spawn(runner.run(c()));
         let membership = loops::membership::Membership {
             handle: h(),
-            members_file: directory.path("members"),
+            directory: Arc::clone(directory),
             facts: facts.clone(),
             known: (0, BTreeSet::new()),
             kept: members.as_ref().map_or(0, |list| list.version),
@@ -331,6 +332,9 @@ async fn found(
         .propose_as_node(command)
         .await
         .map_err(|error| anyhow!("the cluster could not be founded: {error}"))?;
+    directory
+        .set_unused(true)
+        .context("mark the cluster as unused")?;
     directory.set_cluster(key.cluster_id())
 }
 

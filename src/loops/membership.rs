@@ -1,7 +1,7 @@
 //! Who is in, who votes, and who must know it.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use service::{Handle, PeerMessage};
@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use types::{MemberList, NodeFacts, NodeId, codec};
 
 use crate::clock::now;
+use crate::data_directory::{DataDirectory, write_durably};
 
 /// Time between two looks when no event came: what a lost event costs.
 const LOOK: Duration = Duration::from_secs(2);
@@ -20,7 +21,7 @@ const DEADLINE: Duration = Duration::from_secs(2);
 pub(crate) struct Membership {
     pub(crate) handle: Handle,
     /// Where the signed member list is kept.
-    pub(crate) members_file: PathBuf,
+    pub(crate) directory: Arc<DataDirectory>,
     /// What this node is now.
     pub(crate) facts: NodeFacts,
     /// Version and replicas of the last table given to the network.
@@ -85,7 +86,13 @@ impl Membership {
             self.known = (list.version, replicas);
         }
         if let Err(error) = self.keep() {
-            tracing::warn!(path = %self.members_file.display(), %error, "member list not kept");
+            tracing::warn!(%error, "member list not kept");
+        }
+        let state = self.handle.consensus().state();
+        if (state.nodes().count() > 1 || state.experiments().next().is_some())
+            && let Err(error) = self.directory.set_unused(false)
+        {
+            tracing::warn!(%error, "the mark of an unused cluster could not be removed");
         }
         let stale = list
             .members
@@ -128,7 +135,7 @@ impl Membership {
         if version <= self.kept {
             return Ok(());
         }
-        crate::data_directory::write_durably(&self.members_file, &codec::encode(&signed))?;
+        write_durably(&self.directory.path("members"), &codec::encode(&signed))?;
         self.handle.take_members(signed);
         self.kept = version;
         Ok(())
