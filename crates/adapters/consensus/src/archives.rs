@@ -2,6 +2,8 @@
 //! purged, and indexed by experiment.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -168,8 +170,8 @@ impl Archives {
         self.write(name, hash, experiments, bytes).await
     }
 
-    /// The stored form, for another replica. Name as in the state: `[a-z0-9-]+`.
-    pub(crate) async fn record(&self, name: &str) -> Result<Option<Bytes>, Error> {
+    /// The stored form. Names are as in the state: `[a-z0-9-]+`.
+    async fn record(&self, name: &str) -> Result<Option<Bytes>, Error> {
         if !is_plain(name) {
             return Ok(None);
         }
@@ -199,6 +201,40 @@ impl Archives {
                 path,
                 source,
             }),
+        })
+        .await
+    }
+
+    /// A piece of the stored form and the length of the whole, for another replica.
+    pub(crate) async fn piece(
+        &self,
+        name: &str,
+        offset: u64,
+        length: u64,
+    ) -> Result<Option<(Bytes, u64)>, Error> {
+        let path = self.path(name);
+        if !is_plain(name) || !path.exists() {
+            let Some(record) = self.record(name).await? else {
+                return Ok(None);
+            };
+            let total = record.len();
+            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(total);
+            let end = start
+                .saturating_add(usize::try_from(length).unwrap_or(usize::MAX))
+                .min(total);
+            return Ok(Some((record.slice(start..end), total as u64)));
+        }
+        blocking("read an archive", move || {
+            let file = File::open(&path).map_err(Error::file("open", &path))?;
+            let total = file
+                .metadata()
+                .map_err(Error::file("read the size of", &path))?
+                .len();
+            let length = length.min(total.saturating_sub(offset));
+            let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+            file.read_exact_at(&mut bytes, offset)
+                .map_err(Error::file("read", &path))?;
+            Ok(Some((bytes.into(), total)))
         })
         .await
     }

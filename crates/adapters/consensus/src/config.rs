@@ -75,7 +75,11 @@ impl Timing {
     /// The profile of this name: `wan`, or else the local network's.
     #[must_use]
     pub fn named(profile: &str) -> Self {
-        if profile == "wan" { Self::wan() } else { Self::lan() }
+        if profile == "wan" {
+            Self::wan()
+        } else {
+            Self::lan()
+        }
     }
 
     /// Longest silence before an election.

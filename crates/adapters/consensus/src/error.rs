@@ -152,7 +152,8 @@ pub enum ProposeError {
         /// The limit.
         limit: usize,
     },
-    /// Consensus stopped here, after a storage failure or a shutdown.
+    /// Consensus stopped here, after a storage failure or a shutdown. If it did while the write was
+    /// under way, the write may or may not be found committed later.
     #[error("consensus has stopped on this node: {why}")]
     Stopped {
         /// Why.

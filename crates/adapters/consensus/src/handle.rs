@@ -58,6 +58,12 @@ impl std::fmt::Debug for Handle {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
 /// A committed proposal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {

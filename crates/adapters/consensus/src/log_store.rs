@@ -286,6 +286,14 @@ impl LogStore {
         }
     }
 
+    /// Makes the next sync fail, as a broken disk would.
+    #[cfg(test)]
+    pub(crate) fn fail_next_sync(&self) {
+        self.shared
+            .fail_next_sync
+            .store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
     fn send(&self, write: Write) -> io::Result<()> {
         self.queue.send(write).map_err(|_closed| closed())
     }

@@ -41,15 +41,15 @@ pub async fn open(config: Config, transport: Arc<dyn Transport>) -> Result<Handl
     };
     let failure = Failure::new();
     let (opening, node, reported) = (layout.clone(), config.node.clone(), failure.clone());
-    let (lock, log, snapshots) = blocking("open the data directory", move || {
+    let (lock, log, snapshots, archives) = blocking("open the data directory", move || {
         opening.create()?;
         let lock = opening.lock()?;
         let log = open_log(&opening, &node, reported)?;
         let snapshots = Snapshots::open(&opening)?;
-        Ok((lock, log, snapshots))
+        let archives = Archives::open(&opening, log.clone())?;
+        Ok((lock, log, snapshots, archives))
     })
     .await?;
-    let archives = Archives::open(&layout, log.clone())?;
     let published = Arc::new(Published::new());
     let stores = Stores {
         snapshots,
@@ -185,5 +185,101 @@ async fn start_tasks(config: Config, transport: Arc<dyn Transport>, started: Sta
     };
     Handle {
         inner: Arc::new(inner),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use bytes::Bytes;
+    use futures::FutureExt as _;
+    use state_machine::{Command, CreateQueue, LogEntry};
+    use types::{Author, NodeId, Timestamp};
+
+    use super::*;
+    use crate::error::ProposeError;
+    use crate::transport::{BoxFuture, TransportError};
+
+    /// Nobody else is there.
+    struct Alone;
+
+    impl Transport for Alone {
+        fn call(
+            &self,
+            _: NodeId,
+            _: Bytes,
+            _: Duration,
+        ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+            async {
+                Err(TransportError::Unreachable {
+                    why: "alone".into(),
+                })
+            }
+            .boxed()
+        }
+
+        fn bulk(
+            &self,
+            to: NodeId,
+            bytes: Bytes,
+            time: Duration,
+        ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+            self.call(to, bytes, time)
+        }
+    }
+
+    fn entry(node: &NodeId, name: &str) -> LogEntry {
+        let command = Command::CreateQueue(CreateQueue {
+            name: name.parse().unwrap(),
+            priority: 0,
+        });
+        LogEntry {
+            time: Timestamp(1),
+            author: Author::node(node.clone()),
+            request: None,
+            command,
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn failed_sync_stops_the_replica_with_one_line_and_the_write_is_not_acknowledged() {
+        let directory = tempfile::tempdir().unwrap();
+        let node: NodeId = "a".parse().unwrap();
+        let config = Config::new(directory.path().to_owned(), node.clone());
+        let handle = open(config.clone(), Arc::new(Alone)).await.unwrap();
+        handle.initialize().await.unwrap();
+        handle.leader().wait_for(|now| now.is_self).await.unwrap();
+        handle.propose(entry(&node, "kept")).await.unwrap();
+
+        handle.inner.log.fail_next_sync();
+        let error = handle.propose(entry(&node, "lost")).await.unwrap_err();
+        assert!(matches!(error, ProposeError::Stopped { .. }), "{error}");
+        let mut failed = handle.failed();
+        let why = failed
+            .wait_for(Option::is_some)
+            .await
+            .unwrap()
+            .clone()
+            .unwrap();
+        assert!(
+            why.contains("cannot sync") && why.contains("injected"),
+            "{why}"
+        );
+        let again = handle.propose(entry(&node, "again")).await.unwrap_err();
+        assert_eq!(again, ProposeError::Stopped { why });
+        handle.leader().wait_for(|now| !now.is_self).await.unwrap();
+        let commits = handle.inner.log.counters().commits.load(Ordering::Relaxed);
+        handle.shutdown().await;
+        assert_eq!(
+            handle.inner.log.counters().commits.load(Ordering::Relaxed),
+            commits,
+            "nothing is retried"
+        );
+
+        let handle = open(config, Arc::new(Alone)).await.unwrap();
+        handle.read_index(Duration::from_secs(30)).await.unwrap();
+        assert!(handle.state().queue(&"kept".parse().unwrap()).is_some());
+        handle.shutdown().await;
     }
 }

@@ -246,14 +246,8 @@ impl Receiver {
     }
 
     async fn archive(&self, name: &str, offset: u64) -> Response {
-        match self.stores.archives.record(name).await {
-            Ok(Some(record)) => {
-                let length = record.len() as u64;
-                let start = usize::try_from(offset.min(length)).unwrap_or(usize::MAX);
-                let end = usize::try_from((offset + CHUNK_BYTES).min(length)).unwrap_or(usize::MAX);
-                Response::Archive(Some((record.slice(start..end), length)))
-            }
-            Ok(None) => Response::Archive(None),
+        match self.stores.archives.piece(name, offset, CHUNK_BYTES).await {
+            Ok(piece) => Response::Archive(piece),
             Err(error) => Response::Failed(chain(&error)),
         }
     }

@@ -56,7 +56,11 @@ pub(crate) async fn watch_leadership(
         let waits_for_apply = watcher.refresh(&raft, &published, &leadership);
         tokio::select! {
             () = watcher.stop.cancelled() => return,
-            changed = server.changed() => if changed.is_err() { return },
+            changed = server.changed() => if changed.is_err() {
+                // Raft has ended: say so once more.
+                watcher.refresh(&raft, &published, &leadership);
+                return;
+            },
             changed = applied.changed(), if waits_for_apply => if changed.is_err() { return },
             _ = tick.tick() => {}
         }
@@ -88,7 +92,8 @@ impl Watcher {
                 .report(format!("consensus stopped: {}", chain(fatal)));
         }
         let term = metrics.current_term;
-        let leads = metrics.state == ServerState::Leader && metrics.running_state.is_ok();
+        let works = metrics.running_state.is_ok() && self.failure.why().is_none();
+        let leads = metrics.state == ServerState::Leader && works;
         let applied = published.term() == term;
         let alone = metrics.membership_config.voter_ids().nth(1).is_none();
         let limit = self.timing.election_max() * 2;

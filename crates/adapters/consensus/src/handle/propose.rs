@@ -38,6 +38,9 @@ impl Handle {
                 limit: MAX_ENTRY_BYTES,
             });
         }
+        if let Some(why) = self.inner.receiver.stores.failure.why() {
+            return Err(ProposeError::Stopped { why });
+        }
         let start = Instant::now();
         loop {
             let write = self.inner.raft.client_write(Proposal(bytes.clone()));

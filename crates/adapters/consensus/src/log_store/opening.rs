@@ -2,14 +2,14 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 
 use serde::de::DeserializeOwned;
 use sled::{Db, IVec, Tree};
 use types::{NodeId, codec};
 
-use super::flusher::{Counters, Flusher};
+use super::flusher::{Counters, Flusher, Write};
 use super::mark::{Mark, Position};
 use super::record::{
     self, CHAIN_START, COMMITTED_KEY, ChainHash, CommittedRecord, ENTRIES_END, Entries, OWNER_KEY,
@@ -93,11 +93,31 @@ pub(crate) fn open_log(
         purge_target: None,
         path: path.clone(),
     };
-    std::thread::Builder::new()
-        .name("raft-log".into())
-        .spawn(move || flusher.run(&waiting))
-        .map_err(Error::file("start the log thread for", &path))?;
+    start_flusher(flusher, waiting, Arc::clone(&shared))?;
     Ok(LogStore { shared, queue })
+}
+
+/// sled panics on some damage that it meets late; that must stop the node like any other failure.
+fn start_flusher(
+    flusher: Flusher,
+    queue: Receiver<Write>,
+    shared: Arc<Shared>,
+) -> Result<(), Error> {
+    let path = shared.log_path.clone();
+    let thread = move || {
+        let run = std::panic::AssertUnwindSafe(move || flusher.run(&queue));
+        if std::panic::catch_unwind(run).is_err() {
+            let path = shared.log_path.display();
+            shared.failure.report(format!(
+                "the thread that writes the raft log in {path} panicked"
+            ));
+        }
+    };
+    let builder = std::thread::Builder::new().name("raft-log".into());
+    builder
+        .spawn(thread)
+        .map(drop)
+        .map_err(Error::file("start the log thread for", path))
 }
 
 /// sled reports damage by an error or by a panic, depending on where it is.

@@ -180,7 +180,7 @@ async fn after_one_failed_sync_nothing_is_acknowledged() {
     let failure = Failure::new();
     let mut log = open_log(&layout(&directory), &node(), failure.clone()).unwrap();
     log.blocking_append(numbered(0..3)).await.unwrap();
-    log.shared.fail_next_sync.store(true, Ordering::SeqCst);
+    log.fail_next_sync();
     assert!(log.blocking_append(numbered(3..4)).await.is_err());
     assert!(
         log.blocking_append(numbered(4..5)).await.is_err(),
