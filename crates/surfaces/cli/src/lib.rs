@@ -1,1 +1,22 @@
-//! Placeholder.
+//! The client half of the `muster` binary: it finds a node, speaks its REST interface and prints what comes back.
+//!
+//! Nothing here knows the cluster but through [`rest::wire`], the wire model.
+
+mod capture;
+mod client;
+mod commands;
+mod error;
+mod globals;
+mod logs;
+mod output;
+mod retry;
+mod surroundings;
+mod terminal;
+#[cfg(test)]
+mod test_node;
+mod upload;
+
+pub use commands::{Command, execute};
+pub use error::Error;
+pub use globals::Globals;
+pub use surroundings::Surroundings;

@@ -1,0 +1,155 @@
+//! The commands of the client, one file each.
+
+mod ledger;
+mod logs;
+mod ls;
+mod nodes;
+mod queue;
+mod run;
+mod show;
+mod stop;
+mod token;
+mod user;
+mod why;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use crate::client::{Client, Request, parse};
+use crate::error::Error;
+use crate::globals::Globals;
+use crate::output::Look;
+use crate::retry::while_unavailable;
+use crate::surroundings::Surroundings;
+use crate::terminal::Terminal;
+
+/// How long a reading command waits for a leader: several elections.
+const READ_WINDOW: Duration = Duration::from_secs(5);
+/// How long a writing command waits for a leader.
+const WRITE_WINDOW: Duration = Duration::from_secs(15);
+/// What a shell returns for a program that SIGPIPE ended.
+const CLOSED_OUTPUT: u8 = 128 + 13;
+/// What a shell returns for a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 128 + 2;
+
+/// The commands that talk to a node.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Submit an experiment: a command, with the code of this directory
+    Run(Box<run::Arguments>),
+    /// List experiments
+    Ls(ls::Arguments),
+    /// Show everything about one experiment
+    Show(show::Arguments),
+    /// Print the output of an experiment
+    Logs(logs::Arguments),
+    /// Stop experiments
+    Stop(stop::Arguments),
+    /// List the nodes of the cluster
+    Nodes,
+    /// Say why an experiment waits, runs where it runs, or ended
+    Why(why::Arguments),
+    /// List and make queues, move experiments between them
+    #[command(subcommand)]
+    Queue(queue::Command),
+    /// Make and revoke tokens that let machines join
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Let people in over TCP
+    #[command(subcommand)]
+    User(user::Command),
+    /// Print what was done in the cluster, by whom
+    Ledger(ledger::Arguments),
+}
+
+/// What every command works with.
+pub(crate) struct Session {
+    client: Client,
+    terminal: Terminal,
+    surroundings: Surroundings,
+}
+
+/// Runs a command to its end and says how it went: 0, 1 after an error (which it printed), or, when it followed an
+/// experiment, the experiment's exit code.
+pub async fn execute(command: Command, globals: Globals) -> ExitCode {
+    let surroundings = Surroundings::read();
+    let terminal = Terminal::new(&globals, &surroundings);
+    let done = match Client::locate(&globals, &surroundings) {
+        Ok(client) => {
+            let session = Session {
+                client,
+                terminal,
+                surroundings,
+            };
+            dispatch(command, &session).await
+        }
+        Err(error) => Err(error),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) if error.is_closed_output() => ExitCode::from(CLOSED_OUTPUT),
+        Err(error) => {
+            terminal.error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn dispatch(command: Command, session: &Session) -> Result<ExitCode, Error> {
+    match command {
+        Command::Run(arguments) => return Box::pin(run::run(*arguments, session)).await,
+        Command::Logs(arguments) => return logs::run(arguments, session).await,
+        Command::Stop(arguments) => return stop::run(&arguments, session).await,
+        Command::Ls(arguments) => ls::run(&arguments, session).await?,
+        Command::Show(arguments) => show::run(&arguments, session).await?,
+        Command::Nodes => nodes::run(session).await?,
+        Command::Why(arguments) => why::run(&arguments, session).await?,
+        Command::Queue(command) => queue::run(&command, session).await?,
+        Command::Token(command) => token::run(&command, session).await?,
+        Command::User(command) => user::run(&command, session).await?,
+        Command::Ledger(arguments) => ledger::run(&arguments, session).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Session {
+    /// Reads `path` and prints it: as it came with `--json`, else by `text`.
+    async fn show<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        what: &'static str,
+        text: impl FnOnce(&T, &Look) -> String,
+    ) -> Result<(), Error> {
+        let get = async || self.client.get(path).await;
+        let bytes = while_unavailable(READ_WINDOW, &self.terminal, get).await?;
+        self.print(&bytes, what, text)
+    }
+
+    /// Prints an answer: as it came with `--json`, else by `text`.
+    fn print<T: DeserializeOwned>(
+        &self,
+        bytes: &Bytes,
+        what: &'static str,
+        text: impl FnOnce(&T, &Look) -> String,
+    ) -> Result<(), Error> {
+        if self.terminal.json {
+            return self.terminal.print(&String::from_utf8_lossy(bytes));
+        }
+        let value = parse(bytes, what)?;
+        self.terminal.print(&text(&value, &self.terminal.look()))
+    }
+
+    /// Asks for a change that may be asked for twice, waiting for a leader.
+    async fn change(&self, request: impl Fn() -> Request) -> Result<Bytes, Error> {
+        let ask = async || self.client.ask(request()).await;
+        while_unavailable(WRITE_WINDOW, &self.terminal, ask).await
+    }
+}
+
+/// The exit code of this process for that of an experiment.
+fn exit_code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}

@@ -1,0 +1,137 @@
+//! `muster run`.
+
+mod arguments;
+mod follow;
+mod request;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use bytes::Bytes;
+use hyper::header::{HeaderName, HeaderValue};
+use rest::wire::{SubmitReply, SubmitRequest};
+
+use crate::capture::{Capture, CaptureOptions, capture};
+use crate::client::{Client, Request, header_value, parse};
+use crate::error::Error;
+use crate::output::amounts::plain;
+use crate::retry::while_unavailable;
+use crate::terminal::Terminal;
+use crate::upload::upload;
+
+use super::{Session, WRITE_WINDOW};
+
+pub(super) use arguments::Arguments;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// How often a capture is begun again because files change under it: an editor saves once, a build goes on.
+const CAPTURE_ATTEMPTS: u32 = 3;
+
+/// Submits, prints the id, and follows if asked to.
+pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitCode, Error> {
+    let key = header_value(&key(&arguments), "--key")?;
+    let source = match arguments.source.without_code() {
+        true => None,
+        false => Some(store_code(&arguments, session).await?),
+    };
+    let request = request::request(&arguments, source.as_ref());
+    let bytes = submit(&request, &key, &session.client, &session.terminal).await?;
+    let reply: SubmitReply = parse(&bytes, "a submission's answer")?;
+    announce(&arguments, &reply, &bytes, session)?;
+    match arguments.follow {
+        true => follow::follow(&reply, session).await,
+        false => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Names this submission, so that asking twice submits once.
+fn key(arguments: &Arguments) -> String {
+    let made = || uuid::Uuid::new_v4().to_string();
+    arguments.key.clone().unwrap_or_else(made)
+}
+
+/// Captures the code and brings it to the node. A file that changes meanwhile begins it again.
+async fn store_code(arguments: &Arguments, session: &Session) -> Result<Capture, Error> {
+    let options = CaptureOptions {
+        directory: directory(arguments.source.directory())?,
+        max_file_bytes: arguments.source.max_file_size,
+        max_tree_bytes: arguments.source.max_tree_size,
+        cache_directory: session.surroundings.cache_directory.clone(),
+    };
+    let mut attempt = 1;
+    loop {
+        match store_code_once(&options, session).await {
+            Err(Error::Changed { .. }) if attempt < CAPTURE_ATTEMPTS => attempt += 1,
+            Ok(captured) => {
+                for warning in &captured.warnings {
+                    session.terminal.warn(&plain(warning));
+                }
+                return Ok(captured);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn store_code_once(options: &CaptureOptions, session: &Session) -> Result<Capture, Error> {
+    let progress = session.terminal.progress("reading the code");
+    let options = options.clone();
+    let captured = tokio::task::spawn_blocking(move || capture(&options, &progress))
+        .await
+        .map_err(Error::Worker)??;
+    upload(&captured, &session.client, &session.terminal).await?;
+    Ok(captured)
+}
+
+fn directory(given: Option<&Path>) -> Result<PathBuf, Error> {
+    match given {
+        Some(directory) => Ok(directory.to_owned()),
+        None => std::env::current_dir().map_err(|source| Error::Source {
+            step: "find the directory",
+            path: ".".into(),
+            source,
+        }),
+    }
+}
+
+/// Submits with the same key until the cluster has a leader that answers.
+pub(super) async fn submit(
+    request: &SubmitRequest,
+    key: &HeaderValue,
+    client: &Client,
+    terminal: &Terminal,
+) -> Result<Bytes, Error> {
+    let submit = async || {
+        let request = Request::json("/experiments", request).header(IDEMPOTENCY_KEY, key.clone());
+        client.ask(request).await
+    };
+    while_unavailable(WRITE_WINDOW, terminal, submit).await
+}
+
+/// Prints the id: alone where a program reads it, and to standard error where the experiment's output follows.
+fn announce(
+    arguments: &Arguments,
+    reply: &SubmitReply,
+    bytes: &Bytes,
+    session: &Session,
+) -> Result<(), Error> {
+    let terminal = &session.terminal;
+    for warning in &reply.warnings {
+        terminal.warn(&plain(warning));
+    }
+    let (id, name) = (plain(&reply.id), plain(&reply.name));
+    if terminal.json {
+        return terminal.print(&String::from_utf8_lossy(bytes));
+    }
+    if arguments.follow {
+        terminal.note(&format!("submitted {name} as {id}"));
+        return Ok(());
+    }
+    if terminal.out.is_terminal {
+        return terminal.print(&format!("{id}  {name}  (muster logs -f {id})"));
+    }
+    terminal.print(&id)
+}
+
+#[cfg(test)]
+mod tests;

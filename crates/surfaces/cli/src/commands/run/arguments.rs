@@ -1,0 +1,121 @@
+//! Options of `muster run`.
+
+use std::path::{Path, PathBuf};
+
+use types::{DurationMs, parse_bytes, parse_cpus, parse_duration, parse_gpus};
+
+/// Options of `muster run`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Name of the experiment (default: made from the command)
+    #[arg(long)]
+    pub(super) name: Option<String>,
+    /// Queue to wait in (default: `default`)
+    #[arg(long)]
+    pub(super) queue: Option<String>,
+    /// Experiments of higher priority go first
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    pub(super) priority: i32,
+    /// Longest run time, such as 90m or 2h (default: none)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(super) time: Option<DurationMs>,
+    /// How often the command is tried again after it failed (default 0)
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) retries: Option<u32>,
+    /// How often it is placed again after its node was lost (default 3)
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) retries_node_lost: Option<u32>,
+    /// How long it may run on without word from the cluster (default: by rule)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(super) lease: Option<DurationMs>,
+    /// A variable for the command; may be given several times
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = pair)]
+    pub(super) variables: Vec<(String, String)>,
+    /// A parameter that is shown and searched by; may be given several times
+    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = pair)]
+    pub(super) parameters: Vec<(String, String)>,
+    /// Names this submission: the same key submits once (default: a random one)
+    #[arg(long, value_name = "KEY")]
+    pub(super) key: Option<String>,
+    /// Refuse at once when no node of the cluster could ever run it
+    #[arg(long)]
+    pub(super) fail_if_impossible: bool,
+    /// Print the output until the end, and exit as the command does
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    #[command(flatten)]
+    pub(super) needs: Needs,
+    #[command(flatten)]
+    pub(super) source: Source,
+    /// The command and its arguments, run without a shell
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub(super) command: Vec<String>,
+}
+
+/// What the experiment asks of its node.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "What it needs")]
+pub(super) struct Needs {
+    /// GPUs: a whole number, or a share of one such as 0.5
+    #[arg(long, value_name = "NUMBER", value_parser = parse_gpus)]
+    pub(super) gpus: Option<u64>,
+    /// Memory of each GPU, such as 20GiB
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub(super) vram: Option<u64>,
+    /// Main memory (default 1GiB)
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub(super) memory: Option<u64>,
+    /// Processor cores, such as 4 or 0.5 (default 1)
+    #[arg(long, value_name = "NUMBER", value_parser = parse_cpus)]
+    pub(super) cpus: Option<u64>,
+    /// Disk for its directory and outputs
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub(super) disk: Option<u64>,
+    /// Accepted GPU models
+    #[arg(long = "gpu-model", value_name = "A|B", value_delimiter = '|')]
+    pub(super) gpu_models: Vec<String>,
+    /// A label that the node must carry; may be given several times
+    #[arg(long = "constraint", value_name = "NAME=VALUE", value_parser = constraint)]
+    pub(super) constraints: Vec<String>,
+}
+
+/// Which code goes with it.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Its code")]
+pub(super) struct Source {
+    /// Take no code: the command starts in an empty directory
+    #[arg(long, conflicts_with = "directory")]
+    no_source: bool,
+    /// Start in this directory instead of the current one, with its git checkout, or itself, as the code
+    #[arg(long = "source", value_name = "DIR", id = "directory")]
+    directory: Option<PathBuf>,
+    /// Largest file of the code
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_bytes)]
+    pub(super) max_file_size: u64,
+    /// Most code in all
+    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = parse_bytes)]
+    pub(super) max_tree_size: u64,
+}
+
+impl Source {
+    pub(super) fn without_code(&self) -> bool {
+        self.no_source
+    }
+
+    pub(super) fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
+    }
+}
+
+/// Reads `NAME=VALUE`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
+}
+
+/// Checks `NAME=VALUE`.
+fn constraint(text: &str) -> Result<String, String> {
+    pair(text).map(|(name, value)| format!("{name}={value}"))
+}

@@ -1,0 +1,52 @@
+//! The submission as it is sent.
+
+use rest::wire::{ResourcesView, SourceView, SubmitRequest};
+
+use super::arguments::{Arguments, Needs};
+use crate::capture::Capture;
+
+/// The submission of `arguments` with the captured code.
+pub(super) fn request(arguments: &Arguments, capture: Option<&Capture>) -> SubmitRequest {
+    SubmitRequest {
+        name: arguments.name.clone().unwrap_or_default(),
+        command: arguments.command.clone(),
+        source: capture.map(source),
+        working_directory: capture
+            .map(|capture| capture.working_directory.clone())
+            .unwrap_or_default(),
+        variables: arguments.variables.clone(),
+        parameters: arguments.parameters.clone(),
+        resources: resources(&arguments.needs),
+        queue: arguments.queue.clone(),
+        priority: arguments.priority,
+        retries_node_lost: arguments.retries_node_lost,
+        retries_failed: arguments.retries,
+        time_limit_ms: arguments.time.map(|time| time.0),
+        lease_ms: arguments.lease.map(|lease| lease.0),
+        stop_grace_ms: None,
+        fail_if_impossible: arguments.fail_if_impossible,
+    }
+}
+
+fn resources(needs: &Needs) -> ResourcesView {
+    ResourcesView {
+        cpu_milli: needs.cpus,
+        memory_bytes: needs.memory,
+        gpu_milli: needs.gpus,
+        vram_bytes: needs.vram,
+        disk_bytes: needs.disk,
+        gpu_models: needs.gpu_models.clone(),
+        constraints: needs.constraints.clone(),
+        nodes: None,
+    }
+}
+
+fn source(capture: &Capture) -> SourceView {
+    SourceView {
+        tree: capture.tree.to_string(),
+        files: capture.files,
+        bytes: capture.bytes,
+        revision: capture.revision.clone(),
+        remote: capture.remote.clone(),
+    }
+}

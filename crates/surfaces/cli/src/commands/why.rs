@@ -1,0 +1,19 @@
+//! `muster why`.
+
+use crate::client::encode;
+use crate::error::Error;
+use crate::output;
+
+use super::Session;
+
+/// Options of `muster why`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Id, the start of one, or a name
+    experiment: String,
+}
+
+pub(super) async fn run(arguments: &Arguments, session: &Session) -> Result<(), Error> {
+    let path = format!("/experiments/{}/why", encode(&arguments.experiment));
+    session.show(&path, "a reason", output::why).await
+}

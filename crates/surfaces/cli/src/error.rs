@@ -1,0 +1,352 @@
+//! Everything that can go wrong, with what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use rest::wire::ErrorView;
+
+use crate::output::amounts::bytes;
+
+/// What went wrong. [`Error::hint`] says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No socket of a living node.
+    #[error("no muster node runs on this machine")]
+    NoNode {
+        /// Directories that were looked through.
+        searched: Vec<PathBuf>,
+        /// Sockets that nobody listens on.
+        left_over: Vec<PathBuf>,
+    },
+    /// More than one node and no `--node`.
+    #[error("{} muster nodes run on this machine: {}", names.len(), names.join(", "))]
+    SeveralNodes {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// `--node` names none of them.
+    #[error("no node named {name:?} runs on this machine")]
+    NoSuchNode {
+        /// What was asked for.
+        name: String,
+        /// Those that run.
+        present: Vec<String>,
+    },
+    /// The address is no http URL of a host.
+    #[error("{text:?} is not an address of a node: {problem}")]
+    NodeAddress {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The socket directory belongs to somebody else, who could pose as a node.
+    #[error("{} belongs to user {owner}, who is neither you nor root", path.display())]
+    ForeignDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// Nobody answers at the address.
+    #[error("cannot connect to the node at {address}")]
+    Connect {
+        /// Socket path or host and port.
+        address: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection broke.
+    #[error("the connection to the node broke while {step}")]
+    Talk {
+        /// What was going on.
+        step: &'static str,
+        /// Why.
+        #[source]
+        source: hyper::Error,
+    },
+    /// The node did not answer in time.
+    #[error("the node gave no answer within {seconds} s")]
+    TimedOut {
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The stream of output ended although the experiment has not.
+    #[error("the node ended the stream before the experiment's end")]
+    StreamEnded,
+    /// A value cannot be sent in a header.
+    #[error("{name} holds a character that cannot be sent")]
+    HeaderValue {
+        /// Which value.
+        name: &'static str,
+    },
+    /// The node answered with an error.
+    #[error("{}", view.message)]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// What it said.
+        view: Box<ErrorView>,
+    },
+    /// The answer is not what it should be.
+    #[error("the node's answer is not {what}")]
+    Unreadable {
+        /// What was expected.
+        what: &'static str,
+        /// Why it is not.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The answer is over the limit.
+    #[error("the node's answer is over {}", bytes(*limit))]
+    AnswerTooLong {
+        /// Bytes accepted.
+        limit: u64,
+    },
+    /// A file or directory of the source cannot be read.
+    #[error("cannot {step} {}", path.display())]
+    Source {
+        /// What was tried.
+        step: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of the source is over the limit.
+    #[error("{path} has {}, over the limit of {} for one file of the source tree", bytes(*size), bytes(*limit))]
+    FileTooLarge {
+        /// Which.
+        path: String,
+        /// Bytes.
+        size: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// The whole source is over the limit.
+    #[error("the source tree has {} in {files} files, over the limit of {}; the largest is {largest} with {}", bytes(*size), bytes(*limit), bytes(*largest_size))]
+    TreeTooLarge {
+        /// Bytes.
+        size: u64,
+        /// Files.
+        files: usize,
+        /// Bytes allowed.
+        limit: u64,
+        /// Largest file.
+        largest: String,
+        /// Its bytes.
+        largest_size: u64,
+    },
+    /// Too many files.
+    #[error("the source tree has more than {limit} files")]
+    TooManyFiles {
+        /// Files allowed.
+        limit: usize,
+    },
+    /// A symbolic link leaves the tree.
+    #[error("{path} is a symbolic link to {target:?}, which is outside the source tree")]
+    LinkLeavesTree {
+        /// The link.
+        path: String,
+        /// Where it leads.
+        target: String,
+    },
+    /// A path cannot be written in a source tree.
+    #[error("{path:?} cannot be part of a source tree: {problem}")]
+    BadPath {
+        /// The path, what is not UTF-8 replaced.
+        path: String,
+        /// Why.
+        problem: &'static str,
+    },
+    /// A file changed between its capture and its upload, again and again.
+    #[error("{path} changed while it was captured")]
+    Changed {
+        /// Which.
+        path: String,
+    },
+    /// A line of `.musterignore` cannot be understood.
+    #[error(".musterignore, line {line}: {problem}")]
+    IgnoreFile {
+        /// Line from 1.
+        line: usize,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// git cannot be started.
+    #[error("cannot start git, which {} needs as it is a git checkout", path.display())]
+    GitStart {
+        /// The checkout.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// git said no.
+    #[error("git {arguments} failed: {message}")]
+    Git {
+        /// What was run.
+        arguments: String,
+        /// What it said.
+        message: String,
+    },
+    /// What git printed is over the limit.
+    #[error("`git {arguments}` prints more than {}", bytes(*limit))]
+    GitOutput {
+        /// What was run.
+        arguments: String,
+        /// Bytes accepted.
+        limit: u64,
+    },
+    /// A thread died of a bug.
+    #[error("a worker of muster failed")]
+    Worker(#[source] tokio::task::JoinError),
+    /// Ctrl-C cannot be caught.
+    #[error("cannot listen for Ctrl-C")]
+    Signal(#[source] io::Error),
+    /// Standard output is gone or full.
+    #[error("cannot write the output")]
+    Output(#[source] io::Error),
+}
+
+impl Error {
+    /// What to do about it; empty if there is nothing to say.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::NoNode { searched, left_over } => no_node_hint(searched, left_over),
+            Self::SeveralNodes { names } => {
+                let first = names.first().map_or("NAME", String::as_str);
+                format!("say which one with --node {first} or MUSTER_NODE={first}")
+            }
+            Self::NoSuchNode { present, .. } if present.is_empty() => {
+                "start one with `muster up`; a path or a URL works here too".to_owned()
+            }
+            Self::NoSuchNode { present, .. } => format!("these run: {}", present.join(", ")),
+            Self::NodeAddress { .. } => {
+                "write a name, the path of a socket, or http://127.0.0.1:7717".to_owned()
+            }
+            Self::ForeignDirectory { .. } => {
+                "give the socket of your node with --node PATH".to_owned()
+            }
+            Self::Connect { .. } | Self::Talk { .. } | Self::TimedOut { .. } | Self::StreamEnded => {
+                "is the node running? `muster up` starts it; --node chooses another".to_owned()
+            }
+            Self::Refused { view, .. } => view.hint.clone(),
+            Self::Unreadable { .. } => {
+                "are the node and this muster of the same version?".to_owned()
+            }
+            Self::FileTooLarge { path, size, .. } => format!(
+                "allow it with --max-file-size {}, or leave it out by a line /{path} in .musterignore",
+                raised(*size)
+            ),
+            Self::TreeTooLarge { size, largest, .. } => format!(
+                "allow it with --max-tree-size {}, or leave things out by lines such as /{largest} in .musterignore",
+                raised(*size)
+            ),
+            Self::TooManyFiles { .. } => {
+                "run from the directory of the code, or leave things out by lines in .musterignore".to_owned()
+            }
+            Self::LinkLeavesTree { path, .. } | Self::BadPath { path, .. } => {
+                format!("leave it out by a line /{path} in .musterignore")
+            }
+            Self::Changed { .. } => "try again when nothing writes to it".to_owned(),
+            Self::IgnoreFile { .. } => {
+                "patterns are paths with *, ** and ?, with / at the front (from the root) or at the end (a directory), or ! in front (not ignored)".to_owned()
+            }
+            Self::GitStart { .. } => "install git, or submit without the code by --no-source".to_owned(),
+            Self::Git { .. } => "--no-source submits without the code".to_owned(),
+            Self::GitOutput { .. } => {
+                "commit the large changes, or allow more with --max-file-size".to_owned()
+            }
+            Self::HeaderValue { .. }
+            | Self::AnswerTooLong { .. }
+            | Self::Source { .. }
+            | Self::Worker(_)
+            | Self::Signal(_)
+            | Self::Output(_) => String::new(),
+        }
+    }
+
+    /// The same request may go well a moment later, as when a new leader is being elected.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Connect { .. }
+            | Self::Talk { .. }
+            | Self::TimedOut { .. }
+            | Self::StreamEnded => true,
+            Self::Refused { status, .. } => *status == 503,
+            _ => false,
+        }
+    }
+
+    /// The reader of the output went away, as `head` does.
+    #[must_use]
+    pub fn is_closed_output(&self) -> bool {
+        matches!(self, Self::Output(source) if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+fn no_node_hint(searched: &[PathBuf], left_over: &[PathBuf]) -> String {
+    let list = |paths: &[PathBuf]| {
+        let texts: Vec<String> = paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        texts.join(", ")
+    };
+    let mut hint = format!("start one with `muster up` (looked in {}", list(searched));
+    if !left_over.is_empty() {
+        hint.push_str("; nobody listens on ");
+        hint.push_str(&list(left_over));
+    }
+    hint.push(')');
+    hint
+}
+
+/// The next whole GiB, as an option takes it.
+fn raised(size: u64) -> String {
+    format!("{}GiB", size.div_ceil(1 << 30).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_file_is_named_with_both_ways_out() {
+        let error = Error::FileTooLarge {
+            path: "data/big.bin".into(),
+            size: (1 << 30) + 1,
+            limit: 256 << 20,
+        };
+        assert_eq!(
+            error.to_string(),
+            "data/big.bin has 1 GiB, over the limit of 256 MiB for one file of the source tree"
+        );
+        assert_eq!(
+            error.hint(),
+            "allow it with --max-file-size 2GiB, or leave it out by a line /data/big.bin in .musterignore"
+        );
+    }
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        let refused = |status| Error::Refused {
+            status,
+            view: Box::new(ErrorView {
+                code: "c".into(),
+                message: "m".into(),
+                hint: String::new(),
+            }),
+        };
+        assert!(refused(503).may_pass());
+        assert!(!refused(409).may_pass());
+        assert!(Error::StreamEnded.may_pass());
+        assert!(!Error::Changed { path: "x".into() }.may_pass());
+    }
+}

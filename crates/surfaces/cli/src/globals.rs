@@ -1,0 +1,23 @@
+//! Options that every command takes.
+
+/// Options that every command takes.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Globals {
+    /// The node to talk to: its name, the path of its socket, or http://host:port (then `MUSTER_TOKEN` is sent)
+    #[arg(
+        long,
+        global = true,
+        env = "MUSTER_NODE",
+        value_name = "NAME|SOCKET|URL"
+    )]
+    pub node: Option<String>,
+    /// Print the JSON of the interface instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print without colours (as `NO_COLOR` does)
+    #[arg(long, global = true)]
+    pub no_color: bool,
+    /// Read what the node knows by itself, without asking the cluster's majority
+    #[arg(long, global = true)]
+    pub stale: bool,
+}

@@ -1,0 +1,113 @@
+//! The output of an experiment: reading it, following it, and printing it.
+
+mod follower;
+mod printer;
+
+use hyper::Method;
+use rest::wire::LogItem;
+
+use crate::client::{Client, LineReader, Payload, Request, encode, parse};
+use crate::error::Error;
+
+pub(crate) use follower::Follower;
+pub(crate) use printer::LogPrinter;
+
+/// Which part of which output.
+#[derive(Clone, Debug)]
+pub(crate) struct LogQuery {
+    /// Id, prefix or name.
+    pub(crate) experiment: String,
+    /// Only this attempt.
+    pub(crate) attempt: Option<u32>,
+    /// From this record on.
+    pub(crate) from: Option<u64>,
+}
+
+impl LogQuery {
+    /// All output of an experiment.
+    pub(crate) fn all_of(experiment: &str) -> Self {
+        Self {
+            experiment: experiment.to_owned(),
+            attempt: None,
+            from: None,
+        }
+    }
+
+    fn path(&self, follow: bool) -> String {
+        let mut path = format!(
+            "/experiments/{}/logs?follow={follow}",
+            encode(&self.experiment)
+        );
+        if let Some(attempt) = self.attempt {
+            path.push_str(&format!("&attempt={attempt}"));
+        }
+        if let Some(from) = self.from {
+            path.push_str(&format!("&from={from}"));
+        }
+        path
+    }
+}
+
+/// An item with its JSON as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct ReadItem {
+    /// The item.
+    pub(crate) item: LogItem,
+    /// Its JSON.
+    pub(crate) json: String,
+}
+
+impl ReadItem {
+    fn parse(json: String) -> Result<Self, Error> {
+        let item = parse(json.as_bytes(), "a piece of output")?;
+        Ok(Self { item, json })
+    }
+
+    /// Attempt and number of the record, for items that are records.
+    fn place(&self) -> Option<(u32, u64)> {
+        match &self.item {
+            LogItem::Console {
+                attempt, sequence, ..
+            }
+            | LogItem::Scalar {
+                attempt, sequence, ..
+            } => Some((*attempt, *sequence)),
+            LogItem::Gap { .. } | LogItem::State { .. } | LogItem::End { .. } => None,
+        }
+    }
+}
+
+/// Reads the output that is there now.
+pub(crate) struct LogReader {
+    lines: LineReader,
+}
+
+impl LogReader {
+    /// Asks for it.
+    ///
+    /// # Errors
+    /// There is no such experiment, or the node cannot answer.
+    pub(crate) async fn open(client: &Client, query: &LogQuery) -> Result<Self, Error> {
+        let request = Request::new(Method::GET, query.path(false), Payload::empty());
+        let response = client.open(request).await?;
+        Ok(Self {
+            lines: LineReader::new(response.into_body()),
+        })
+    }
+
+    /// The next item; none at the end.
+    ///
+    /// # Errors
+    /// The connection broke or the answer makes no sense.
+    pub(crate) async fn next(&mut self) -> Result<Option<ReadItem>, Error> {
+        while let Some(line) = self.lines.next().await? {
+            if !line.is_empty() {
+                return ReadItem::parse(line).map(Some);
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,19 @@
+//! Text for people, one file per table or page. Pure: data and a [`Look`] in, text out.
+
+pub(crate) mod amounts;
+mod experiment_page;
+mod experiments;
+mod ledger;
+mod look;
+mod nodes;
+mod queues;
+mod sheet;
+mod why;
+
+pub(crate) use experiment_page::experiment_page;
+pub(crate) use experiments::experiments;
+pub(crate) use ledger::ledger;
+pub(crate) use look::Look;
+pub(crate) use nodes::nodes;
+pub(crate) use queues::queues;
+pub(crate) use why::why;

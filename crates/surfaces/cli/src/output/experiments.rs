@@ -1,0 +1,128 @@
+//! `muster ls`.
+
+use rest::wire::{ExperimentList, ExperimentSummary};
+
+use super::amounts::{ago, span};
+use super::look::Look;
+use super::sheet::{Sheet, cell, word};
+
+/// The table of experiments.
+pub(crate) fn experiments(list: &ExperimentList, look: &Look) -> String {
+    if list.experiments.is_empty() {
+        return "no experiments (those that ended are shown by --all)\n".to_owned();
+    }
+    let heads = [
+        "ID",
+        "NAME",
+        "STATE",
+        "NODE",
+        "USER",
+        "SUBMITTED",
+        "RAN",
+        "NEEDS",
+        "WHY",
+    ];
+    let mut sheet = Sheet::new(&heads, look);
+    for experiment in &list.experiments {
+        sheet.row(vec![
+            cell(&experiment.id),
+            cell(&experiment.name),
+            word(&experiment.state),
+            cell(experiment.node.as_ref().map_or("-", |node| &node.name)),
+            cell(&experiment.user),
+            cell(ago(look.now_ms, experiment.submitted_at)),
+            cell(ran(experiment, look)),
+            cell(&experiment.resources),
+            cell(&experiment.reason),
+        ]);
+    }
+    let mut text = sheet.text();
+    if list.more > 0 {
+        text.push_str(&format!("and {} more: --limit shows them\n", list.more));
+    }
+    text
+}
+
+/// How long its last process has run.
+fn ran(experiment: &ExperimentSummary, look: &Look) -> String {
+    match experiment.started_at {
+        None => "-".to_owned(),
+        Some(started) => {
+            let end = experiment.ended_at.unwrap_or(look.now_ms);
+            span(end.saturating_sub(started))
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use rest::wire::NodeRefView;
+
+    pub(crate) fn summary(id: &str, state: &str) -> ExperimentSummary {
+        ExperimentSummary {
+            id: id.into(),
+            name: "digits".into(),
+            state: state.into(),
+            user: "ana".into(),
+            queue: "default".into(),
+            node: (state == "running").then(|| NodeRefView {
+                id: "12D3KooW".into(),
+                name: "n2".into(),
+            }),
+            submitted_at: 1_000_000,
+            started_at: (state == "running").then_some(1_010_000),
+            ended_at: None,
+            attempts: 1,
+            reason: "needs 8 cpus, 4 are free".into(),
+            resources: "1 cpus, 1 GiB memory".into(),
+        }
+    }
+
+    #[test]
+    fn experiments_are_a_plain_table() {
+        let mut hostile = summary("9z8y7x6w", "queued");
+        hostile.name = "a\u{1b}[31mb".into();
+        let list = ExperimentList {
+            experiments: vec![summary("0a1b2c3d", "running"), hostile],
+            more: 3,
+        };
+        let text = experiments(&list, &Look::plain_at(1_200_000));
+        let expected = "\
+ID        NAME     STATE    NODE  USER  SUBMITTED  RAN         NEEDS                 WHY
+0a1b2c3d  digits   running  n2    ana   3 min ago  3 min 10 s  1 cpus, 1 GiB memory  needs 8 cpus, 4 are free
+9z8y7x6w  a\u{fffd}[31mb  queued   -     ana   3 min ago  -           1 cpus, 1 GiB memory  needs 8 cpus, 4 are free
+and 3 more: --limit shows them
+";
+        assert_eq!(text, expected, "\n{text}");
+    }
+
+    #[test]
+    fn colour_is_there_only_when_wanted() {
+        let list = ExperimentList {
+            experiments: vec![summary("0a1b2c3d", "running")],
+            more: 0,
+        };
+        let mut look = Look::plain_at(0);
+        assert!(!experiments(&list, &look).contains('\u{1b}'));
+        look.color = true;
+        assert!(experiments(&list, &look).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_narrow_terminal_wraps_instead_of_spilling() {
+        let list = ExperimentList {
+            experiments: vec![summary("0a1b2c3d", "running")],
+            more: 0,
+        };
+        let look = Look {
+            width: Some(80),
+            ..Look::plain_at(0)
+        };
+        let text = experiments(&list, &look);
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
+    }
+}

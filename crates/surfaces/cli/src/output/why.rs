@@ -1,0 +1,79 @@
+//! `muster why`.
+
+use rest::wire::WhyView;
+
+use super::amounts::plain;
+use super::look::{Look, Mood};
+use super::sheet::{Sheet, cell, lines, word};
+
+/// Why an experiment waits, runs where it runs, or ended.
+pub(crate) fn why(view: &WhyView, look: &Look) -> String {
+    let state = look.paint(Mood::of(&view.state), &plain(&view.state));
+    let mut text = format!("{} is {state}: {}\n", plain(&view.id), plain(&view.summary));
+    if view.position > 0 {
+        text.push_str(&format!("place {} in the waiting order\n", view.position));
+    }
+    if !view.possible_ever {
+        let warning = look.paint(Mood::Bad, "no node of the cluster could ever run it");
+        text.push_str(&format!("{warning}, not even an empty one\n"));
+    }
+    if view.nodes.is_empty() {
+        return text;
+    }
+    text.push('\n');
+    let mut sheet = Sheet::new(&["NODE", "VERDICT", "REASONS"], look);
+    for node in &view.nodes {
+        sheet.row(vec![
+            cell(&node.node.name),
+            word(&node.verdict),
+            lines(&node.reasons),
+        ]);
+    }
+    text.push_str(&sheet.text());
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rest::wire::{NodeRefView, WhyNodeView};
+
+    #[test]
+    fn each_node_says_what_it_lacks() {
+        let node = |name: &str, verdict: &str, reasons: &[&str]| WhyNodeView {
+            node: NodeRefView {
+                id: name.into(),
+                name: name.into(),
+            },
+            verdict: verdict.into(),
+            reasons: reasons.iter().map(|&reason| reason.to_owned()).collect(),
+        };
+        let view = WhyView {
+            id: "0a1b2c3d".into(),
+            state: "queued".into(),
+            summary: "no node has 8 free cpus".into(),
+            position: 2,
+            possible_ever: false,
+            nodes: vec![
+                node(
+                    "n1",
+                    "short",
+                    &["needs 8 cpus, has 2 of 4 free", "needs 1 gpu, has none"],
+                ),
+                node("n2", "impossible", &["needs 8 cpus, has 4"]),
+            ],
+        };
+        let text = why(&view, &Look::plain_at(0));
+        let expected = "\
+0a1b2c3d is queued: no node has 8 free cpus
+place 2 in the waiting order
+no node of the cluster could ever run it, not even an empty one
+
+NODE  VERDICT     REASONS
+n1    short       needs 8 cpus, has 2 of 4 free
+                  needs 1 gpu, has none
+n2    impossible  needs 8 cpus, has 4
+";
+        assert_eq!(text, expected, "\n{text}");
+    }
+}
