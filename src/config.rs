@@ -153,6 +153,19 @@ pub(crate) struct Config {
     pub(crate) new: bool,
 }
 
+/// `MUSTER_*` variables that are no settings: the command line's, and what an experiment or an instance is told.
+const OTHER_VARIABLES: [&str; 9] = [
+    "node",
+    "token",
+    "instance_id",
+    "hold_role",
+    "experiment_id",
+    "attempt",
+    "rank",
+    "nodes",
+    "data_dir",
+];
+
 /// Free disk from which on a node keeps blobs for others.
 pub(crate) const MIN_STORAGE_BYTES: u64 = 20 << 30;
 
@@ -175,15 +188,7 @@ impl Config {
             .merge(Toml::file(&file))
             .merge(
                 Env::prefixed("MUSTER_")
-                    .ignore(&[
-                        "node",
-                        "token",
-                        "home",
-                        "experiment_id",
-                        "attempt",
-                        "rank",
-                        "nodes",
-                    ])
+                    .ignore(&OTHER_VARIABLES)
                     .split("__"),
             )
             .merge(Serialized::defaults(flags))

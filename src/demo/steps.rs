@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use provisioner::{LaunchRequest, LocalInstance, LocalProcess};
 use serde_json::Value;
 
@@ -134,18 +134,16 @@ impl Cluster {
                 .iter()
                 .any(|known| known.id == instance.id && known.is_running)
             {
-                bail!(
-                    "{name} ended: {}",
-                    std::fs::read_to_string(&log_file).unwrap_or_default()
-                );
+                let log = std::fs::read_to_string(&log_file).unwrap_or_default();
+                return Ok(Some(Err(anyhow!("{name} ended: {log}"))));
             }
             Ok(client
                 .json(&["nodes", "--stale"], &self.directory)
                 .await
-                .ok()
-                .map(drop)) // Not up yet.
+                .ok() // Not up yet.
+                .map(|_| Ok(())))
         })
-        .await?;
+        .await??;
         self.nodes.push(Node {
             name,
             instance,
@@ -398,9 +396,10 @@ impl Cluster {
                 .find_map(|line| line.strip_prefix("API "))
                 .and_then(|rest| rest.split_whitespace().next());
             say(&format!(
-                "{}: {}   muster --node {} ls --all",
+                "{}: {}   {} --node {} ls --all",
                 node.name,
                 url.unwrap_or("?"),
+                self.program.display(),
                 node.client.socket().display()
             ))?;
         }
