@@ -10,6 +10,8 @@ mod config;
 mod directory;
 mod error;
 mod failure;
+#[cfg(test)]
+mod golden;
 mod handle;
 mod log_store;
 mod machine;

@@ -32,6 +32,8 @@ use crate::raft_types::{RaftEntry, RaftLogId, RaftVote, Types};
 
 pub(crate) use self::opening::open_log;
 pub(crate) use self::record::MAX_ENTRY_BYTES;
+#[cfg(test)]
+pub(crate) use self::record::golden_records;
 
 /// Young entries kept in memory for replication and apply; older ones are read back from sled.
 const TAIL_BYTES: usize = 2 << 20;

@@ -223,3 +223,28 @@ impl<I: Iterator<Item = sled::Result<(IVec, IVec)>>> Iterator for Entries<I> {
         self.next_entry().transpose()
     }
 }
+
+/// One of each stored record, for the test that holds their bytes still.
+#[cfg(test)]
+pub(crate) fn golden_records(vote: RaftVote, entry: &RaftEntry) -> Vec<(&'static str, Vec<u8>)> {
+    let (previous, log_id) = ([5; 32], entry.log_id);
+    let owner = OwnerRecord::V1 {
+        node: vote.leader_id.voted_for.0.clone(),
+    };
+    vec![
+        (
+            "entry",
+            codec::encode(&EntryRecordRef::V1 { previous, entry }),
+        ),
+        ("owner", codec::encode(&owner)),
+        ("vote", codec::encode(&VoteRecord::V1 { vote, saves: 4 })),
+        ("committed", codec::encode(&CommittedRecord::V1 { log_id })),
+        (
+            "purged",
+            codec::encode(&PurgedRecord::V1 {
+                log_id,
+                chain: previous,
+            }),
+        ),
+    ]
+}
