@@ -120,7 +120,7 @@ impl Default for RawConfig {
             bulk_bytes_per_second: None,
             disk_reserve: "2GiB".to_owned(),
             cgroups: true,
-            log: "info,libp2p=warn,openraft=warn,sled=warn".to_owned(),
+            log: "info,openraft=error,sled=warn".to_owned(),
             resources: RawResources::default(),
         }
     }

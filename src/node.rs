@@ -172,8 +172,14 @@ impl Started {
             disk_reserve_bytes: config.disk_reserve_bytes,
             ..telemetry::Config::new(network.node_id().clone(), config.data_directory.clone())
         })?;
+        let members = signed.as_ref().and_then(|signed| {
+            codec::decode::<MemberList>(&signed.list, codec::MAX_MESSAGE_BYTES).ok()
+        }); // Checked when it was kept.
         let consensus_config = consensus::Config {
-            timing: consensus::Timing::named(&config.timing),
+            // All replicas must agree: the cluster's word, not this machine's settings.
+            timing: consensus::Timing::named(
+                members.as_ref().map_or(&config.timing, |list| &list.timing),
+            ),
             ..consensus::Config::new(directory.path("raft"), network.node_id().clone())
         };
         let consensus =
@@ -183,9 +189,6 @@ impl Started {
             Some(key) => Some(network::ClusterKey::from_bytes(&key.to_bytes())?),
             None => network::ClusterKey::load(&key_path)?,
         };
-        let members = signed.as_ref().and_then(|signed| {
-            codec::decode::<MemberList>(&signed.list, codec::MAX_MESSAGE_BYTES).ok()
-        }); // Checked when it was kept.
         let adapters = Adapters {
             network: network.clone(),
             consensus,

@@ -215,7 +215,8 @@ impl Reader {
         let state = state_word(experiment);
         let attempt = experiment.attempts.len();
         let told = format!("{state} {attempt}");
-        if !follow || told == self.state {
+        // The end has an item of its own.
+        if !follow || told == self.state || !experiment.is_live() {
             return Ok(());
         }
         self.state = told;

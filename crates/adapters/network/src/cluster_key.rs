@@ -129,6 +129,7 @@ mod tests {
             cluster,
             incarnation: Incarnation(1),
             version: 7,
+            timing: "lan".to_owned(),
             members: Vec::new(),
         }
     }

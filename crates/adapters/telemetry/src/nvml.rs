@@ -78,7 +78,7 @@ fn read(gpu: &Device<'_>) -> Result<GpuReport, NvmlError> {
 pub(crate) fn describe(error: &NvmlError) -> String {
     match error {
         NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound => {
-            "no NVIDIA driver library (libnvidia-ml.so.1): this is a CPU node; install the driver, or declare its GPUs in the configuration".to_owned()
+            "CPU node: no NVIDIA driver (libnvidia-ml.so.1)".to_owned()
         }
         NvmlError::DriverNotLoaded => {
             "the NVIDIA driver is installed but not loaded: no GPUs are offered; `modprobe nvidia` or a restart may help".to_owned()

@@ -107,6 +107,7 @@ impl ClusterState {
             cluster: self.cluster?,
             incarnation: self.incarnation,
             version: self.members_version,
+            timing: self.timing.clone(),
             members: self.nodes.values().map(member).collect(),
         })
     }

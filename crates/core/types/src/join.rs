@@ -187,6 +187,8 @@ pub struct MemberList {
     pub incarnation: Incarnation,
     /// Log index of the last change; the higher valid one wins.
     pub version: u64,
+    /// Timing profile of the cluster, `lan` or `wan`: replicas must agree on it.
+    pub timing: String,
     /// Members.
     pub members: Vec<Member>,
 }

@@ -208,6 +208,7 @@ fn joining() {
         cluster: ClusterId([5; 32]),
         incarnation: Incarnation(1),
         version: 6,
+        timing: "lan".to_owned(),
         members: vec![Member {
             node: node("nodea"),
             facts: facts(),
