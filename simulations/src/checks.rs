@@ -1,8 +1,8 @@
 //! What must hold after each step, and at the end.
 
-use agent::AttemptPhase;
+use agent::{AttemptPhase, StopReason};
 use state_machine::{ExperimentPhase, check_invariants};
-use types::AttemptToken;
+use types::{AttemptToken, CauseKind};
 
 use crate::world::World;
 
@@ -23,6 +23,17 @@ impl World {
             return Err(format!("{token} ran {times} times"));
         }
         Ok(())
+    }
+
+    /// What the node takes for stale must be so: nothing may end the work of a current attempt by mistake.
+    pub(crate) fn check_stop(&mut self, token: AttemptToken, reason: &StopReason) {
+        let mut active = self.state.active();
+        let current = active.any(|(_, attempt)| attempt.token == token);
+        if let StopReason::Stale { why } = reason
+            && current
+        {
+            self.wrong = Some(format!("{token} is current and is stopped as stale: {why}"));
+        }
     }
 
     /// After each entry: the state agrees with itself, and nothing is booked over what its node has.
@@ -75,6 +86,10 @@ impl World {
             let ExperimentPhase::Ended { cause, .. } = &experiment.phase else {
                 return Err(format!("{} is not over", experiment.id));
             };
+            let stopped = matches!(cause.kind, CauseKind::Stopped { .. });
+            if stopped && experiment.stop_requested.is_none() {
+                return Err(format!("{} was stopped by nobody: {cause}", experiment.id));
+            }
             if cause.is_node_failure() && experiment.stop_requested.is_none() {
                 return Err(format!(
                     "{} ended for a lost node in spite of its retries: {cause}",

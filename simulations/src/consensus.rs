@@ -118,12 +118,12 @@ impl World {
         let Some(pending) = self.pending.remove(&proposal) else {
             return Ok(());
         };
-        self.apply(pending)?;
+        self.apply(&pending)?;
         self.drive_leader();
         Ok(())
     }
 
-    fn apply(&mut self, pending: Pending) -> Result<(), String> {
+    fn apply(&mut self, pending: &Pending) -> Result<(), String> {
         let index = LogIndex(self.state.applied().0 + 1);
         self.history.push_back(self.state.clone());
         if self.history.len() > LAGGING_STATES {
@@ -143,17 +143,21 @@ impl World {
         }
         self.check_state()?;
         self.push_wanted(&applied);
-        self.answer(pending.then, &applied);
+        self.answer(&pending.then, &applied);
         Ok(())
     }
 
-    fn answer(&mut self, then: Then, applied: &Applied) {
+    fn answer(&mut self, then: &Then, applied: &Applied) {
         match then {
             Then::Nobody => {}
-            Then::Client { number } => self.acknowledge(number, &applied.outcome),
+            Then::Client { number } => self.acknowledge(*number, &applied.outcome),
             Then::Reporter { node, token, start } => {
                 if let Some(leader) = self.leader.as_ref().map(|leader| leader.node) {
-                    self.send(leader, node, Message::ReportDone { token, start });
+                    let done = Message::ReportDone {
+                        token: *token,
+                        start: *start,
+                    };
+                    self.send(leader, *node, done);
                 }
             }
             Then::Placer => {
@@ -163,37 +167,43 @@ impl World {
             }
             Then::Loser { token } | Then::Extender { token } => {
                 if let Some(leader) = &mut self.leader {
-                    leader.in_flight.remove(&token);
+                    leader.in_flight.remove(token);
                 }
             }
         }
     }
 
-    /// Whether the node is up and sees a majority of the voters.
-    fn electable(&self, node: usize) -> bool {
+    /// Whether the node is up and exchanges messages with a majority of the voters.
+    fn has_majority(&self, node: usize) -> bool {
         let voters = voters(self.machines.len());
-        let seen = (0..voters)
-            .filter(|voter| self.machines[*voter].is_up() && self.connected(node, *voter));
-        node < voters && self.machines[node].is_up() && 2 * seen.count() > voters
+        let both_ways = |voter: &usize| {
+            self.machines[*voter].is_up()
+                && self.connected(node, *voter)
+                && self.connected(*voter, node)
+        };
+        let seen = (0..voters).filter(both_ways).count();
+        node < voters && self.machines[node].is_up() && 2 * seen > voters
     }
 
     /// Takes the lead from a leader that is down or cut off; it may not know.
     pub(crate) fn review_leader(&mut self) {
-        if let Some(leader) = self.leader.take_if(|leader| !{
-            let voters = voters(self.machines.len());
-            let node = leader.node;
-            let seen = (0..voters).filter(|voter| {
-                self.machines[*voter].is_up() && self.groups[node] == self.groups[*voter]
-            });
-            self.machines[node].is_up() && 2 * seen.count() > voters
-        }) {
+        let lost = self.leader.as_ref().map(|leader| leader.node);
+        if lost.is_some_and(|node| !self.has_majority(node))
+            && let Some(leader) = self.leader.take()
+        {
             self.depose(leader);
         }
         self.deposed.retain(|node, _| self.machines[*node].is_up());
         if let Some(leader) = self.leader.as_ref().map(|leader| leader.node) {
-            let groups = &self.groups;
-            self.deposed
-                .retain(|node, _| groups[*node] != groups[leader]);
+            let told: Vec<_> = self
+                .deposed
+                .keys()
+                .copied()
+                .filter(|node| self.connected(leader, *node))
+                .collect();
+            for node in told {
+                self.deposed.remove(&node);
+            }
         }
     }
 
@@ -210,7 +220,7 @@ impl World {
             return Ok(());
         }
         let electable: Vec<_> = (0..self.machines.len())
-            .filter(|node| self.electable(*node))
+            .filter(|node| self.has_majority(*node))
             .collect();
         if electable.is_empty() {
             self.after(500, Event::Elect);
@@ -225,7 +235,7 @@ impl World {
         let kept = self.random.index(open.len() + 1);
         open.truncate(kept);
         for pending in open {
-            self.apply(pending)?;
+            self.apply(&pending)?;
         }
         self.start_leader();
         self.review_leader();

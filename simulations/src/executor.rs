@@ -22,16 +22,16 @@ pub(crate) struct Process {
 }
 
 /// What happens to a process.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum ProcessStep {
     /// Source tree and environment are there.
     Prepared,
     /// It has done its work.
     Finished,
-    /// Its deadline, as it was when this was planned.
-    Deadline,
+    /// Its deadline, as it was when this was planned; a later one has its own step.
+    Deadline { planned: u64 },
     /// Its tree is gone, by the holder's deadline or a stop.
-    Killed { expired: bool },
+    Killed(CauseKind),
 }
 
 impl World {
@@ -69,9 +69,15 @@ impl World {
         }
     }
 
-    pub(crate) fn stop_process(&mut self, node: usize, token: AttemptToken, grace: DurationMs) {
+    pub(crate) fn stop_process(
+        &mut self,
+        node: usize,
+        token: AttemptToken,
+        cause: CauseKind,
+        grace: DurationMs,
+    ) {
         let delay = self.random.range(1..KILL_MS) + self.random.range(0..grace.0 + 1);
-        self.plan(node, token, delay, ProcessStep::Killed { expired: false });
+        self.plan(node, token, delay, ProcessStep::Killed(cause));
     }
 
     fn plan(&mut self, node: usize, token: AttemptToken, delay: u64, step: ProcessStep) {
@@ -88,10 +94,10 @@ impl World {
     }
 
     fn plan_deadline(&mut self, node: usize, token: AttemptToken, deadline: u64) {
-        // The holder polls finely at its deadline: at most 1 % of the rest too late would cost the margin of a long lease.
-        let machine = &self.machines[node];
-        let left = deadline.saturating_sub(machine.clock(self.now));
-        self.plan(node, token, left - left / 100, ProcessStep::Deadline);
+        // On its own clock, to the millisecond: a drift of 1 % would cost the margin of a long lease.
+        let left = deadline.saturating_sub(self.machines[node].clock(self.now));
+        let step = ProcessStep::Deadline { planned: deadline };
+        self.plan(node, token, (left - left / 100).max(1), step);
     }
 
     pub(crate) fn process(
@@ -120,28 +126,19 @@ impl World {
                 self.tell_phase(node, token, AttemptPhase::Running);
             }
             ProcessStep::Finished => self.end_process(node, token, None),
-            ProcessStep::Deadline if clock < process.deadline => {
-                let deadline = process.deadline;
-                if deadline - clock < 10 {
-                    self.plan(node, token, 1, ProcessStep::Deadline);
-                } else {
-                    self.plan_deadline(node, token, deadline);
-                }
+            ProcessStep::Deadline { planned } if planned != process.deadline => {}
+            ProcessStep::Deadline { planned } if clock < planned => {
+                self.plan_deadline(node, token, planned);
             }
-            ProcessStep::Deadline => {
+            ProcessStep::Deadline { .. } => {
                 if self.plant != Plant::DeafHolder {
                     let delay = self.random.range(1..KILL_MS);
-                    self.plan(node, token, delay, ProcessStep::Killed { expired: true });
+                    let step = ProcessStep::Killed(CauseKind::LeaseExpired);
+                    self.plan(node, token, delay, step);
                 }
             }
-            ProcessStep::Killed { .. } if self.plant == Plant::DeafHolder => {}
-            ProcessStep::Killed { expired: true } => {
-                self.end_process(node, token, Some(CauseKind::LeaseExpired))
-            }
-            ProcessStep::Killed { expired: false } => {
-                let by = "somebody".to_owned();
-                self.end_process(node, token, Some(CauseKind::Stopped { by }));
-            }
+            ProcessStep::Killed(_) if self.plant == Plant::DeafHolder => {}
+            ProcessStep::Killed(cause) => self.end_process(node, token, Some(cause)),
         }
         Ok(())
     }

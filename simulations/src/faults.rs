@@ -15,6 +15,8 @@ pub(crate) enum Fault {
     Machine { node: usize },
     /// Some nodes are cut off from the others.
     Partition,
+    /// A node hears and is not heard.
+    Mute { node: usize },
     /// The network is slow and loses messages.
     Weather,
 }
@@ -29,7 +31,8 @@ impl World {
         match self.random.range(0..100) {
             0..25 => self.stop_process_of(node),
             25..45 => self.stop_machine(node),
-            45..75 => self.partition(),
+            45..65 => self.partition(),
+            65..75 => self.mute(node),
             75..85 => self.storm(),
             _ => self.change_leader(),
         }
@@ -75,6 +78,12 @@ impl World {
         self.plan_repair(cut, Fault::Partition);
     }
 
+    fn mute(&mut self, node: usize) {
+        self.muted[node] = true;
+        let lasts = self.random.range(200..20_000);
+        self.plan_repair(lasts, Fault::Mute { node });
+    }
+
     fn storm(&mut self) {
         self.weather = Weather {
             loss_permille: self.random.range(0..400),
@@ -99,6 +108,7 @@ impl World {
                 self.machines[node].machine_up = true;
                 self.start_process(node);
             }
+            Fault::Mute { node } => self.muted[node] = false,
             Fault::Partition => self.groups.fill(0),
             Fault::Weather => self.weather = Weather::fair(),
         }

@@ -137,7 +137,7 @@ impl World {
             return;
         };
         let input = match input {
-            Input::Wanted(set, _) if self.plant == Plant::LoseReports => Input::Wanted(set, true),
+            Input::Wanted(set, _) if self.plant == Plant::TrustAbsence => Input::Wanted(set, true),
             other => other,
         };
         let actions = agent.step(clock, input);
@@ -183,7 +183,14 @@ impl World {
                 token,
                 deadline_boottime_ms,
             } => self.extend_process(node, token, deadline_boottime_ms),
-            Action::Stop { token, grace, .. } => self.stop_process(node, token, grace),
+            Action::Stop {
+                token,
+                reason,
+                grace,
+            } => {
+                self.check_stop(token, &reason);
+                self.stop_process(node, token, reason.cause(), grace);
+            }
             Action::ReportStarted { token, rank } => {
                 let at = self.machines[node].wall(self.now);
                 self.report(node, token, rank, AttemptReport::Started { at });

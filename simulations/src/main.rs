@@ -41,7 +41,7 @@ enum PlantName {
     UnconfirmedGrant,
     CountFromAnswer,
     DeafHolder,
-    LoseReports,
+    TrustAbsence,
 }
 
 impl PlantName {
@@ -52,7 +52,7 @@ impl PlantName {
             Self::UnconfirmedGrant => Plant::UnconfirmedGrant,
             Self::CountFromAnswer => Plant::CountFromAnswer,
             Self::DeafHolder => Plant::DeafHolder,
-            Self::LoseReports => Plant::LoseReports,
+            Self::TrustAbsence => Plant::TrustAbsence,
         }
     }
 }

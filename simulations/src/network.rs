@@ -53,26 +53,25 @@ impl World {
         if self.random.chance(self.weather.loss_permille) {
             return;
         }
-        let copies = 1 + u32::from(self.random.chance(self.weather.repeat_permille));
-        for _ in 0..copies {
-            let delay = if from == to {
-                0
-            } else {
-                self.random.range(1..self.weather.longest_delay_ms + 1)
-            };
-            self.after(
-                delay,
-                Event::Deliver {
-                    from,
-                    to,
-                    message: message.clone(),
-                },
-            );
+        if self.random.chance(self.weather.repeat_permille) {
+            self.send_once(from, to, message.clone());
         }
+        self.send_once(from, to, message);
     }
 
+    fn send_once(&mut self, from: usize, to: usize, message: Message) {
+        let longest = self.weather.longest_delay_ms;
+        let delay = if from == to {
+            0
+        } else {
+            self.random.range(1..longest + 1)
+        };
+        self.after(delay, Event::Deliver { from, to, message });
+    }
+
+    /// Whether messages pass from `one` to `other`.
     pub(crate) fn connected(&self, one: usize, other: usize) -> bool {
-        self.groups[one] == self.groups[other]
+        one == other || (self.groups[one] == self.groups[other] && !self.muted[one])
     }
 
     pub(crate) fn deliver(

@@ -1,4 +1,4 @@
-//! The source of all chance: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014, figure 17).
+//! The source of all chance: `SplitMix64` (Steele, Lea and Flood, OOPSLA 2014, figure 17).
 
 use std::ops::Range;
 

@@ -34,8 +34,8 @@ pub enum Plant {
     CountFromAnswer,
     /// The holder does not end its process tree at the deadline.
     DeafHolder,
-    /// The node stops what an unconfirmed wanted set lacks, and reports nothing of it.
-    LoseReports,
+    /// The node believes the absence of an attempt from any wanted set.
+    TrustAbsence,
 }
 
 /// How a history went.
@@ -125,6 +125,8 @@ pub(crate) struct World {
     pub(crate) weather: Weather,
     /// Group of each node: messages pass inside a group only.
     pub(crate) groups: Vec<u64>,
+    /// Nodes that hear and are not heard.
+    pub(crate) muted: Vec<bool>,
     pub(crate) state: ClusterState,
     /// Follows the log through snapshots; must always have the same bytes.
     pub(crate) replica: ClusterState,
@@ -140,6 +142,8 @@ pub(crate) struct World {
     pub(crate) clients: Vec<Client>,
     /// Processes that run now.
     pub(crate) running: BTreeMap<ExperimentId, Vec<(usize, AttemptToken)>>,
+    /// What a check deep inside an event found.
+    pub(crate) wrong: Option<String>,
     /// Attempts whose process ever ran.
     pub(crate) ran: BTreeMap<AttemptToken, u32>,
 }
@@ -158,6 +162,7 @@ impl World {
             queue: BTreeMap::new(),
             scheduled: 0,
             groups: vec![0; machines.len()],
+            muted: vec![false; machines.len()],
             machines,
             weather: Weather::fair(),
             state: ClusterState::default(),
@@ -171,6 +176,7 @@ impl World {
             deposed: BTreeMap::new(),
             clients: Vec::new(),
             running: BTreeMap::new(),
+            wrong: None,
             ran: BTreeMap::new(),
         }
     }
@@ -205,7 +211,7 @@ impl World {
             Event::Fault => self.fault(),
             Event::Repair(fault) => self.repair(fault),
         }
-        Ok(())
+        self.wrong.take().map_or(Ok(()), Err)
     }
 
     fn run(&mut self) -> (Outcome, u64) {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use types::{AttemptToken, DurationMs, WantedAttempt, WantedSet};
+use types::{AttemptToken, CauseKind, DurationMs, WantedAttempt, WantedSet};
 
 /// How far an attempt is on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +90,18 @@ pub enum StopReason {
     },
     /// The lease could not be renewed in time.
     LeaseExpired,
+}
+
+impl StopReason {
+    /// The cause that the end of the attempt carries when this stop ended it. A stale attempt is not current, so its
+    /// cause is read only in its late report: its lease was over.
+    #[must_use]
+    pub fn cause(&self) -> CauseKind {
+        match self {
+            Self::Requested { by } => CauseKind::Stopped { by: by.clone() },
+            Self::Stale { .. } | Self::LeaseExpired => CauseKind::LeaseExpired,
+        }
+    }
 }
 
 impl fmt::Display for StopReason {

@@ -123,6 +123,7 @@ impl Local {
         if let Some(deadline) = self.deadline.filter(|deadline| *deadline > now) {
             let wanted = Box::new(wanted.clone());
             self.phase = Some(AttemptPhase::Preparing);
+            self.ask(now, config, asks); // A slow answer may have eaten a third of the lease.
             return vec![Action::Start(wanted, deadline)];
         }
         self.ask(now, config, asks);

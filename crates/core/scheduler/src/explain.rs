@@ -4,8 +4,9 @@ use membership::{Health, View};
 use state_machine::{ClusterState, Experiment, ExperimentPhase};
 use types::{NodeId, Timestamp};
 
-use crate::fit::{Shortfall, shortfalls};
+use crate::fit::shortfalls;
 use crate::offer::{NodeOffer, offers};
+use crate::shortfall::Shortfall;
 
 /// Attempts that are named as holders of a node; the rest is counted.
 const MAX_NAMED_HOLDERS: usize = 3;

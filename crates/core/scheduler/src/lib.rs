@@ -9,8 +9,10 @@ mod explain;
 mod fit;
 mod offer;
 mod place;
+mod shortfall;
 
 pub use explain::{Explanation, NodeExplanation, Verdict, explain};
-pub use fit::{Shortfall, could_ever_fit, fits};
+pub use fit::{could_ever_fit, fits};
 pub use offer::{GpuOffer, NodeOffer, offers};
 pub use place::{SchedulerConfig, place_next};
+pub use shortfall::{Amounts, GpuShortfall, Shortfall};
