@@ -76,6 +76,12 @@ pub enum Error {
     /// The stream of output ended although the experiment has not.
     #[error("the node ended the stream before the experiment's end")]
     StreamEnded,
+    /// The node could not go on with the stream of output.
+    #[error("{}", view.message)]
+    StreamFailed {
+        /// What it said.
+        view: Box<ErrorView>,
+    },
     /// A value cannot be sent in a header.
     #[error("{name} holds a character that cannot be sent")]
     HeaderValue {
@@ -235,7 +241,7 @@ impl Error {
             Self::Connect { .. } | Self::Talk { .. } | Self::TimedOut { .. } | Self::StreamEnded => {
                 "is the node running? `muster up` starts it; --node chooses another".to_owned()
             }
-            Self::Refused { view, .. } => view.hint.clone(),
+            Self::Refused { view, .. } | Self::StreamFailed { view } => view.hint.clone(),
             Self::Unreadable { .. } => {
                 "are the node and this muster of the same version?".to_owned()
             }
@@ -278,7 +284,8 @@ impl Error {
             Self::Connect { .. }
             | Self::Talk { .. }
             | Self::TimedOut { .. }
-            | Self::StreamEnded => true,
+            | Self::StreamEnded
+            | Self::StreamFailed { .. } => true,
             Self::Refused { status, .. } => *status == 503,
             _ => false,
         }

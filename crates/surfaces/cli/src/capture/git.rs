@@ -129,33 +129,51 @@ impl Checkout {
     /// git fails, or the difference is over `limit` bytes.
     pub(super) fn changes(&self, rules: &IgnoreRules, limit: u64) -> Result<Changes, Error> {
         let root = &self.root;
-        let (head, remotes) = std::thread::scope(|scope| {
+        let (head, remotes, diff) = std::thread::scope(|scope| {
+            let head = scope.spawn(|| self.head());
             let remotes = scope.spawn(|| {
                 let urls = ["config", "-z", "--get-regexp", r"^remote\..*\.url$"];
-                git(root, &urls, ANSWER_LIMIT_BYTES)
+                // git fails without a word where there is no remote.
+                unless_silent(git(root, &urls, ANSWER_LIMIT_BYTES))
             });
-            let head = ["rev-parse", "--verify", "--quiet", "HEAD"];
-            let head = git(root, &head, ANSWER_LIMIT_BYTES);
-            (head, remotes.join().expect("git's thread does not panic"))
+            let diff = self.diff(rules, limit);
+            let [head, remotes] =
+                [head, remotes].map(|thread| thread.join().expect("git's threads do not panic"));
+            (head, remotes, diff)
         });
-        // git fails with nothing to say before the first commit, and where there is no remote.
-        let commit = unless_silent(head)?;
-        let remote = unless_silent(remotes)?;
-        let commit = String::from_utf8_lossy(&commit).trim().to_owned();
-        let branch = ["symbolic-ref", "--short", "--quiet", "HEAD"];
-        let branch = unless_silent(git(root, &branch, ANSWER_LIMIT_BYTES))?;
-        let diff = match commit.is_empty() {
+        let (head, remotes) = (head?, remotes?);
+        let remote = remote::preferred(&remotes).map(without_credentials);
+        // Before the first commit there is nothing to differ from, and no difference is to be had.
+        let diff = match head.is_empty() {
             true => Vec::new(),
-            false => self.diff(rules, limit)?,
+            false => diff?,
         };
+        let head = String::from_utf8_lossy(&head);
+        let mut lines = head.lines();
+        let commit = lines.next().unwrap_or_default().to_owned();
+        let branch = lines
+            .next()
+            .and_then(|name| name.strip_prefix("refs/heads/"));
         Ok(Changes {
             commit,
-            branch: String::from_utf8_lossy(&branch).trim().to_owned(),
-            remote: remote::preferred(&remote)
-                .map(without_credentials)
-                .unwrap_or_default(),
+            branch: branch.unwrap_or_default().to_owned(),
+            remote: remote.unwrap_or_default(),
             diff: diff.into(),
         })
+    }
+
+    /// The commit and, on a second line, the full name of the branch; empty before the first commit.
+    fn head(&self) -> Result<Vec<u8>, Error> {
+        let both = ["rev-parse", "HEAD", "--symbolic-full-name", "HEAD"];
+        let error = match git(&self.root, &both, ANSWER_LIMIT_BYTES) {
+            Ok(lines) => return Ok(lines),
+            Err(error) => error,
+        };
+        let commit = ["rev-parse", "--verify", "--quiet", "HEAD"];
+        match unless_silent(git(&self.root, &commit, ANSWER_LIMIT_BYTES))? {
+            none if none.is_empty() => Ok(none),
+            _ => Err(error),
+        }
     }
 
     fn diff(&self, rules: &IgnoreRules, limit: u64) -> Result<Vec<u8>, Error> {

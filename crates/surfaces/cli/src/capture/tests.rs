@@ -132,6 +132,14 @@ fn a_clean_checkout_is_its_commit() {
 }
 
 #[test]
+fn a_detached_checkout_has_a_commit_and_no_branch() {
+    let place = Place::checkout();
+    place.git(&["checkout", "-q", "--detach"]);
+    let git = place.capture().decoded().1.unwrap();
+    assert_eq!((git.commit.len(), git.branch.as_str()), (40, ""));
+}
+
+#[test]
 fn a_dirty_checkout_is_taken_as_it_lies_there() {
     let place = Place::checkout();
     place.write(".gitignore", "*.log\n");

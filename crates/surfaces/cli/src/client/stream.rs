@@ -53,6 +53,8 @@ impl LineReader {
 pub(crate) struct Event {
     /// Its `id`, to go on after it.
     pub(crate) id: Option<String>,
+    /// Its type.
+    pub(crate) kind: String,
     /// Its data; empty for a sign of life.
     pub(crate) data: String,
 }
@@ -103,7 +105,8 @@ fn take_line(event: &mut Event, line: &str) -> Option<Event> {
             }
             event.data.push_str(value);
         }
-        _ => {} // `event` repeats what the data says; unknown fields are to be ignored.
+        "event" => value.clone_into(&mut event.kind),
+        _ => {} // Unknown fields are to be ignored.
     }
     None
 }
@@ -121,13 +124,16 @@ mod tests {
             .lines()
             .filter_map(|line| take_line(&mut event, line))
             .collect();
-        let expected =
-            [(None, ""), (Some("1-7"), "{\"a\":\n1}"), (Some("1-8"), "x")].map(|(id, data)| {
-                Event {
-                    id: id.map(str::to_owned),
-                    data: data.to_owned(),
-                }
-            });
+        let expected = [
+            (None, "", ""),
+            (Some("1-7"), "console", "{\"a\":\n1}"),
+            (Some("1-8"), "", "x"),
+        ]
+        .map(|(id, kind, data)| Event {
+            id: id.map(str::to_owned),
+            kind: kind.to_owned(),
+            data: data.to_owned(),
+        });
         assert_eq!(events, expected);
     }
 }

@@ -7,7 +7,7 @@ use hyper::header::{ACCEPT, HeaderName, HeaderValue};
 use rest::wire::LogItem;
 
 use super::{LogQuery, ReadItem};
-use crate::client::{Client, EventReader, Payload, Request, header_value};
+use crate::client::{Client, EventReader, Payload, Request, header_value, parse};
 use crate::error::Error;
 use crate::retry::Patience;
 use crate::terminal::Terminal;
@@ -96,6 +96,11 @@ impl Follower {
             }
         };
         let event = events.next().await?.ok_or(Error::StreamEnded)?;
+        if event.kind == "error" {
+            return Err(Error::StreamFailed {
+                view: parse(event.data.as_bytes(), "an error")?,
+            });
+        }
         self.patience = None;
         if event.id.is_some() {
             self.last_id = event.id;

@@ -12,6 +12,8 @@ fn console(sequence: u64, text: &str) -> String {
 
 const END: &str = "event: end\ndata: {\"type\":\"end\",\"cause\":{\"kind\":\"exit-code\",\"text\":\"exit code 3\",\"evidence\":[],\"exit_code\":3}}\n\n";
 
+const FAILURE: &str = "event: error\ndata: {\"code\":\"unavailable\",\"message\":\"the keeper is away\",\"hint\":\"\"}\n\n";
+
 async fn texts(follower: &mut Follower) -> (Vec<String>, Option<i32>) {
     let (mut texts, mut code) = (Vec::new(), None);
     while let Some(read) = follower.next().await.unwrap() {
@@ -35,6 +37,7 @@ async fn a_lost_connection_goes_on_after_the_last_record_without_repeating() {
         1 => Answer::error(503, "no leader"),
         // It goes on one record too early: what was shown is not shown again.
         2 => Answer::new(200, format!("{}{}", console(2, "b"), console(3, "c"))),
+        3 => Answer::new(200, FAILURE),
         _ => Answer::new(200, END),
     });
     let mut follower = Follower::new(&node.client(), LogQuery::all_of("x y"), &Terminal::none());
@@ -43,7 +46,7 @@ async fn a_lost_connection_goes_on_after_the_last_record_without_repeating() {
         (vec!["a".into(), "b".into(), "c".into()], Some(3))
     );
     let seen = node.seen();
-    assert_eq!(seen.len(), 4);
+    assert_eq!(seen.len(), 5);
     assert_eq!(
         seen[0].line,
         "GET /api/v1/experiments/x%20y/logs?follow=true"
@@ -62,6 +65,12 @@ async fn a_node_that_stays_away_is_given_up_with_its_error() {
     let error = follower.next().await.unwrap_err();
     assert_eq!(error.to_string(), "no leader");
     assert!(node.seen().len() > 1);
+
+    let node = TestNode::serve(|_, _| Answer::new(200, FAILURE));
+    let mut follower = Follower::new(&node.client(), LogQuery::all_of("x"), &Terminal::none())
+        .with_window(Duration::from_millis(300));
+    let error = follower.next().await.unwrap_err();
+    assert_eq!(error.to_string(), "the keeper is away");
 }
 
 #[tokio::test]
