@@ -78,6 +78,10 @@ impl World {
                 self.clients.len()
             ));
         }
+        let view = &self.machines[0].view;
+        if !autoscaler::demand(&self.state, view, self.machines[0].wall(self.now)).is_empty() {
+            return Err("everything is over and something is still in demand".to_owned());
+        }
         for client in &self.clients {
             let found = client.experiment.and_then(|id| self.state.experiment(id));
             let Some(experiment) = found else {

@@ -13,6 +13,8 @@ mod leader;
 mod machine;
 mod network;
 mod random;
+mod schedule;
 mod world;
 
+pub use schedule::Backlog;
 pub use world::{Outcome, Plant, Report, run};

@@ -2,11 +2,11 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
-use simulations::{Outcome, Plant, Report, run};
+use simulations::{Backlog, Outcome, Plant, Report, run};
 
 #[derive(Parser)]
 #[command(about = "Simulates clusters over the core of muster and checks its invariants")]
@@ -31,6 +31,15 @@ enum Scenario {
         /// One line for each seed.
         #[arg(long)]
         verbose: bool,
+    },
+    /// What one scheduling round costs when the cluster is full and many wait.
+    Schedule {
+        /// Machines.
+        #[arg(long, default_value_t = 100)]
+        nodes: u32,
+        /// Waiting experiments.
+        #[arg(long, default_value_t = 1_000)]
+        waiting: u32,
     },
 }
 
@@ -58,16 +67,22 @@ impl PlantName {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let Scenario::Faults {
-        seeds,
-        seed,
-        plant,
-        verbose,
-    } = Arguments::parse().scenario;
+    match Arguments::parse().scenario {
+        Scenario::Faults {
+            seeds,
+            seed,
+            plant,
+            verbose,
+        } => faults(seeds, seed, plant, verbose),
+        Scenario::Schedule { nodes, waiting } => schedule(nodes, waiting),
+    }
+}
+
+fn faults(seeds: u64, first: u64, plant: PlantName, verbose: bool) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     let begun = Instant::now();
     let (mut virtual_ms, mut steps, mut attempts, mut terms) = (0, 0, 0, 0);
-    for seed in seed..seed.saturating_add(seeds) {
+    for seed in first..first.saturating_add(seeds) {
         let report = run(seed, plant.plant());
         virtual_ms += report.virtual_ms;
         steps += report.steps;
@@ -81,22 +96,46 @@ fn main() -> anyhow::Result<ExitCode> {
             Outcome::Wrong(what) => ("wrong", what),
             Outcome::Stuck(what) => ("stuck", what),
         };
-        let name = plant
-            .to_possible_value()
-            .map_or(String::new(), |value| value.get_name().to_owned());
+        let value = plant.to_possible_value();
+        let name = value.map_or(String::new(), |value| value.get_name().to_owned());
         writeln!(out, "{kind}: {what}\nseed {seed}: {}", line(&report))
             .context("writing the failure")?;
-        writeln!(out, "replay: cargo run --release -p simulations -- faults --seeds 1 --seed {seed} --plant {name} --verbose").context("writing the replay")?;
+        writeln!(
+            out,
+            "replay: cargo run --release -p simulations -- faults --seeds 1 --seed {seed} --plant {name} --verbose"
+        )
+        .context("writing the replay")?;
         return Ok(ExitCode::FAILURE);
     }
     let seconds = begun.elapsed().as_secs_f64();
     writeln!(
         out,
-        "{seeds} seeds from {seed} are sound: {:.1} h of virtual time, {attempts} attempts, {terms} leaders, {steps} steps in {seconds:.1} s ({:.1} seeds/s)",
-        std::time::Duration::from_millis(virtual_ms).as_secs_f64() / 3_600.0,
-        std::time::Duration::from_secs(seeds).as_secs_f64() / seconds,
+        "{seeds} seeds from {first} are sound: {:.1} h of virtual time, {attempts} attempts, {terms} leaders, {steps} steps in {seconds:.1} s ({:.1} seeds/s)",
+        Duration::from_millis(virtual_ms).as_secs_f64() / 3_600.0,
+        Duration::from_secs(seeds).as_secs_f64() / seconds,
     )
     .context("writing the summary")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn schedule(nodes: u32, waiting: u32) -> anyhow::Result<ExitCode> {
+    const ROUNDS: u32 = 101;
+    let backlog = Backlog::new(nodes, waiting);
+    let mut times: Vec<_> = (0..ROUNDS)
+        .map(|_| {
+            let begun = Instant::now();
+            let placed = backlog.round();
+            (begun.elapsed(), placed)
+        })
+        .collect();
+    times.sort();
+    let (median, placed) = times[times.len() / 2];
+    let (worst, _) = times[times.len() - 1];
+    writeln!(
+        std::io::stdout().lock(),
+        "one round over {waiting} waiting and {nodes} full nodes places {placed}: median {median:.2?}, worst of {ROUNDS} {worst:.2?}"
+    )
+    .context("writing the figure")?;
     Ok(ExitCode::SUCCESS)
 }
 
