@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use agent::leases::{LONG_WORK, lease_length};
+
 use service::Handle;
-use state_machine::{Command, LoseAttempt};
+use state_machine::{Command, ExtendLease, LoseAttempt};
 use tokio_util::sync::CancellationToken;
 use types::{AttemptToken, Cause, CauseKind};
+
+use crate::clock::now;
 
 /// Longest sleep without a lease: then nothing is to be watched.
 const IDLE: Duration = Duration::from_secs(3_600);
@@ -16,52 +20,63 @@ const RETRY: Duration = Duration::from_millis(200);
 pub(crate) async fn run(handle: Handle, cancel: CancellationToken) {
     let mut leadership = handle.consensus().leader();
     let mut applied = handle.consensus().applied();
-    let mut term = 0;
     loop {
-        let led = {
-            let now = leadership.borrow_and_update();
-            now.is_self.then_some(now.term)
-        };
-        let wait = match led {
-            Some(current) => {
-                let fresh = term != current;
-                term = current;
-                watch(&handle, fresh).await
-            }
-            None => {
-                term = 0;
-                IDLE
-            }
-        };
+        let leads = leadership.borrow_and_update().is_self;
+        let wait = if leads { watch(&handle).await } else { IDLE };
         tokio::select! {
             () = cancel.cancelled() => return,
             changed = leadership.changed() => if changed.is_err() { return },
-            changed = applied.changed(), if led.is_some() => if changed.is_err() { return },
+            changed = applied.changed(), if leads => if changed.is_err() { return },
             () = handle.leases_changed() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
 }
 
-/// Follows the state and gives up what is over; says how long nothing more will run out.
-async fn watch(handle: &Handle, fresh: bool) -> Duration {
-    let state = handle.consensus().state();
-    let now = executor::boottime_ms();
-    let (expired, next) = handle.with_leases_quietly(|leases| {
-        if fresh {
-            leases.hold_all(&state, now)
-        } else {
-            leases.refresh(&state, now)
-        }
-        (leases.expired(now), leases.next_expiry())
+/// Lengthens leases of long work, gives up what is over; says how long nothing more will be due.
+async fn watch(handle: &Handle) -> Duration {
+    let extended = lengthen(handle).await;
+    let (expired, next) = handle.with_leases(|leases, now| {
+        let next = leases
+            .next_expiry()
+            .map(|at| Duration::from_millis(at.saturating_sub(now) + 1));
+        (leases.expired(now), next)
     });
-    if !expired.is_empty() {
-        for token in expired {
-            lose(handle, token).await;
-        }
-        return RETRY;
+    if expired.is_empty() {
+        return next.unwrap_or(IDLE).min(extended);
     }
-    next.map_or(IDLE, |at| Duration::from_millis(at.saturating_sub(now) + 1))
+    for token in expired {
+        lose(handle, token).await;
+    }
+    RETRY
+}
+
+/// Commits the long lease for attempts that have run long (invariant 11); says when the next one will have.
+async fn lengthen(handle: &Handle) -> Duration {
+    let state = handle.consensus().state();
+    let mut next = IDLE;
+    for (experiment, attempt) in state.active() {
+        let Some(since) = attempt.ranks.iter().find_map(|rank| rank.started_at) else {
+            continue;
+        };
+        let ran = now().since(since);
+        let lease_ms = lease_length(&experiment.spec.policy, Some(since), now());
+        if lease_ms > attempt.lease_ms {
+            let reason = format!("it has run for {ran}");
+            let extend = ExtendLease {
+                token: attempt.token,
+                lease_ms,
+                reason,
+            };
+            if let Err(error) = handle.propose_as_node(Command::ExtendLease(extend)).await {
+                tracing::debug!(token = %attempt.token, %error, "lease not lengthened yet");
+                next = RETRY;
+            }
+        } else if ran < LONG_WORK {
+            next = next.min(Duration::from_millis(LONG_WORK.0 - ran.0 + 1));
+        }
+    }
+    next
 }
 
 async fn lose(handle: &Handle, token: AttemptToken) {

@@ -9,7 +9,6 @@ use state_machine::{Command, UpdateNode};
 use tokio_util::sync::CancellationToken;
 use types::{MemberList, NodeFacts, NodeId, codec};
 
-use crate::clock::now;
 use crate::data_directory::{DataDirectory, write_durably};
 
 /// Time between two looks when no event came: what a lost event costs.
@@ -195,7 +194,7 @@ impl Membership {
         if state.node(self.handle.node_id()).is_none() {
             return; // The first entry of the cluster is not written yet.
         }
-        let candidates = membership::candidates(&state, &self.handle.view(), now());
+        let candidates = membership::candidates(&state, &self.handle.view(), service::view_now());
         let (voters, learners) = (consensus.voters(), consensus.learners());
         let plan = membership::choose_voters(&candidates, &voters, self.handle.node_id());
         let replicas: BTreeSet<_> = voters.union(&learners).cloned().collect();

@@ -1,64 +1,127 @@
 //! Demand to placement, on the leader: woken by each event that could let something run.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use scheduler::SchedulerConfig;
-use service::Handle;
-use state_machine::{Command, Event};
-use tokio::sync::broadcast::error::RecvError;
+use service::{Handle, view_now};
+use state_machine::{Command, Event, PlaceAttempt};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::CancellationToken;
+use types::{ExperimentId, LogIndex};
 
-use crate::clock::now;
+/// Pause before a refused placement is decided anew: the state that refused it is applied by then.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// What has to be looked at.
+#[derive(Debug, Default)]
+struct Work {
+    /// Something was freed, or nobody knows what changed: everything that waits.
+    all: bool,
+    /// Queued since the last look.
+    new: Vec<ExperimentId>,
+}
+
+impl Work {
+    fn note(&mut self, event: &Event) {
+        match event {
+            Event::ExperimentQueued(id) => self.new.push(*id),
+            Event::AttemptEnded(_) | Event::MembersChanged | Event::QueuesChanged => {
+                self.all = true
+            }
+            Event::AttemptPlaced { .. }
+            | Event::AttemptStarted(_)
+            | Event::AttemptChanged(_)
+            | Event::ExperimentEnded(_)
+            | Event::TokensChanged => {}
+        }
+    }
+
+    /// Takes in what came meanwhile, so that one look serves all of it.
+    fn drain(&mut self, events: &mut Receiver<(LogIndex, Event)>) {
+        loop {
+            match events.try_recv() {
+                Ok((_, event)) => self.note(&event),
+                Err(TryRecvError::Lagged(_)) => self.all = true,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+            }
+        }
+    }
+}
 
 /// Places what waits, whenever something changed.
 pub(crate) async fn run(handle: Handle, cancel: CancellationToken) {
     let mut events = handle.consensus().subscribe();
     let mut leadership = handle.consensus().leader();
     let config = SchedulerConfig::default();
+    let mut refused = false;
     loop {
+        let mut work = Work::default();
         tokio::select! {
             () = cancel.cancelled() => return,
-            changed = leadership.changed() => if changed.is_err() { return },
-            () = handle.view_changed() => {}
+            () = tokio::time::sleep(RETRY), if refused => work.all = true,
+            changed = leadership.changed() => match changed {
+                Ok(()) => work.all = true,
+                Err(_closed) => return,
+            },
+            () = handle.view_changed() => work.all = true,
             event = events.recv() => match event {
-                Ok((_, event)) => if !frees_or_asks(&event) { continue },
-                Err(RecvError::Lagged(_)) => {}
+                Ok((_, event)) => work.note(&event),
+                Err(RecvError::Lagged(_)) => work.all = true,
                 Err(RecvError::Closed) => return,
             },
         }
-        while handle.is_leader() && place_round(&handle, &config).await {}
+        work.drain(&mut events);
+        if handle.is_leader() && (work.all || !work.new.is_empty()) {
+            refused = place(&handle, &config, &work).await.refused > 0;
+        }
     }
 }
 
-fn frees_or_asks(event: &Event) -> bool {
-    match event {
-        Event::ExperimentQueued(_)
-        | Event::AttemptEnded(_)
-        | Event::MembersChanged
-        | Event::QueuesChanged => true,
-        Event::AttemptPlaced { .. }
-        | Event::AttemptStarted(_)
-        | Event::AttemptChanged(_)
-        | Event::ExperimentEnded(_)
-        | Event::TokensChanged => false,
-    }
+/// What became of proposals.
+#[derive(Debug, Default)]
+struct Placed {
+    placed: usize,
+    refused: usize,
 }
 
-/// One round: decide, propose all at once; true when something was placed, so that another round may find more.
-async fn place_round(handle: &Handle, config: &SchedulerConfig) -> bool {
+/// Decides and proposes until nothing more fits.
+async fn place(handle: &Handle, config: &SchedulerConfig, work: &Work) -> Placed {
     let state = handle.consensus().state();
     if state.waiting_count() == 0 {
-        return false;
+        return Placed::default();
     }
-    let placements = scheduler::place_next(&state, &handle.view(), now(), config);
+    if !work.all && !scheduler::keeps_nodes_free(&state, config) {
+        let placements =
+            scheduler::place_new(&state, &handle.view(), view_now(), config, &work.new);
+        return propose(handle, placements).await;
+    }
+    loop {
+        let state = handle.consensus().state();
+        let placements = scheduler::place_next(&state, &handle.view(), view_now(), config);
+        let round = propose(handle, placements).await;
+        if round.placed == 0 || round.refused > 0 || !handle.is_leader() {
+            return round;
+        }
+    }
+}
+
+/// Proposes all at once.
+async fn propose(handle: &Handle, placements: Vec<PlaceAttempt>) -> Placed {
     let proposals = placements.into_iter().map(|place| async {
         let experiment_id = place.experiment;
-        match handle.propose_as_node(Command::PlaceAttempt(place)).await {
-            Ok(_) => true,
-            Err(error) => {
-                tracing::debug!(%experiment_id, %error, "placement refused");
-                false
-            }
-        }
+        let proposed = handle.propose_as_node(Command::PlaceAttempt(place)).await;
+        proposed
+            .inspect_err(|error| tracing::debug!(%experiment_id, %error, "placement refused"))
+            .is_ok()
     });
-    join_all(proposals).await.into_iter().any(|placed| placed)
+    let (placed, refused): (Vec<_>, Vec<_>) = join_all(proposals)
+        .await
+        .into_iter()
+        .partition(|placed| *placed);
+    Placed {
+        placed: placed.len(),
+        refused: refused.len(),
+    }
 }

@@ -8,7 +8,7 @@ use types::{Cause, CauseKind, ExperimentId, NodeId};
 use crate::author::Caller;
 use crate::call::{ReadOptions, Reply, Request};
 use crate::error::{ErrorKind, ServiceError};
-use crate::handle::{Handle, now};
+use crate::handle::{Handle, view_now};
 use crate::submit::unexpected;
 use crate::view::{
     Answer, AttemptView, CauseView, ExperimentDetail, ExperimentFilter, ExperimentList,
@@ -295,7 +295,7 @@ impl Handle {
             nodes: Vec::new(),
         };
         if matches!(experiment.phase, ExperimentPhase::Queued { .. }) {
-            let explanation = scheduler::explain(&state, &view, now(), &experiment);
+            let explanation = scheduler::explain(&state, &view, view_now(), &experiment);
             body.summary = explanation.summary;
             body.position = explanation.position as u64;
             body.possible_ever = explanation.possible_ever;

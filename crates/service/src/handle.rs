@@ -36,7 +36,8 @@ pub(crate) struct Inner {
     pub(crate) leader_hint: Mutex<Option<NodeId>>,
     pub(crate) view: Mutex<View>,
     pub(crate) view_changed: Notify,
-    pub(crate) leases: Mutex<LeaseTable>,
+    /// The term that the table belongs to, and the table.
+    pub(crate) leases: Mutex<(u64, LeaseTable)>,
     pub(crate) leases_changed: Notify,
     pub(crate) wanted: tokio::sync::watch::Sender<Option<(WantedSet, bool)>>,
     pub(crate) replicated_trees: Mutex<BTreeMap<BlobHash, u64>>,
@@ -94,7 +95,7 @@ impl Handle {
             leader_hint: Mutex::new(None),
             view: Mutex::new(View::default()),
             view_changed: Notify::new(),
-            leases: Mutex::new(LeaseTable::default()),
+            leases: Mutex::new((0, LeaseTable::new())),
             leases_changed: Notify::new(),
             wanted: tokio::sync::watch::Sender::new(None),
             replicated_trees: Mutex::new(BTreeMap::new()),
@@ -170,7 +171,7 @@ impl Handle {
             tracing::warn!(node_id = %from, claimed = %report.node, "report of another node dropped");
             return;
         }
-        if lock(&self.inner.view).observe(report, now()) {
+        if lock(&self.inner.view).observe(report, view_now()) {
             self.inner.view_changed.notify_one();
         }
     }
@@ -186,16 +187,25 @@ impl Handle {
         self.inner.view_changed.notified().await;
     }
 
-    /// The leader's table of leases.
-    pub fn with_leases<T>(&self, act: impl FnOnce(&mut LeaseTable) -> T) -> T {
-        let result = act(&mut lock(&self.inner.leases));
-        self.inner.leases_changed.notify_one();
-        result
+    /// The leader's table of leases, up to date with the state. In a new term it begins by holding every lease for its
+    /// full length: nobody knows what the leader before has granted (invariant 11).
+    pub fn with_leases<T>(&self, act: impl FnOnce(&mut LeaseTable, u64) -> T) -> T {
+        let term = self.inner.consensus.leader().borrow().term;
+        let state = self.inner.consensus.state();
+        let now = executor::boottime_ms();
+        let mut leases = lock(&self.inner.leases);
+        if leases.0 == term {
+            leases.1.refresh(&state, now);
+        } else {
+            *leases = (term, LeaseTable::new());
+            leases.1.hold_all(&state, now);
+        }
+        act(&mut leases.1, now)
     }
 
-    /// The same without waking whoever waits for changes: for the loop that waits itself.
-    pub fn with_leases_quietly<T>(&self, act: impl FnOnce(&mut LeaseTable) -> T) -> T {
-        act(&mut lock(&self.inner.leases))
+    /// Wakes whoever waits for the next lease to run out.
+    pub(crate) fn leases_have_changed(&self) {
+        self.inner.leases_changed.notify_one();
     }
 
     /// Resolves when a lease was granted, held or removed.
@@ -228,6 +238,12 @@ impl Handle {
             .map(|member| (member.node, member.facts))
             .collect()
     }
+}
+
+/// The clock of the view: since boot, so that a jump of the wall clock makes no node look dead.
+#[must_use]
+pub fn view_now() -> Timestamp {
+    Timestamp(executor::boottime_ms())
 }
 
 /// The wall clock.

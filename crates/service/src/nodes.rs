@@ -8,7 +8,7 @@ use crate::author::Caller;
 use crate::call::{ReadOptions, Reply, Request};
 use crate::error::ServiceError;
 use crate::experiments::node_ref;
-use crate::handle::{Handle, now};
+use crate::handle::{Handle, view_now};
 use crate::submit::unexpected;
 use crate::view::{Answer, ClusterView, GpuView, NodeRefView, NodeView, NodesView};
 
@@ -143,13 +143,13 @@ impl Handle {
             id: node.to_string(),
             name: record.facts.name.clone(),
             role: self.role_of(node).to_owned(),
-            health: match view.health(node, now()) {
+            health: match view.health(node, view_now()) {
                 Health::Live => "live",
                 Health::Suspect => "suspect",
                 Health::Unknown => "unknown",
             }
             .to_owned(),
-            report_age_ms: observed.map(|observed| now().since(observed.received_at).0),
+            report_age_ms: observed.map(|observed| view_now().since(observed.received_at).0),
             round_trip_us: round_trip
                 .map(|trip| u64::try_from(trip.as_micros()).unwrap_or(u64::MAX)),
             takes_work: record.facts.takes_work,

@@ -311,11 +311,7 @@ impl Handle {
             {
                 Some(attempt) => {
                     let length = attempt.lease_ms;
-                    let now = executor::boottime_ms();
-                    let granted = self.with_leases(|leases| {
-                        leases.refresh(&state, now);
-                        leases.grant(*token, length, now)
-                    });
+                    let granted = self.with_leases(|leases, now| leases.grant(*token, length, now));
                     if granted {
                         answer.granted.push((*token, length));
                     } else {
@@ -329,6 +325,9 @@ impl Handle {
                     format!("{token} is not to run on this node any more"),
                 )),
             }
+        }
+        if !answer.granted.is_empty() {
+            self.leases_have_changed();
         }
         if state.members_version() > members_version {
             answer.members = self.signed_members();

@@ -11,7 +11,7 @@ use types::{
 use crate::author::Caller;
 use crate::call::{Reply, Request};
 use crate::error::{ErrorKind, ServiceError};
-use crate::handle::{Handle, now};
+use crate::handle::{Handle, view_now};
 use crate::view::{Answer, ExperimentSummary, ResourcesView, SubmitReply, SubmitRequest};
 
 /// Longest wait for copies of a source tree on other storage nodes.
@@ -155,7 +155,7 @@ impl Handle {
 
     /// Whether some node could run it when empty; else the best node's shortfall in words.
     pub(crate) fn possible_ever(&self, request: &ResourceRequest) -> Result<(), String> {
-        let offers = scheduler::offers(&self.inner.consensus.state(), &self.view(), now());
+        let offers = scheduler::offers(&self.inner.consensus.state(), &self.view(), view_now());
         if offers.is_empty()
             || offers
                 .iter()

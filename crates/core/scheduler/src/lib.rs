@@ -14,5 +14,5 @@ mod shortfall;
 pub use explain::{Explanation, NodeExplanation, Verdict, explain};
 pub use fit::{could_ever_fit, fits};
 pub use offer::{GpuOffer, NodeOffer, offers};
-pub use place::{SchedulerConfig, place_next};
+pub use place::{SchedulerConfig, keeps_nodes_free, place_new, place_next};
 pub use shortfall::{Amounts, GpuShortfall, Shortfall};

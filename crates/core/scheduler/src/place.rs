@@ -68,6 +68,42 @@ pub fn place_next(
     placements
 }
 
+/// Proposes places for newly queued experiments alone. The same as [`place_next`] as long as nothing was freed since
+/// its last round and nobody in front keeps a node free: then all others still do not fit, and need no look. That keeps
+/// a submission cheap behind a queue of many thousands.
+#[must_use]
+pub fn place_new(
+    state: &ClusterState,
+    view: &View,
+    now: Timestamp,
+    config: &SchedulerConfig,
+    new: &[ExperimentId],
+) -> Vec<PlaceAttempt> {
+    let mut round = Round::new(offers(state, view, now), config);
+    let waits = |id: &ExperimentId| {
+        state
+            .experiment(*id)
+            .filter(|one| matches!(one.phase, ExperimentPhase::Queued { .. }))
+    };
+    let single = new
+        .iter()
+        .filter_map(waits)
+        .filter(|one| one.spec.resources.nodes == 1);
+    single
+        .filter_map(|experiment| round.place(state, experiment))
+        .collect()
+}
+
+/// Whether somebody has waited so long that a node may be kept free for them: then only [`place_next`] is right.
+#[must_use]
+pub fn keeps_nodes_free(state: &ClusterState, config: &SchedulerConfig) -> bool {
+    let now = state.time();
+    state.waiting().any(|experiment| match experiment.phase {
+        ExperimentPhase::Queued { since } => now.since(since) >= config.reserve_after,
+        ExperimentPhase::Active | ExperimentPhase::Ended { .. } => false,
+    })
+}
+
 /// What one round has decided so far.
 struct Round<'a> {
     config: &'a SchedulerConfig,
