@@ -2,7 +2,7 @@
 
 use membership::View;
 use proptest::prelude::*;
-use scheduler::{SchedulerConfig, Verdict, explain, place_next};
+use scheduler::{SchedulerConfig, Verdict, explain, place_new, place_next};
 use state_machine::{
     AdmitNode, ClusterState, Command, CreateJoinToken, FoundCluster, LogEntry, LoseAttempt,
     Outcome, PlaceAttempt, SubmitExperiment, check_invariants,
@@ -546,5 +546,21 @@ proptest! {
             let explanation = explain(&leader.state, &leader.view, leader.now, waiting);
             prop_assert!(explanation.nodes.iter().all(|node| node.verdict != Verdict::Fits), "{explanation:?}");
         }
+    }
+
+    #[test]
+    fn a_new_arrival_goes_where_a_full_round_would_put_it(
+        waiting in prop::collection::vec(request(), 0..12),
+        new in prop::collection::vec(request(), 1..4),
+    ) {
+        let mut leader = Leader::of(vec![report("a", 4, 16, &[]), report("b", 8, 32, &[(80, 0), (80, 10)])]);
+        for resources in waiting {
+            leader.submit(resources);
+        }
+        while !leader.place().is_empty() {}
+        let new: Vec<_> = new.into_iter().map(|resources| leader.submit(resources)).collect();
+        let config = SchedulerConfig::default();
+        let partial = place_new(&leader.state, &leader.view, leader.now, &config, &new);
+        prop_assert_eq!(partial, leader.round());
     }
 }
