@@ -1,0 +1,183 @@
+//! Who gets in: tokens, strangers, nodes that only submit.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use service::view::{NodesView, TokenCreated, WhyView};
+use types::{JoinReply, JoinRequest, JoinTokenText, NodeId, codec};
+
+use crate::harness::{Lab, Node, PATIENCE, wait_until};
+
+/// Time for a call of a stranger, who is cut off long before.
+const CALL: Duration = Duration::from_secs(10);
+
+fn names(node: &Node) -> Vec<String> {
+    let mut names: Vec<_> = node
+        .ask::<NodesView>(&["nodes"])
+        .nodes
+        .into_iter()
+        .map(|node| node.name)
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn three_nodes_join_by_token_and_all_list_each_other() {
+    let lab = Lab::new();
+    let nodes = lab.three();
+    for node in &nodes {
+        let view: NodesView = node.ask(&["nodes"]);
+        assert_eq!(names(node), ["a", "b", "c"]);
+        let leaders = view.nodes.iter().filter(|node| node.role == "leader");
+        assert_eq!(leaders.count(), 1, "{view:?}");
+        assert!(
+            view.nodes.iter().all(|node| !node.addresses.is_empty()),
+            "{view:?}"
+        );
+        let table = node.muster(&["nodes"]).success();
+        for name in ["a", "b", "c"] {
+            assert!(table.lines().any(|line| line.contains(name)), "{table}");
+        }
+    }
+    let clusters: Vec<_> = nodes.iter().map(|node| node.cluster().cluster).collect();
+    assert!(clusters[0].is_some() && clusters.iter().all(|one| *one == clusters[0]));
+}
+
+#[test]
+fn a_token_that_is_wrong_or_expired_or_used_up_admits_nobody_and_says_so() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let refused = |token: &str| {
+        let machine = lab.machine("x");
+        machine.up_in_vain(&["--join", token]).failure(1)
+    };
+
+    let short: TokenCreated = a.ask(&["token", "new", "--expires", "1s"]);
+    let said = refused("muster1nonsense");
+    assert!(said.contains("token"), "{said}");
+
+    let mut wrong: JoinTokenText = a.first_token().parse().unwrap();
+    wrong.secret[0] ^= 1;
+    let said = refused(&wrong.to_string());
+    assert!(said.contains("the token's secret is wrong"), "{said}");
+
+    let once: TokenCreated = a.ask(&["token", "new", "--uses", "1"]);
+    let b = lab.machine("b");
+    b.up(&["--join", &once.token]);
+    let said = refused(&once.token);
+    assert!(said.contains("used"), "{said}");
+
+    wait_until(PATIENCE, "the short token has expired", || {
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        (now.as_millis() > u128::from(short.expires_at.unwrap())).then_some(())
+    });
+    let said = refused(&short.token);
+    assert!(said.contains("expired"), "{said}");
+
+    let revoked: TokenCreated = a.ask(&["token", "new"]);
+    a.muster(&["token", "revoke", &revoked.id]).success();
+    let said = refused(&revoked.token);
+    assert!(said.contains("unknown") && said.contains("muster token new"), "{said}");
+
+    assert_eq!(names(&a), ["a", "b"]);
+}
+
+#[test]
+fn a_token_of_another_cluster_does_not_open_this_one() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let other = lab.machine("other");
+    other.up(&["--new"]);
+    // The secret of the other cluster, shown at the door of this one.
+    let mut token: JoinTokenText = other.first_token().parse().unwrap();
+    let here: JoinTokenText = a.first_token().parse().unwrap();
+    token.addresses = here.addresses;
+    let x = lab.machine("x");
+    let said = x.up_in_vain(&["--join", &token.to_string()]).failure(1);
+    assert!(said.contains("unknown-token"), "{said}");
+    assert_eq!(names(&a), ["a"]);
+}
+
+#[test]
+fn a_stranger_is_cut_off() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(stranger(&a, lab.path()));
+    let log = a.log();
+    assert!(log.contains("stranger cut off"), "{log}");
+    assert_eq!(names(&a), ["a"]);
+}
+
+/// A peer with a key of its own that knows where a member is and takes it for one of its own.
+async fn stranger(member: &Node, directory: &Path) {
+    let view: NodesView = member.ask(&["nodes"]);
+    let addresses = view.nodes[0].addresses.clone();
+    let target: NodeId = view.nodes[0].id.parse().unwrap();
+    let config = network::Config {
+        key_file: directory.join("stranger.key"),
+        control_listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
+        bulk_listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
+        mdns: false,
+        gossip_subscribe: true,
+        bulk_bytes_per_second: None,
+    };
+    let mut network = network::start(config).await.unwrap();
+
+    // The address is right: the one protocol that strangers may speak is answered, with a no.
+    let question = Bytes::from(codec::encode(&JoinRequest::Members));
+    let (_, answer) = network
+        .handle
+        .join_call(&addresses, question, CALL)
+        .await
+        .unwrap();
+    let answer: JoinReply = codec::decode(&answer, codec::MAX_MESSAGE_BYTES).unwrap();
+    assert!(
+        matches!(&answer, JoinReply::Refused { code, .. } if code == "not-a-member"),
+        "{answer:?}"
+    );
+
+    let table = vec![(target.clone(), addresses, Vec::new())];
+    network.handle.set_members(1, table).await;
+    let request = Bytes::from_static(b"let me in");
+    let rpc = network.handle.rpc(&target, request.clone(), CALL).await;
+    assert!(rpc.is_err(), "{rpc:?}");
+    let raft = network.handle.raft_call(&target, request, CALL).await;
+    assert!(raft.is_err(), "{raft:?}");
+    // Nor does it hear what members tell each other.
+    while let Ok(event) = network.events.try_recv() {
+        assert!(!matches!(event, network::Event::Report { .. }), "{event:?}");
+    }
+    network.shutdown.cancel();
+    network.task.await.unwrap();
+}
+
+#[test]
+fn a_node_that_takes_no_work_submits_and_holds_no_vote() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let laptop = lab.machine("laptop");
+    laptop.up(&["--no-work", "--join", &a.first_token()]);
+    // Room for one at a time on `a`, and a laptop that stands idle.
+    let ids: Vec<_> = (0..3)
+        .map(|_| laptop.submit(&["--cpus", "4", "--", "sh", "-c", "echo here"]))
+        .collect();
+    for id in &ids {
+        let detail = laptop.wait_end(id);
+        assert_eq!(detail.summary.state, "finished", "{detail:?}");
+        assert_eq!(detail.attempts[0].nodes[0].name, "a");
+        assert_eq!(laptop.logs(id), "here\n");
+    }
+    let view: NodesView = laptop.ask(&["nodes"]);
+    let own = view.nodes.iter().find(|node| node.name == "laptop").unwrap();
+    assert_eq!((own.role.as_str(), own.takes_work), ("worker", false));
+    let cluster = a.cluster();
+    let voters: Vec<_> = cluster.voters.iter().map(|node| &node.name).collect();
+    assert_eq!(voters, ["a"]);
+
+    let id = laptop.submit(&["--constraint", "machine=laptop", "--", "true"]);
+    let why: WhyView = laptop.ask(&["why", &id]);
+    assert_eq!((why.state.as_str(), why.possible_ever), ("queued", false), "{why:?}");
+}

@@ -1,0 +1,229 @@
+//! What a person does with experiments: submit, follow, move, stop.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use service::view::{ExperimentList, ExperimentSummary, QueueView, SubmitReply, WhyView};
+
+use crate::harness::{Lab, PATIENCE, processes_whose, run, wait_until};
+
+#[test]
+fn what_is_submitted_on_any_node_runs_and_its_output_is_whole_on_every_node() {
+    let lab = Lab::new();
+    let nodes = lab.three();
+    let few = "echo short";
+    // More than fits into a report, so that it is stored as a segment.
+    let many = "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done";
+    let lines: String = (0..3000).map(|i| format!("line {i}\n")).collect();
+    for node in &nodes {
+        let short = node.submit(&["--", "sh", "-c", few]);
+        let long = node.submit(&["--name", "long", "--", "sh", "-c", many]);
+        for reader in &nodes {
+            assert_eq!(reader.wait_end(&short).summary.state, "finished");
+            assert_eq!(reader.logs(&short), "short\n");
+            let detail = reader.wait_end(&long);
+            assert_eq!(detail.summary.state, "finished");
+            assert_eq!((detail.summary.name.as_str(), detail.attempts.len()), ("long", 1));
+            assert!(reader.logs(&long) == lines, "{} reads all lines", reader.name);
+        }
+    }
+}
+
+#[test]
+fn both_streams_come_out_where_they_belong_and_metrics_are_recorded() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let script = "echo out; echo err >&2; echo 'metric: loss=0.25 step=3'";
+    let output = a.muster(&["run", "-f", "--no-source", "--", "sh", "-c", script]);
+    assert_eq!(output.code, 0, "{output:?}");
+    assert_eq!(output.out, "out\nmetric: loss=0.25 step=3\n");
+    assert!(output.err.lines().any(|line| line == "err"), "{output:?}");
+    let id = &a.list()[0].id;
+    let items = a.muster(&["--json", "logs", id]).success();
+    let scalar = items.lines().find(|line| line.contains("\"scalar\"")).unwrap();
+    assert!(scalar.contains("\"loss\"") && scalar.contains("0.25"), "{scalar}");
+}
+
+/// Runs git in a directory with an identity, and no settings of the host.
+fn git(directory: &Path, arguments: &[&str]) {
+    let mut command = Command::new("git");
+    command
+        .args(["-c", "user.name=e2e", "-c", "user.email=e2e@example.org"])
+        .args(arguments)
+        .current_dir(directory)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1");
+    run(&mut command, "git").success();
+}
+
+#[test]
+fn a_dirty_checkout_runs_on_a_machine_that_never_saw_it() {
+    let lab = Lab::new();
+    let [a, _b, c] = lab.three();
+    let checkout = lab.path().join("checkout");
+    let deep = checkout.join("experiments/first");
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(checkout.join("tracked.txt"), "committed\n").unwrap();
+    fs::write(checkout.join(".gitignore"), "ignored.txt\n").unwrap();
+    fs::write(deep.join("run.sh"), "#!/bin/sh\ncat ../../tracked.txt ../../new.txt\nls -A ../..\npwd\n").unwrap();
+    git(&checkout, &["init", "-q", "-b", "main"]);
+    git(&checkout, &["add", "."]);
+    git(&checkout, &["commit", "-q", "-m", "first"]);
+    fs::write(checkout.join("tracked.txt"), "changed\n").unwrap();
+    fs::write(checkout.join("new.txt"), "untracked\n").unwrap();
+    fs::write(checkout.join("ignored.txt"), "secret\n").unwrap();
+    let mut command = a.client(&["run", "-f", "--constraint", "machine=c", "--", "sh", "run.sh"]);
+    let output = run(command.current_dir(&deep), "the experiment ends");
+    let printed = output.success();
+    let mut lines = printed.lines();
+    assert_eq!(lines.next(), Some("changed"));
+    assert_eq!(lines.next(), Some("untracked"));
+    let rest: Vec<_> = lines.collect();
+    let (directory, files) = rest.split_last().unwrap();
+    assert_eq!(files, [".gitignore", "experiments", "new.txt", "tracked.txt"]);
+    assert!(directory.starts_with(&*c.data().to_string_lossy()), "{directory}");
+    assert!(directory.ends_with("/experiments/first"), "{directory}");
+
+    let detail = a.show(&a.list()[0].id);
+    let source = detail.source.as_ref().unwrap();
+    assert!(source.revision.ends_with('+'), "{source:?}");
+    assert_eq!(detail.working_directory, "experiments/first");
+    assert_eq!(detail.attempts[0].nodes[0].name, "c");
+}
+
+#[test]
+fn run_f_exits_as_the_experiment_does() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let code = |script: &str| {
+        a.muster(&["run", "-f", "--no-source", "--", "sh", "-c", script])
+            .code
+    };
+    assert_eq!(code("exit 0"), 0);
+    assert_eq!(code("exit 7"), 7);
+    assert_eq!(code("kill -9 $$"), 137);
+    let states: Vec<_> = a.list().into_iter().map(|one| one.state).collect();
+    assert_eq!(states, ["failed", "failed", "finished"]);
+}
+
+#[test]
+fn a_command_that_does_not_exist_fails_with_its_name_and_127() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let output = a.muster(&["run", "-f", "--no-source", "--", "no-such-command", "x"]);
+    assert_eq!(output.code, 127, "{output:?}");
+    assert!(output.err.contains("command not found: no-such-command"), "{output:?}");
+    let detail = a.show(&a.list()[0].id);
+    let cause = detail.cause.unwrap();
+    assert_eq!(detail.summary.state, "failed");
+    assert_eq!((cause.kind.as_str(), cause.exit_code), ("command-not-found", 127));
+    assert_eq!(cause.text, "command not found: no-such-command");
+}
+
+#[test]
+fn the_same_key_submits_once_whoever_is_asked() {
+    let lab = Lab::new();
+    let [a, b, c] = lab.three();
+    let submit = ["run", "--no-source", "--key", "only-once", "--", "echo", "once"];
+    let ids: BTreeSet<String> = std::thread::scope(|scope| {
+        let asked = [&a, &b, &c, &a].map(|node| {
+            scope.spawn(move || node.ask::<SubmitReply>(&submit).id)
+        });
+        asked.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let id = ids.first().unwrap();
+    assert_eq!(ids.len(), 1, "{ids:?}");
+    assert_eq!(b.wait_end(id).attempts.len(), 1);
+    assert_eq!(&c.ask::<SubmitReply>(&submit).id, id, "also after its end");
+    assert_eq!(a.list().len(), 1);
+    let other = a.submit(&["--key", "another", "--", "true"]);
+    assert_ne!(&other, id);
+}
+
+#[test]
+fn a_stop_ends_every_process_of_the_tree() {
+    let lab = Lab::new();
+    let [a, b, _c] = lab.three();
+    // A daemon as they are made: a fork, a session of its own, another fork, deaf to SIGTERM, and one that has dropped
+    // its environment. The number names them.
+    let nap = format!("9{}", std::process::id());
+    let script = format!(
+        "setsid sh -c 'trap \"\" TERM HUP; (sleep {nap} & sleep {nap}) & env -i sleep {nap}' >/dev/null 2>&1 &
+         (setsid setsid sleep {nap} &) ; echo ready; sleep {nap}"
+    );
+    let body = serde_json::json!({
+        "command": ["sh", "-c", script],
+        "stop_grace_ms": 500,
+    });
+    let (status, reply) = a.post("/api/v1/experiments", &body.to_string());
+    assert_eq!(status, 201, "{reply}");
+    let id = serde_json::from_str::<SubmitReply>(&reply).unwrap().id;
+    let sleepers = || processes_whose(|facts| facts.arguments.trim_end() == format!("sleep {nap}"));
+    wait_until(PATIENCE, "all of the tree runs", || {
+        (sleepers().len() == 5).then_some(())
+    });
+    b.muster(&["stop", &id]).success();
+    let detail = b.wait_end(&id);
+    assert_eq!(sleepers(), [], "when the end is told nothing is left");
+    let cause = detail.cause.unwrap();
+    assert_eq!(detail.summary.state, "stopped");
+    assert!(cause.text.contains("stopped by"), "{cause:?}");
+    assert!(!detail.attempts[0].tree_kill_method.is_empty());
+    assert_eq!(b.logs(&id), "ready\n");
+}
+
+#[test]
+fn what_waits_can_be_stopped_and_moved() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let running = a.submit(&["--name", "first", "--cpus", "4", "--", "sleep", "1000"]);
+    a.wait_state(&running, &["running"]);
+    let waiting = a.submit(&["--name", "second", "--cpus", "4", "--", "true"]);
+    let why: WhyView = a.ask(&["why", &waiting]);
+    assert_eq!((why.state.as_str(), why.position, why.possible_ever), ("queued", 1, true));
+    assert_eq!(why.nodes[0].verdict, "short", "{why:?}");
+
+    a.muster(&["queue", "create", "urgent", "--priority", "10"]).success();
+    let again = a.muster(&["queue", "create", "urgent"]).failure(1);
+    assert!(again.contains("urgent"), "{again}");
+    a.muster(&["queue", "move", "second", "urgent"]).success();
+    let queues: Vec<QueueView> = a.ask(&["queue", "ls"]);
+    let waits = |name: &str| {
+        let queue = queues.iter().find(|queue| queue.name == name);
+        queue.map(|queue| (queue.waiting, queue.active))
+    };
+    assert_eq!(waits("urgent"), Some((1, 0)), "{queues:?}");
+    assert_eq!(waits("default"), Some((0, 1)), "{queues:?}");
+    let moved = a.ask::<ExperimentList>(&["ls", "--queue", "urgent"]).experiments;
+    assert_eq!(moved[0].id, waiting);
+    let lost = a.muster(&["queue", "move", "second", "nowhere"]).failure(1);
+    assert!(lost.contains("nowhere"), "{lost}");
+    let runs = a.muster(&["queue", "move", "first", "urgent"]).failure(1);
+    assert!(runs.contains("wait"), "{runs}");
+
+    let stopped: ExperimentSummary = a.ask(&["stop", &waiting]);
+    assert_eq!(stopped.id, waiting);
+    let detail = a.wait_end(&waiting);
+    assert_eq!((detail.summary.state.as_str(), detail.attempts.len()), ("stopped", 0));
+    let twice = a.muster(&["stop", &waiting]).failure(1);
+    assert!(twice.contains("ended") || twice.contains("over"), "{twice}");
+    a.muster(&["stop", &running]).success();
+    assert_eq!(a.wait_end(&running).summary.state, "stopped");
+}
+
+#[test]
+fn a_name_means_its_newest_but_stops_only_a_single_one() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let far = ["--name", "twin", "--cpus", "1000", "--", "true"];
+    let (first, second) = (a.submit(&far), a.submit(&far));
+    assert_eq!(a.show("twin").summary.id, second);
+    let refused = a.muster(&["stop", "twin"]).failure(1);
+    assert!(refused.contains(&first) && refused.contains(&second), "{refused}");
+    assert!(a.list().iter().all(|one| one.state == "queued"));
+    a.muster(&["stop", &second]).success();
+    a.muster(&["stop", "twin"]).success();
+    assert!(a.list().iter().all(|one| one.state == "stopped"));
+}

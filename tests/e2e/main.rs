@@ -1,0 +1,15 @@
+//! End to end: real processes of the `muster` binary, spoken to as people do, by the command line and by HTTP.
+
+// Integration tests are always built for tests; the attribute says so to clippy, which allows more there.
+#[cfg(test)]
+mod admission;
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod experiments;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod http;
+#[cfg(test)]
+mod losses;
