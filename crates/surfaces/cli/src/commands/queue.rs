@@ -42,8 +42,7 @@ pub(super) async fn run(command: &Command, session: &Session) -> Result<(), Erro
                 name: name.clone(),
                 priority: *priority,
             };
-            // Asked once: after a lost answer a second request would find the queue and call it a conflict.
-            let bytes = session.client.ask(Request::json("/queues", &body)).await?;
+            let bytes = session.change(|| Request::json("/queues", &body)).await?;
             session.print(&bytes, "a queue", |queue: &QueueView, _look| {
                 format!("made queue {}", plain(&queue.name))
             })

@@ -11,6 +11,9 @@ use crate::terminal::now_ms;
 
 use super::Session;
 
+/// The answer took a moment: an hour is said to be an hour.
+const ROUNDING_MS: u64 = 1_000;
+
 /// What to do with tokens.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -46,8 +49,7 @@ pub(super) async fn run(command: &Command, session: &Session) -> Result<(), Erro
             if !session.terminal.json {
                 let token: TokenCreated = parse(&bytes, "a token")?;
                 session.terminal.note(&format!(
-                    "a machine joins by `muster up --join {}`; {}; id {}",
-                    plain(&token.token),
+                    "a machine joins by `muster up --join` and this token; {}; id {}",
                     life(&token),
                     plain(&token.id)
                 ));
@@ -69,7 +71,10 @@ pub(super) async fn run(command: &Command, session: &Session) -> Result<(), Erro
 /// How long a token lives.
 pub(super) fn life(token: &TokenCreated) -> String {
     match token.expires_at {
-        Some(at) => format!("it works for {}", span(at.saturating_sub(now_ms()))),
+        Some(at) => format!(
+            "it works for {}",
+            span((at + ROUNDING_MS).saturating_sub(now_ms()))
+        ),
         None => "it does not expire".to_owned(),
     }
 }

@@ -15,6 +15,8 @@ pub(crate) struct LogPrinter {
     timestamps: bool,
     /// Say changes of state.
     states: bool,
+    /// The reason that was said last: a new state often has the same.
+    last_reason: String,
     out: Column,
     err: Column,
 }
@@ -39,6 +41,7 @@ impl LogPrinter {
             json: terminal.json,
             timestamps,
             states,
+            last_reason: String::new(),
             out: Column::default(),
             err: Column::default(),
         }
@@ -89,9 +92,11 @@ impl LogPrinter {
                 Some(Piece::Err(self.err.own_line(&text)))
             }
             LogItem::State { state, reason } if self.states => {
-                let text = match reason.is_empty() {
-                    true => plain(state),
-                    false => format!("{}: {}", plain(state), plain(reason)),
+                let is_news = !reason.is_empty() && *reason != self.last_reason;
+                self.last_reason.clone_from(reason);
+                let text = match is_news {
+                    true => format!("{}: {}", plain(state), plain(reason)),
+                    false => plain(state),
                 };
                 Some(Piece::Err(self.err.own_line(&text)))
             }
@@ -143,6 +148,7 @@ mod tests {
             json,
             timestamps,
             states,
+            last_reason: String::new(),
             out: Column::default(),
             err: Column::default(),
         }
@@ -207,6 +213,15 @@ mod tests {
         assert_eq!(
             printer.render(&state),
             Some(Piece::Err("\nmuster: running: on n2\n".into()))
+        );
+        let stopping = read(LogItem::State {
+            state: "stopping".into(),
+            reason: "on n2".into(),
+        });
+        assert_eq!(
+            printer.render(&stopping),
+            Some(Piece::Err("muster: stopping\n".into())),
+            "the same reason is said once"
         );
         let gap = read(LogItem::Gap {
             attempt: 1,

@@ -6,6 +6,13 @@ use super::amounts::{ago, span};
 use super::look::Look;
 use super::sheet::{Sheet, cell, word};
 
+/// Longest name that is shown whole.
+const NAME_CHARACTERS: usize = 24;
+/// A terminal of fewer columns does not show who and what it needs.
+const WIDE_COLUMNS: u16 = 120;
+/// Columns that only a wide terminal shows: user and needs.
+const WIDE_ONLY: [usize; 2] = [4, 7];
+
 /// The table of experiments.
 pub(crate) fn experiments(list: &ExperimentList, look: &Look) -> String {
     if list.experiments.is_empty() {
@@ -24,9 +31,9 @@ pub(crate) fn experiments(list: &ExperimentList, look: &Look) -> String {
     ];
     let mut sheet = Sheet::new(&heads, look);
     for experiment in &list.experiments {
-        sheet.row(vec![
+        sheet.short_row(vec![
             cell(&experiment.id),
-            cell(&experiment.name),
+            cell(shortened(&experiment.name)),
             word(&experiment.state),
             cell(experiment.node.as_ref().map_or("-", |node| &node.name)),
             cell(&experiment.user),
@@ -36,11 +43,24 @@ pub(crate) fn experiments(list: &ExperimentList, look: &Look) -> String {
             cell(&experiment.reason),
         ]);
     }
+    match look.width {
+        Some(width) if width < WIDE_COLUMNS => sheet.squeeze(&WIDE_ONLY),
+        _ => sheet.squeeze(&[]),
+    }
     let mut text = sheet.text();
     if list.more > 0 {
         text.push_str(&format!("and {} more: --limit shows them\n", list.more));
     }
     text
+}
+
+/// A name that leaves room for the rest.
+fn shortened(name: &str) -> String {
+    if name.chars().count() <= NAME_CHARACTERS {
+        return name.to_owned();
+    }
+    let start: String = name.chars().take(NAME_CHARACTERS - 1).collect();
+    format!("{start}…")
 }
 
 /// How long its last process has run.
@@ -110,19 +130,25 @@ and 3 more: --limit shows them
     }
 
     #[test]
-    fn a_narrow_terminal_wraps_instead_of_spilling() {
+    fn a_narrow_terminal_shows_one_line_each_and_cuts_it_short() {
+        let mut long = summary("0a1b2c3d", "running");
+        long.name = "for i in 1 2 3; do echo $i; done".into();
+        long.reason = "needs 8 cpus, has 2 of 4 free on each of the twelve nodes".into();
         let list = ExperimentList {
-            experiments: vec![summary("0a1b2c3d", "running")],
+            experiments: vec![long, summary("9z8y7x6w", "queued")],
             more: 0,
         };
         let look = Look {
-            width: Some(80),
-            ..Look::plain_at(0)
+            width: Some(90),
+            ..Look::plain_at(1_200_000)
         };
         let text = experiments(&list, &look);
-        assert!(
-            text.lines().all(|line| line.chars().count() <= 80),
-            "{text}"
-        );
+        let expected = "\
+ID        NAME                      STATE    NODE  SUBMITTED  RAN         WHY
+0a1b2c3d  for i in 1 2 3; do echo…  running  n2    3 min ago  3 min 10 s  needs 8 cpus,…
+9z8y7x6w  digits                    queued   -     3 min ago  -           needs 8 cpus,…
+";
+        assert_eq!(text, expected, "\n{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 90));
     }
 }

@@ -1,6 +1,6 @@
 //! A table without lines.
 
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Row, Table};
 
 use super::amounts::plain;
 use super::look::{Look, Mood};
@@ -39,6 +39,7 @@ impl Sheet {
     pub(crate) fn new(heads: &[&str], look: &Look) -> Self {
         let mut table = Table::new();
         table.load_style(comfy_table::presets::NOTHING);
+        table.set_truncation_indicator("…");
         table.set_header(
             heads
                 .iter()
@@ -64,6 +65,25 @@ impl Sheet {
     /// Adds a line.
     pub(crate) fn row(&mut self, cells: Vec<Cell>) {
         self.table.add_row(cells);
+    }
+
+    /// Adds a line that is cut short rather than wrapped.
+    pub(crate) fn short_row(&mut self, cells: Vec<Cell>) {
+        let mut row = Row::from(cells);
+        row.max_height(1);
+        self.table.add_row(row);
+    }
+
+    /// Leaves these columns out, by number from 0, and gives each other but the last the room that it wants.
+    pub(crate) fn squeeze(&mut self, hidden: &[usize]) {
+        let last = self.table.column_count() - 1;
+        for (number, column) in self.table.column_iter_mut().enumerate() {
+            if hidden.contains(&number) {
+                column.set_constraint(ColumnConstraint::Hidden);
+            } else if number < last {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
+        }
     }
 
     /// The text, each line ended, without spaces at the ends of lines.
