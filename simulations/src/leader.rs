@@ -148,15 +148,12 @@ impl World {
         } else if matches!(message, Message::WantedRequest) && to < voters(self.machines.len()) {
             let lag = self.random.index(self.history.len() + 1);
             let state = self.history.get(lag).unwrap_or(&self.state);
-            let set = state.wanted_set(&self.machines[asker].id);
-            self.send(
-                to,
-                asker,
-                Message::Wanted {
-                    set,
-                    confirmed: false,
-                },
-            );
+            let mut set = state.wanted_set(&self.machines[asker].id);
+            let confirmed = self.plant == Plant::WrongIndex;
+            if confirmed {
+                set.index = self.state.applied();
+            }
+            self.send(to, asker, Message::Wanted { set, confirmed });
         }
     }
 

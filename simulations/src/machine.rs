@@ -136,10 +136,6 @@ impl World {
         let Some(agent) = &mut machine.agent else {
             return;
         };
-        let input = match input {
-            Input::Wanted(set, _) if self.plant == Plant::TrustAbsence => Input::Wanted(set, true),
-            other => other,
-        };
         let actions = agent.step(clock, input);
         for action in actions {
             self.act(node, action);

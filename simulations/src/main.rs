@@ -50,7 +50,7 @@ enum PlantName {
     UnconfirmedGrant,
     CountFromAnswer,
     DeafHolder,
-    TrustAbsence,
+    WrongIndex,
 }
 
 impl PlantName {
@@ -61,7 +61,7 @@ impl PlantName {
             Self::UnconfirmedGrant => Plant::UnconfirmedGrant,
             Self::CountFromAnswer => Plant::CountFromAnswer,
             Self::DeafHolder => Plant::DeafHolder,
-            Self::TrustAbsence => Plant::TrustAbsence,
+            Self::WrongIndex => Plant::WrongIndex,
         }
     }
 }

@@ -34,8 +34,8 @@ pub enum Plant {
     CountFromAnswer,
     /// The holder does not end its process tree at the deadline.
     DeafHolder,
-    /// The node believes the absence of an attempt from any wanted set.
-    TrustAbsence,
+    /// A voter that lags answers from its old state as if it were the newest, confirmed.
+    WrongIndex,
 }
 
 /// How a history went.

@@ -56,6 +56,6 @@ fn a_holder_that_ignores_its_deadline_is_caught() {
 }
 
 #[test]
-fn a_node_that_believes_any_absence_is_caught() {
-    caught(Plant::TrustAbsence, "is current and is stopped as stale");
+fn a_voter_that_calls_an_old_state_new_is_caught() {
+    caught(Plant::WrongIndex, "is current and is stopped as stale");
 }

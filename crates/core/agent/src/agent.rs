@@ -117,7 +117,9 @@ impl Agent {
             local.wanted = Some(wanted);
         }
         for (token, local) in &mut self.attempts {
-            if present.contains(token) {
+            // A set from before the placement (an answer that outlived a restart of this process) says nothing of it.
+            let is_older = position < (token.incarnation, token.placed_at);
+            if present.contains(token) || is_older {
                 continue;
             }
             local.wanted = None;

@@ -310,6 +310,22 @@ fn unconfirmed_absence_only_asks_and_confirmed_absence_stops() {
 }
 
 #[test]
+fn a_set_from_before_the_placement_says_nothing_of_it() {
+    let mut agent = Agent::new(AgentConfig::default());
+    agent.step(0, Input::Running(vec![local(5, AttemptPhase::Running)]));
+    let before = agent.step(1, Input::Wanted(set(4, Vec::new()), true));
+    assert!(before.is_empty(), "found by the simulation, seed 2664");
+    let after = agent.step(2, Input::Wanted(set(5, Vec::new()), true));
+    assert!(matches!(
+        &after[..],
+        [Action::Stop {
+            reason: StopReason::Stale { .. },
+            ..
+        }]
+    ));
+}
+
+#[test]
 fn an_end_is_reported_until_it_is_committed_then_released() {
     let mut agent = running();
     let report = Action::ReportEnded {
