@@ -1,5 +1,7 @@
 //! Everything that can go wrong, with what to do about it.
 
+mod hint;
+
 use std::io;
 use std::path::PathBuf;
 
@@ -222,59 +224,7 @@ impl Error {
     /// What to do about it; empty if there is nothing to say.
     #[must_use]
     pub fn hint(&self) -> String {
-        match self {
-            Self::NoNode { searched, left_over } => no_node_hint(searched, left_over),
-            Self::SeveralNodes { names } => {
-                let first = names.first().map_or("NAME", String::as_str);
-                format!("say which one with --node {first} or MUSTER_NODE={first}")
-            }
-            Self::NoSuchNode { present, .. } if present.is_empty() => {
-                "start one with `muster up`; a path or a URL works here too".to_owned()
-            }
-            Self::NoSuchNode { present, .. } => format!("these run: {}", present.join(", ")),
-            Self::NodeAddress { .. } => {
-                "write a name, the path of a socket, or http://127.0.0.1:7717".to_owned()
-            }
-            Self::ForeignDirectory { .. } => {
-                "give the socket of your node with --node PATH".to_owned()
-            }
-            Self::Connect { .. } | Self::Talk { .. } | Self::TimedOut { .. } | Self::StreamEnded => {
-                "is the node running? `muster up` starts it; --node chooses another".to_owned()
-            }
-            Self::Refused { view, .. } | Self::StreamFailed { view } => view.hint.clone(),
-            Self::Unreadable { .. } => {
-                "are the node and this muster of the same version?".to_owned()
-            }
-            Self::FileTooLarge { path, size, .. } => format!(
-                "allow it with --max-file-size {}, or leave it out by a line /{path} in .musterignore",
-                raised(*size)
-            ),
-            Self::TreeTooLarge { size, largest, .. } => format!(
-                "allow it with --max-tree-size {}, or leave things out by lines such as /{largest} in .musterignore",
-                raised(*size)
-            ),
-            Self::TooManyFiles { .. } => {
-                "run from the directory of the code, or leave things out by lines in .musterignore".to_owned()
-            }
-            Self::LinkLeavesTree { path, .. } | Self::BadPath { path, .. } => {
-                format!("leave it out by a line /{path} in .musterignore")
-            }
-            Self::Changed { .. } => "try again when nothing writes to it".to_owned(),
-            Self::IgnoreFile { .. } => {
-                "patterns are paths with *, ** and ?, with / at the front (from the root) or at the end (a directory), or ! in front (not ignored)".to_owned()
-            }
-            Self::GitStart { .. } => "install git, or submit without the code by --no-source".to_owned(),
-            Self::Git { .. } => "--no-source submits without the code".to_owned(),
-            Self::GitOutput { .. } => {
-                "commit the large changes, or allow more with --max-file-size".to_owned()
-            }
-            Self::HeaderValue { .. }
-            | Self::AnswerTooLong { .. }
-            | Self::Source { .. }
-            | Self::Worker(_)
-            | Self::Signal(_)
-            | Self::Output(_) => String::new(),
-        }
+        hint::hint(self)
     }
 
     /// The same request may go well a moment later, as when a new leader is being elected.
@@ -296,28 +246,6 @@ impl Error {
     pub fn is_closed_output(&self) -> bool {
         matches!(self, Self::Output(source) if source.kind() == io::ErrorKind::BrokenPipe)
     }
-}
-
-fn no_node_hint(searched: &[PathBuf], left_over: &[PathBuf]) -> String {
-    let list = |paths: &[PathBuf]| {
-        let texts: Vec<String> = paths
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect();
-        texts.join(", ")
-    };
-    let mut hint = format!("start one with `muster up` (looked in {}", list(searched));
-    if !left_over.is_empty() {
-        hint.push_str("; nobody listens on ");
-        hint.push_str(&list(left_over));
-    }
-    hint.push(')');
-    hint
-}
-
-/// The next whole GiB, as an option takes it.
-fn raised(size: u64) -> String {
-    format!("{}GiB", size.div_ceil(1 << 30).max(1))
 }
 
 #[cfg(test)]

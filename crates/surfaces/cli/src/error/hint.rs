@@ -1,0 +1,84 @@
+//! What to do about each error.
+
+use std::path::PathBuf;
+
+use super::Error;
+
+/// What to do about `error`; empty if there is nothing to say.
+pub(super) fn hint(error: &Error) -> String {
+    match error {
+            Error::NoNode { searched, left_over } => no_node_hint(searched, left_over),
+            Error::SeveralNodes { names } => {
+                let first = names.first().map_or("NAME", String::as_str);
+                format!("say which one with --node {first} or MUSTER_NODE={first}")
+            }
+            Error::NoSuchNode { present, .. } if present.is_empty() => {
+                "start one with `muster up`; a path or a URL works here too".to_owned()
+            }
+            Error::NoSuchNode { present, .. } => format!("these run: {}", present.join(", ")),
+            Error::NodeAddress { .. } => {
+                "write a name, the path of a socket, or http://127.0.0.1:7717".to_owned()
+            }
+            Error::ForeignDirectory { .. } => {
+                "give the socket of your node with --node PATH".to_owned()
+            }
+            Error::Connect { .. } | Error::Talk { .. } | Error::TimedOut { .. } | Error::StreamEnded => {
+                "is the node running? `muster up` starts it; --node chooses another".to_owned()
+            }
+            Error::Refused { view, .. } | Error::StreamFailed { view } => view.hint.clone(),
+            Error::Unreadable { .. } => {
+                "are the node and this muster of the same version?".to_owned()
+            }
+            Error::FileTooLarge { path, size, .. } => format!(
+                "allow it with --max-file-size {}, or leave it out by a line /{path} in .musterignore",
+                raised(*size)
+            ),
+            Error::TreeTooLarge { size, largest, .. } => format!(
+                "allow it with --max-tree-size {}, or leave things out by lines such as /{largest} in .musterignore",
+                raised(*size)
+            ),
+            Error::TooManyFiles { .. } => {
+                "run from the directory of the code, or leave things out by lines in .musterignore".to_owned()
+            }
+            Error::LinkLeavesTree { path, .. } | Error::BadPath { path, .. } => {
+                format!("leave it out by a line /{path} in .musterignore")
+            }
+            Error::Changed { .. } => "try again when nothing writes to it".to_owned(),
+            Error::IgnoreFile { .. } => {
+                "patterns are paths with *, ** and ?, with / at the front (from the root) or at the end (a directory), or ! in front (not ignored)".to_owned()
+            }
+            Error::GitStart { .. } => "install git, or submit without the code by --no-source".to_owned(),
+            Error::Git { .. } => "--no-source submits without the code".to_owned(),
+            Error::GitOutput { .. } => {
+                "commit the large changes, or allow more with --max-file-size".to_owned()
+            }
+            Error::HeaderValue { .. }
+            | Error::AnswerTooLong { .. }
+            | Error::Source { .. }
+            | Error::Worker(_)
+            | Error::Signal(_)
+            | Error::Output(_) => String::new(),
+        }
+}
+
+fn no_node_hint(searched: &[PathBuf], left_over: &[PathBuf]) -> String {
+    let list = |paths: &[PathBuf]| {
+        let texts: Vec<String> = paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        texts.join(", ")
+    };
+    let mut hint = format!("start one with `muster up` (looked in {}", list(searched));
+    if !left_over.is_empty() {
+        hint.push_str("; nobody listens on ");
+        hint.push_str(&list(left_over));
+    }
+    hint.push(')');
+    hint
+}
+
+/// The next whole GiB, as an option takes it.
+fn raised(size: u64) -> String {
+    format!("{}GiB", size.div_ceil(1 << 30).max(1))
+}
