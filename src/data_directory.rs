@@ -103,6 +103,11 @@ impl DataDirectory {
             .with_context(|| format!("write {}", path.display()))
     }
 
+    /// Whether the cluster of this machine carries the mark of one that has run nothing.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.path(UNUSED_MARK).exists()
+    }
+
     /// Marks a cluster of one machine that has run nothing, or takes the mark away.
     pub(crate) fn set_unused(&self, unused: bool) -> io::Result<()> {
         let path = self.path(UNUSED_MARK);
@@ -117,7 +122,7 @@ impl DataDirectory {
 
     /// Forgets a cluster that never ran anything (invariant 7); false if it may have.
     pub(crate) fn give_up_unused_cluster(&self) -> anyhow::Result<bool> {
-        if !self.path(UNUSED_MARK).exists() {
+        if !self.is_unused() {
             return Ok(false);
         }
         for name in ["raft", "mirror", "attempts"] {

@@ -48,7 +48,7 @@ impl Membership {
             tokio::select! {
                 () = cancel.cancelled() => return,
                 changed = leadership.changed() => if changed.is_err() { return },
-                () = wait_for_members(&mut events) => {}
+                () = wait_for_members(&mut events, &self.directory) => {}
                 () = self.handle.members_changed() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
@@ -227,12 +227,15 @@ impl Membership {
     }
 }
 
+/// Until who is in has changed, or until a cluster that carries the mark of an unused one is used.
 async fn wait_for_members(
     events: &mut tokio::sync::broadcast::Receiver<(types::LogIndex, state_machine::Event)>,
+    directory: &DataDirectory,
 ) {
     loop {
         match events.recv().await {
             Ok((_, state_machine::Event::MembersChanged)) | Err(_) => return,
+            Ok((_, state_machine::Event::ExperimentQueued(_))) if directory.is_unused() => return,
             Ok(_) => {}
         }
     }
