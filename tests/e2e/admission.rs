@@ -79,7 +79,10 @@ fn a_token_that_is_wrong_or_expired_or_used_up_admits_nobody_and_says_so() {
     let revoked: TokenCreated = a.ask(&["token", "new"]);
     a.muster(&["token", "revoke", &revoked.id]).success();
     let said = refused(&revoked.token);
-    assert!(said.contains("unknown") && said.contains("muster token new"), "{said}");
+    assert!(
+        said.contains("unknown") && said.contains("muster token new"),
+        "{said}"
+    );
 
     assert_eq!(names(&a), ["a", "b"]);
 }
@@ -171,7 +174,11 @@ fn a_node_that_takes_no_work_submits_and_holds_no_vote() {
         assert_eq!(laptop.logs(id), "here\n");
     }
     let view: NodesView = laptop.ask(&["nodes"]);
-    let own = view.nodes.iter().find(|node| node.name == "laptop").unwrap();
+    let own = view
+        .nodes
+        .iter()
+        .find(|node| node.name == "laptop")
+        .unwrap();
     assert_eq!((own.role.as_str(), own.takes_work), ("worker", false));
     let cluster = a.cluster();
     let voters: Vec<_> = cluster.voters.iter().map(|node| &node.name).collect();
@@ -179,5 +186,9 @@ fn a_node_that_takes_no_work_submits_and_holds_no_vote() {
 
     let id = laptop.submit(&["--constraint", "machine=laptop", "--", "true"]);
     let why: WhyView = laptop.ask(&["why", &id]);
-    assert_eq!((why.state.as_str(), why.possible_ever), ("queued", false), "{why:?}");
+    assert_eq!(
+        (why.state.as_str(), why.possible_ever),
+        ("queued", false),
+        "{why:?}"
+    );
 }

@@ -25,8 +25,15 @@ fn what_is_submitted_on_any_node_runs_and_its_output_is_whole_on_every_node() {
             assert_eq!(reader.logs(&short), "short\n");
             let detail = reader.wait_end(&long);
             assert_eq!(detail.summary.state, "finished");
-            assert_eq!((detail.summary.name.as_str(), detail.attempts.len()), ("long", 1));
-            assert!(reader.logs(&long) == lines, "{} reads all lines", reader.name);
+            assert_eq!(
+                (detail.summary.name.as_str(), detail.attempts.len()),
+                ("long", 1)
+            );
+            assert!(
+                reader.logs(&long) == lines,
+                "{} reads all lines",
+                reader.name
+            );
         }
     }
 }
@@ -42,8 +49,14 @@ fn both_streams_come_out_where_they_belong_and_metrics_are_recorded() {
     assert!(output.err.lines().any(|line| line == "err"), "{output:?}");
     let id = &a.list()[0].id;
     let items = a.muster(&["--json", "logs", id]).success();
-    let scalar = items.lines().find(|line| line.contains("\"scalar\"")).unwrap();
-    assert!(scalar.contains("\"loss\"") && scalar.contains("0.25"), "{scalar}");
+    let scalar = items
+        .lines()
+        .find(|line| line.contains("\"scalar\""))
+        .unwrap();
+    assert!(
+        scalar.contains("\"loss\"") && scalar.contains("0.25"),
+        "{scalar}"
+    );
 }
 
 /// Runs git in a directory with an identity, and no settings of the host.
@@ -67,14 +80,26 @@ fn a_dirty_checkout_runs_on_a_machine_that_never_saw_it() {
     fs::create_dir_all(&deep).unwrap();
     fs::write(checkout.join("tracked.txt"), "committed\n").unwrap();
     fs::write(checkout.join(".gitignore"), "ignored.txt\n").unwrap();
-    fs::write(deep.join("run.sh"), "#!/bin/sh\ncat ../../tracked.txt ../../new.txt\nls -A ../..\npwd\n").unwrap();
+    fs::write(
+        deep.join("run.sh"),
+        "#!/bin/sh\ncat ../../tracked.txt ../../new.txt\nls -A ../..\npwd\n",
+    )
+    .unwrap();
     git(&checkout, &["init", "-q", "-b", "main"]);
     git(&checkout, &["add", "."]);
     git(&checkout, &["commit", "-q", "-m", "first"]);
     fs::write(checkout.join("tracked.txt"), "changed\n").unwrap();
     fs::write(checkout.join("new.txt"), "untracked\n").unwrap();
     fs::write(checkout.join("ignored.txt"), "secret\n").unwrap();
-    let mut command = a.client(&["run", "-f", "--constraint", "machine=c", "--", "sh", "run.sh"]);
+    let mut command = a.client(&[
+        "run",
+        "-f",
+        "--constraint",
+        "machine=c",
+        "--",
+        "sh",
+        "run.sh",
+    ]);
     let output = run(command.current_dir(&deep), "the experiment ends");
     let printed = output.success();
     let mut lines = printed.lines();
@@ -82,8 +107,14 @@ fn a_dirty_checkout_runs_on_a_machine_that_never_saw_it() {
     assert_eq!(lines.next(), Some("untracked"));
     let rest: Vec<_> = lines.collect();
     let (directory, files) = rest.split_last().unwrap();
-    assert_eq!(files, [".gitignore", "experiments", "new.txt", "tracked.txt"]);
-    assert!(directory.starts_with(&*c.data().to_string_lossy()), "{directory}");
+    assert_eq!(
+        files,
+        [".gitignore", "experiments", "new.txt", "tracked.txt"]
+    );
+    assert!(
+        directory.starts_with(&*c.data().to_string_lossy()),
+        "{directory}"
+    );
     assert!(directory.ends_with("/experiments/first"), "{directory}");
 
     let detail = a.show(&a.list()[0].id);
@@ -114,11 +145,17 @@ fn a_command_that_does_not_exist_fails_with_its_name_and_127() {
     let a = lab.one();
     let output = a.muster(&["run", "-f", "--no-source", "--", "no-such-command", "x"]);
     assert_eq!(output.code, 127, "{output:?}");
-    assert!(output.err.contains("command not found: no-such-command"), "{output:?}");
+    assert!(
+        output.err.contains("command not found: no-such-command"),
+        "{output:?}"
+    );
     let detail = a.show(&a.list()[0].id);
     let cause = detail.cause.unwrap();
     assert_eq!(detail.summary.state, "failed");
-    assert_eq!((cause.kind.as_str(), cause.exit_code), ("command-not-found", 127));
+    assert_eq!(
+        (cause.kind.as_str(), cause.exit_code),
+        ("command-not-found", 127)
+    );
     assert_eq!(cause.text, "command not found: no-such-command");
 }
 
@@ -126,11 +163,18 @@ fn a_command_that_does_not_exist_fails_with_its_name_and_127() {
 fn the_same_key_submits_once_whoever_is_asked() {
     let lab = Lab::new();
     let [a, b, c] = lab.three();
-    let submit = ["run", "--no-source", "--key", "only-once", "--", "echo", "once"];
+    let submit = [
+        "run",
+        "--no-source",
+        "--key",
+        "only-once",
+        "--",
+        "echo",
+        "once",
+    ];
     let ids: BTreeSet<String> = std::thread::scope(|scope| {
-        let asked = [&a, &b, &c, &a].map(|node| {
-            scope.spawn(move || node.ask::<SubmitReply>(&submit).id)
-        });
+        let asked =
+            [&a, &b, &c, &a].map(|node| scope.spawn(move || node.ask::<SubmitReply>(&submit).id));
         asked.into_iter().map(|one| one.join().unwrap()).collect()
     });
     let id = ids.first().unwrap();
@@ -182,12 +226,14 @@ fn what_waits_can_be_stopped_and_moved() {
     a.wait_state(&running, &["running"]);
     let waiting = a.submit(&["--name", "second", "--cpus", "4", "--", "true"]);
     let why: WhyView = a.ask(&["why", &waiting]);
-    assert_eq!((why.state.as_str(), why.position, why.possible_ever), ("queued", 1, true));
+    assert_eq!(
+        (why.state.as_str(), why.position, why.possible_ever),
+        ("queued", 1, true)
+    );
     assert_eq!(why.nodes[0].verdict, "short", "{why:?}");
 
-    a.muster(&["queue", "create", "urgent", "--priority", "10"]).success();
-    let again = a.muster(&["queue", "create", "urgent"]).failure(1);
-    assert!(again.contains("urgent"), "{again}");
+    a.muster(&["queue", "create", "urgent", "--priority", "10"])
+        .success();
     a.muster(&["queue", "move", "second", "urgent"]).success();
     let queues: Vec<QueueView> = a.ask(&["queue", "ls"]);
     let waits = |name: &str| {
@@ -196,7 +242,9 @@ fn what_waits_can_be_stopped_and_moved() {
     };
     assert_eq!(waits("urgent"), Some((1, 0)), "{queues:?}");
     assert_eq!(waits("default"), Some((0, 1)), "{queues:?}");
-    let moved = a.ask::<ExperimentList>(&["ls", "--queue", "urgent"]).experiments;
+    let moved = a
+        .ask::<ExperimentList>(&["ls", "--queue", "urgent"])
+        .experiments;
     assert_eq!(moved[0].id, waiting);
     let lost = a.muster(&["queue", "move", "second", "nowhere"]).failure(1);
     assert!(lost.contains("nowhere"), "{lost}");
@@ -206,7 +254,10 @@ fn what_waits_can_be_stopped_and_moved() {
     let stopped: ExperimentSummary = a.ask(&["stop", &waiting]);
     assert_eq!(stopped.id, waiting);
     let detail = a.wait_end(&waiting);
-    assert_eq!((detail.summary.state.as_str(), detail.attempts.len()), ("stopped", 0));
+    assert_eq!(
+        (detail.summary.state.as_str(), detail.attempts.len()),
+        ("stopped", 0)
+    );
     let twice = a.muster(&["stop", &waiting]).failure(1);
     assert!(twice.contains("ended") || twice.contains("over"), "{twice}");
     a.muster(&["stop", &running]).success();
@@ -221,7 +272,10 @@ fn a_name_means_its_newest_but_stops_only_a_single_one() {
     let (first, second) = (a.submit(&far), a.submit(&far));
     assert_eq!(a.show("twin").summary.id, second);
     let refused = a.muster(&["stop", "twin"]).failure(1);
-    assert!(refused.contains(&first) && refused.contains(&second), "{refused}");
+    assert!(
+        refused.contains(&first) && refused.contains(&second),
+        "{refused}"
+    );
     assert!(a.list().iter().all(|one| one.state == "queued"));
     a.muster(&["stop", &second]).success();
     a.muster(&["stop", "twin"]).success();

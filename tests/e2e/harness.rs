@@ -98,7 +98,9 @@ impl Lab {
     pub(crate) fn new() -> Self {
         let turn = Turn::take();
         // Under /tmp: the path of a socket has at most 108 bytes.
-        let directory = tempfile::Builder::new().prefix("muster-").tempdir_in("/tmp");
+        let directory = tempfile::Builder::new()
+            .prefix("muster-")
+            .tempdir_in("/tmp");
         Self {
             directory: directory.expect("a directory for the test"),
             _turn: turn,
@@ -184,7 +186,10 @@ impl Drop for Lab {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the test runner shows it when the test fails")]
+#[expect(
+    clippy::print_stderr,
+    reason = "the test runner shows it when the test fails"
+)]
 fn print_tails(directory: &Path) {
     let is_log = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log");
     for log in entries(directory).into_iter().filter(is_log) {
@@ -463,7 +468,13 @@ memory = \"4GiB\"
         body: &str,
     ) -> (u16, String) {
         let stream = TcpStream::connect(self.tcp());
-        exchange(stream.expect("the port answers"), method, path, headers, body)
+        exchange(
+            stream.expect("the port answers"),
+            method,
+            path,
+            headers,
+            body,
+        )
     }
 
     /// Waits until an experiment is in one of these states.
@@ -621,11 +632,18 @@ fn remove_cgroups(lab: &Path) {
     let mut directories = vec![(PathBuf::from("/sys/fs/cgroup"), 0)];
     while let Some((directory, depth)) = directories.pop() {
         let name = directory.to_string_lossy();
-        if names.iter().any(|attempt| name.ends_with(&format!("-{attempt}"))) {
+        if names
+            .iter()
+            .any(|attempt| name.ends_with(&format!("-{attempt}")))
+        {
             // An error leaves an empty directory behind, which harms nobody.
             drop(fs::remove_dir(&directory));
         } else if depth < CGROUP_DEPTH && directory.is_dir() {
-            directories.extend(entries(&directory).into_iter().map(|below| (below, depth + 1)));
+            directories.extend(
+                entries(&directory)
+                    .into_iter()
+                    .map(|below| (below, depth + 1)),
+            );
         }
     }
 }
@@ -633,7 +651,9 @@ fn remove_cgroups(lab: &Path) {
 /// What lies in a directory, sorted; nothing if there is none.
 pub(crate) fn entries(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten();
-    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect(); // gone meanwhile
+    let mut paths: Vec<_> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect(); // gone meanwhile
     paths.sort();
     paths
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use service::view::{ClusterView, ExperimentDetail, NodesView};
@@ -80,7 +80,14 @@ fn the_leader_dies_and_nothing_acknowledged_is_lost_and_what_runs_goes_on() {
     let (leader, [first, second]) = leader_and_others(&nodes);
     let stop = lab.path().join("stop");
     let constraint = format!("machine={}", first.name);
-    let job = first.submit(&["--constraint", &constraint, "--", "sh", "-c", &counting(&stop)]);
+    let job = first.submit(&[
+        "--constraint",
+        &constraint,
+        "--",
+        "sh",
+        "-c",
+        &counting(&stop),
+    ]);
     let before = wait_lines(second, &job, 5);
 
     let acknowledged = Mutex::new(BTreeSet::from([job.clone()]));
@@ -107,7 +114,10 @@ fn the_leader_dies_and_nothing_acknowledged_is_lost_and_what_runs_goes_on() {
     for node in [first, second] {
         let view: ClusterView = node.cluster();
         let leads = view.leader.map(|leader| leader.name);
-        assert!(leads.is_some() && leads.as_ref() != Some(&leader.name), "{leads:?}");
+        assert!(
+            leads.is_some() && leads.as_ref() != Some(&leader.name),
+            "{leads:?}"
+        );
         let listed: Vec<_> = node.list().into_iter().map(|one| one.id).collect();
         let distinct: BTreeSet<_> = listed.iter().cloned().collect();
         assert_eq!(distinct, *acknowledged.lock().unwrap());
@@ -116,13 +126,21 @@ fn the_leader_dies_and_nothing_acknowledged_is_lost_and_what_runs_goes_on() {
     wait_lines(second, &job, before + 20);
     fs::write(&stop, "").unwrap();
     let detail = second.wait_end(&job);
-    assert_eq!((detail.summary.state.as_str(), detail.attempts.len()), ("finished", 1), "{detail:?}");
+    assert_eq!(
+        (detail.summary.state.as_str(), detail.attempts.len()),
+        ("finished", 1),
+        "{detail:?}"
+    );
     assert!(second.logs(&job).ends_with("end\n"));
     counted(&second.logs(&job));
 
     leader.up(&[]);
     let back: Vec<_> = leader.list();
-    assert_eq!(back.len(), acknowledged.lock().unwrap().len(), "the old leader is back and knows all");
+    assert_eq!(
+        back.len(),
+        acknowledged.lock().unwrap().len(),
+        "the old leader is back and knows all"
+    );
 }
 
 /// Kills the machine on which an experiment runs and follows it to the next one.
@@ -156,12 +174,19 @@ fn lose_machine(lab: &Lab, nodes: &[Node; 3], job: &str) -> ExperimentDetail {
 
     fs::write(lab.path().join("stop"), "").unwrap();
     let detail = witness.wait_end(job);
-    assert_eq!((detail.summary.state.as_str(), detail.attempts.len()), ("finished", 2), "{detail:?}");
+    assert_eq!(
+        (detail.summary.state.as_str(), detail.attempts.len()),
+        ("finished", 2),
+        "{detail:?}"
+    );
     let cause = detail.attempts[0].cause.as_ref().unwrap();
     assert_eq!(cause.kind, "node-lost", "{cause:?}");
     for node in nodes.iter().filter(|node| node.name != lost.name) {
         let saved = node.muster(&["logs", job, "--attempt", "1"]).success();
-        let saved: Vec<_> = saved.lines().filter(|line| line.starts_with("attempt 1 ")).collect();
+        let saved: Vec<_> = saved
+            .lines()
+            .filter(|line| line.starts_with("attempt 1 "))
+            .collect();
         assert!(saved.len() >= 3, "{saved:?}");
         for (number, line) in (1..).zip(&saved) {
             assert_eq!(*line, format!("attempt 1 line {number}"));
@@ -205,9 +230,20 @@ fn an_experiment_is_placed_again_also_when_the_lost_machine_led() {
     }
     let nodes = lab.three_of(machines);
     let (leader, _) = leader_and_others(&nodes);
-    assert_eq!(leader.name, "a", "the founder leads while nothing goes wrong");
+    assert_eq!(
+        leader.name, "a",
+        "the founder leads while nothing goes wrong"
+    );
     // The follower is full until the experiment runs on the leader.
-    let full = leader.submit(&["--constraint", "machine=b", "--cpus", "4", "--", "sleep", "1000"]);
+    let full = leader.submit(&[
+        "--constraint",
+        "machine=b",
+        "--cpus",
+        "4",
+        "--",
+        "sleep",
+        "1000",
+    ]);
     leader.wait_state(&full, &["running"]);
     let script = numbered(&lab.path().join("stop"));
     let job = leader.submit(&["--constraint", "pool=both", "--", "sh", "-c", &script]);
@@ -247,14 +283,25 @@ fn a_killed_node_process_finds_its_experiment_again_and_no_line_is_lost() {
     assert!(process_exists(pid));
     fs::write(&stop, "").unwrap();
     let detail = a.wait_end("counting");
-    assert_eq!((detail.summary.state.as_str(), detail.attempts.len()), ("finished", 1), "{detail:?}");
+    assert_eq!(
+        (detail.summary.state.as_str(), detail.attempts.len()),
+        ("finished", 1),
+        "{detail:?}"
+    );
     let logs = a.logs("counting");
     let (same, all) = counted(&logs);
-    assert!(same == pid && all >= after && logs.ends_with("end\n"), "{logs}");
+    assert!(
+        same == pid && all >= after && logs.ends_with("end\n"),
+        "{logs}"
+    );
     assert_eq!(b.logs("counting"), logs);
     let followed = follower.wait_with_output().unwrap();
     assert_eq!(followed.status.code(), Some(0));
-    assert_eq!(String::from_utf8_lossy(&followed.stdout), logs, "who followed has seen the same");
+    assert_eq!(
+        String::from_utf8_lossy(&followed.stdout),
+        logs,
+        "who followed has seen the same"
+    );
 }
 
 /// Addresses that stay over a restart, each test its own: loopback is a network of 16 million.
@@ -262,7 +309,10 @@ fn fixed_address() -> String {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let pid = std::process::id();
     let (high, low) = (10 + pid / 250 % 200, 1 + pid % 250);
-    format!("127.{high}.{low}.{}:7718", NEXT.fetch_add(1, Ordering::Relaxed))
+    format!(
+        "127.{high}.{low}.{}:7718",
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 #[test]
@@ -319,15 +369,24 @@ fn a_lone_node_of_three_refuses_to_decide_and_says_what_to_do() {
         [write, read].map(|command| command.join().unwrap().failure(1))
     });
     for said in refused {
-        assert!(said.contains("1 of 3 voters") && said.contains("2 are needed"), "{said}");
+        assert!(
+            said.contains("1 of 3 voters") && said.contains("2 are needed"),
+            "{said}"
+        );
         for name in [&first.name, &second.name] {
             assert!(said.contains(name), "{said}");
         }
-        assert!(said.contains("start muster on") && said.contains("--stale"), "{said}");
+        assert!(
+            said.contains("start muster on") && said.contains("--stale"),
+            "{said}"
+        );
     }
     let stale: service::view::ExperimentList = leader.ask(&["--stale", "ls"]);
     assert_eq!(stale.experiments[0].id, queued);
-    assert_eq!(leader.ask::<NodesView>(&["--stale", "nodes"]).nodes.len(), 3);
+    assert_eq!(
+        leader.ask::<NodesView>(&["--stale", "nodes"]).nodes.len(),
+        3
+    );
     assert!(leader.cluster().problem.unwrap().contains("no majority"));
 
     second.up(&[]);
@@ -344,13 +403,24 @@ fn a_node_that_is_told_to_end_does_so_in_order_and_leaves_its_experiment_running
     let stop = lab.path().join("stop");
     let constraint = format!("machine={}", leader.name);
     let job = other.submit(&[
-        "--constraint", &constraint, "--lease", "60s", "--", "sh", "-c", &counting(&stop),
+        "--constraint",
+        &constraint,
+        "--lease",
+        "60s",
+        "--",
+        "sh",
+        "-c",
+        &counting(&stop),
     ]);
     let before = wait_lines(other, &job, 5);
     let asked = Instant::now();
     let status = leader.terminate();
     assert!(status.success(), "{status}");
-    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        asked.elapsed()
+    );
     assert!(!leader.socket.exists(), "its socket is gone with it");
     let id = other.submit(&FAR);
     leader.up(&[]);
