@@ -57,7 +57,9 @@ impl World {
             work_ms,
         };
         self.machines[node].processes.insert(token, process);
-        let delay = self.random.range(5..400);
+        // A large source tree takes longer than a lease.
+        let longest = if self.random.chance(100) { 15_000 } else { 400 };
+        let delay = self.random.range(5..longest);
         self.plan(node, token, delay, ProcessStep::Prepared);
         self.plan_deadline(node, token, deadline);
     }

@@ -126,14 +126,16 @@ pub enum Action {
     /// Prepare and run it, under a holder that ends it at the deadline: the end of its lease on this node's clock since
     /// boot, in milliseconds.
     Start(Box<WantedAttempt>, u64),
-    /// Push the holder's deadline forward.
+    /// Push the holder's deadline forward. While it is being prepared: the deadline to start it with. Said again once
+    /// it runs.
     Extend {
         /// Which.
         token: AttemptToken,
         /// New end of its lease.
         deadline_boottime_ms: u64,
     },
-    /// End its process tree: SIGTERM, after `grace` SIGKILL; said once per reason, a later one is harder.
+    /// End its process tree: SIGTERM, after `grace` SIGKILL; said once per reason, a later one is harder, and once more
+    /// if it starts to run after all.
     Stop {
         /// Which.
         token: AttemptToken,

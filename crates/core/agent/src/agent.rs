@@ -86,7 +86,7 @@ impl Agent {
                 token,
                 sent_at_boottime_ms,
                 length,
-            } => return self.take_grant(now, token, sent_at_boottime_ms, length),
+            } => self.take_grant(now, token, sent_at_boottime_ms, length),
             Input::LeaseRefused { token, why } => self.take_refusal(token, why),
             Input::Started { token } => self.advance(token, AttemptPhase::Running),
             Input::Ended { token } => self.advance(token, AttemptPhase::Ended),
@@ -155,33 +155,14 @@ impl Agent {
         }
     }
 
-    fn take_grant(
-        &mut self,
-        now: u64,
-        token: AttemptToken,
-        sent_at: u64,
-        length: DurationMs,
-    ) -> Vec<Action> {
+    fn take_grant(&mut self, now: u64, token: AttemptToken, sent_at: u64, length: DurationMs) {
         let Some(local) = self.attempts.get_mut(&token) else {
-            return Vec::new();
+            return;
         };
         let over = local.deadline.is_some_and(|deadline| deadline <= now) && local.phase.is_some();
-        if local.done || local.must_die() || over || local.stale.is_some() || sent_at > now {
-            return Vec::new();
-        }
-        let later = local.grant(sent_at, length, &self.config);
-        let live = matches!(
-            local.phase,
-            Some(AttemptPhase::Preparing | AttemptPhase::Running)
-        );
-        match local.deadline {
-            Some(deadline_boottime_ms) if later && live && deadline_boottime_ms > now => {
-                vec![Action::Extend {
-                    token,
-                    deadline_boottime_ms,
-                }]
-            }
-            _ => Vec::new(),
+        let dead = local.done || local.must_die() || local.stale.is_some();
+        if !over && !dead && sent_at <= now {
+            local.grant(sent_at, length, &self.config);
         }
     }
 
@@ -204,8 +185,9 @@ impl Agent {
         let Some(local) = self.attempts.get_mut(&token) else {
             return Vec::new();
         };
-        let was_here = local.phase == Some(AttemptPhase::Ended);
-        if local.done || !(was_here || local.phase.is_none()) {
+        // One that could not be prepared is reported by the caller without ever having run.
+        let was_here = local.phase.is_some();
+        if local.done || local.phase == Some(AttemptPhase::Running) {
             return Vec::new();
         }
         local.done = true;

@@ -25,6 +25,10 @@ pub(crate) struct Local {
     /// The hardest stop that was said.
     pub(crate) stopped: Option<StopReason>,
     pub(crate) start_committed: bool,
+    /// The deadline that was said with the start.
+    pub(crate) started_with: Option<u64>,
+    /// The deadline that was said last.
+    pub(crate) told: Option<u64>,
     /// When to report (again); none: at once.
     pub(crate) report_at: Option<u64>,
     /// Its end is in the log, or the leader refused it before it started: nothing more to do for it.
@@ -44,6 +48,8 @@ impl Local {
             stale: None,
             stopped: None,
             start_committed: false,
+            started_with: None,
+            told: None,
             report_at: None,
             done: false,
         }
@@ -59,18 +65,19 @@ impl Local {
         if self.phase.is_none_or(|known| order(known) < order(phase)) {
             self.phase = Some(phase);
             self.report_at = None;
+            // What was said while it was being prepared may have met no process: it is said again.
+            self.stopped = None;
+            self.told = self.started_with;
         }
     }
 
     /// Takes a grant in: the deadline only moves forward, and the next request is due after a third of the length.
-    pub(crate) fn grant(&mut self, sent_at: u64, length: DurationMs, config: &AgentConfig) -> bool {
+    pub(crate) fn grant(&mut self, sent_at: u64, length: DurationMs, config: &AgentConfig) {
         let deadline = (sent_at.saturating_add(length.0)).saturating_sub(config.lease_margin.0);
-        let later = self.deadline.is_none_or(|known| known < deadline);
-        if later {
+        if self.deadline.is_none_or(|known| known < deadline) {
             self.deadline = Some(deadline);
             self.ask_at = Some(sent_at.saturating_add(length.0 / 3));
         }
-        later
     }
 
     /// Does what is due at `now`; tokens to ask leases for go to `asks`.
@@ -123,6 +130,7 @@ impl Local {
         if let Some(deadline) = self.deadline.filter(|deadline| *deadline > now) {
             let wanted = Box::new(wanted.clone());
             self.phase = Some(AttemptPhase::Preparing);
+            (self.started_with, self.told) = (self.deadline, self.deadline);
             self.ask(now, config, asks); // A slow answer may have eaten a third of the lease.
             return vec![Action::Start(wanted, deadline)];
         }
@@ -153,6 +161,13 @@ impl Local {
         }
         if self.must_die() {
             return actions;
+        }
+        if let Some(deadline_boottime_ms) = self.deadline.filter(|_| self.told != self.deadline) {
+            self.told = self.deadline;
+            actions.push(Action::Extend {
+                token: self.token,
+                deadline_boottime_ms,
+            });
         }
         self.ask(now, config, asks);
         if self.phase == Some(AttemptPhase::Running) && !self.start_committed {

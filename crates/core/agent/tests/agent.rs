@@ -386,6 +386,41 @@ fn a_start_is_reported_until_it_is_committed() {
 }
 
 #[test]
+fn what_was_said_during_preparation_is_said_again_when_it_runs() {
+    let mut agent = idle();
+    agent.step(0, Input::Wanted(set(1, vec![wanted(1)]), true));
+    agent.step(10, granted(1, 0));
+    agent.step(1_700, granted(1, 1_690));
+    agent.step(1_800, Input::Wanted(set(2, vec![stopped(1)]), true));
+    let actions = agent.step(1_900, Input::Started { token: token(1) });
+    let extend = Action::Extend {
+        token: token(1),
+        deadline_boottime_ms: 6_490,
+    };
+    assert!(actions.contains(&extend), "{actions:?}");
+    assert!(actions.iter().any(|action| matches!(
+        action,
+        Action::Stop {
+            reason: StopReason::Requested { .. },
+            ..
+        }
+    )));
+    assert!(agent.step(1_910, Input::Tick).is_empty());
+}
+
+#[test]
+fn an_attempt_that_could_not_be_prepared_is_released_when_its_report_is_committed() {
+    let mut agent = idle();
+    agent.step(0, Input::Wanted(set(1, vec![wanted(1)]), true));
+    agent.step(10, granted(1, 0));
+    assert_eq!(
+        agent.step(20, Input::ReportCommitted { token: token(1) }),
+        [Action::Release { token: token(1) }]
+    );
+    assert!(agent.step(9_000, Input::Tick).is_empty());
+}
+
+#[test]
 fn the_commit_of_the_start_does_not_hide_the_end() {
     let mut agent = idle();
     agent.step(0, Input::Wanted(set(1, vec![wanted(1)]), true));
@@ -458,6 +493,9 @@ proptest! {
         for (delay, kind, experiment, number, flag) in inputs {
             now += delay;
             let index = now / 1_000;
+            if kind == 5 {
+                hard_stopped.retain(|stopped| *stopped != token(experiment)); // Said again once it runs.
+            }
             let input = match kind {
                 // Old and new sets of one history: an attempt is wanted for twelve indexes, once.
                 0 | 1 => Input::Wanted(history(index.saturating_sub(number % 4)), flag),
