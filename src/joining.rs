@@ -18,6 +18,8 @@ const JOIN_DEADLINE: Duration = Duration::from_secs(10);
 const JOIN_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a first node listens for others on the local network.
 const LISTEN_FIRST: Duration = Duration::from_secs(3);
+/// Time between two looks for a leader: several elections.
+const LOOK_FOR_LEADER: Duration = Duration::from_secs(2);
 /// Largest answer of a join server: a signed list of 200 members takes about 200 KiB.
 const MAX_ANSWER_BYTES: usize = 8 << 20;
 
@@ -131,6 +133,31 @@ pub(crate) async fn listen_first(network: &network::Handle) -> anyhow::Result<()
         }
     }
     Ok(())
+}
+
+/// As long as no leader is in touch, asks the known members for a newer list: the addresses known here may be of
+/// yesterday, while another member knows those of today.
+pub(crate) async fn look_for_leader(handle: &service::Handle) -> std::convert::Infallible {
+    loop {
+        let known = handle.kept_members().and_then(|signed| {
+            codec::decode::<MemberList>(&signed.list, codec::MAX_MESSAGE_BYTES).ok() // Checked before it was kept.
+        });
+        if let Some(list) = known
+            && !reaches_leader(handle)
+            && let Some(newer) = newer_members(handle.network(), list.cluster, &list).await
+        {
+            handle.take_members(newer);
+        }
+        tokio::time::sleep(LOOK_FOR_LEADER).await;
+    }
+}
+
+fn reaches_leader(handle: &service::Handle) -> bool {
+    let peers = handle.network().peers();
+    handle.leader().is_some_and(|leader| {
+        let connected = |peer: &network::PeerStatus| peer.connected && peer.node == leader;
+        leader == *handle.node_id() || peers.iter().any(connected)
+    })
 }
 
 /// Asks known members for the newest list; for a node that was away while things changed.

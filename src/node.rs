@@ -261,7 +261,7 @@ impl Started {
     }
 }
 
-/// Gives the network the last known members, asks them for a newer list, then follows the members.
+/// Gives the network the last known members, then follows the members and looks for those that have moved.
 async fn find_home(
     handle: Handle,
     members: Option<MemberList>,
@@ -280,11 +280,11 @@ async fn find_home(
             .network()
             .set_members(list.version, table.collect())
             .await;
-        if let Some(newer) = joining::newer_members(handle.network(), list.cluster, &list).await {
-            handle.take_members(newer);
-        }
     }
-    membership.run(cancel).await;
+    tokio::select! {
+        () = membership.run(cancel) => {}
+        never = joining::look_for_leader(&handle) => match never {},
+    }
 }
 
 async fn until_cancelled<E: std::fmt::Display>(

@@ -112,16 +112,23 @@ impl Membership {
         }
     }
 
+    /// The newest list: that of the state, or one that was told, which is ahead of the state of a replica that does
+    /// not reach the leader because the leader's addresses have changed.
     fn list(&self, replicas: &BTreeSet<NodeId>) -> Option<MemberList> {
-        if self.handle.is_replica() {
-            return self
-                .handle
-                .consensus()
-                .state()
-                .member_list(|node| replicas.contains(node));
+        let state = self.handle.consensus().state();
+        let own = self
+            .handle
+            .is_replica()
+            .then(|| state.member_list(|node| replicas.contains(node)))
+            .flatten();
+        let told = self.handle.kept_members().and_then(|signed| {
+            codec::decode::<MemberList>(&signed.list, codec::MAX_MESSAGE_BYTES).ok() // Checked before it was kept.
+        });
+        let position = |list: &MemberList| (list.incarnation, list.version);
+        match (own, told) {
+            (Some(own), Some(told)) if position(&told) > position(&own) => Some(told),
+            (own, told) => own.or(told),
         }
-        let signed = self.handle.kept_members()?;
-        codec::decode(&signed.list, codec::MAX_MESSAGE_BYTES).ok() // Checked before it was kept.
     }
 
     /// Stores the newest signed list, so that a restarted node finds its cluster.
