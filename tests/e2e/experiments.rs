@@ -5,7 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use service::view::{ExperimentList, ExperimentSummary, QueueView, SubmitReply, WhyView};
+use service::view::{
+    ExperimentList, ExperimentSummary, LedgerEntryView, QueueView, SubmitReply, WhyView,
+};
 
 use crate::harness::{Lab, PATIENCE, processes_whose, run, wait_until};
 
@@ -191,8 +193,8 @@ fn a_stop_ends_every_process_of_the_tree() {
     let lab = Lab::new();
     let [a, b, _c] = lab.three();
     // A daemon as they are made: a fork, a session of its own, another fork, deaf to SIGTERM, and one that has dropped
-    // its environment. The number names them.
-    let nap = format!("9{}", std::process::id());
+    // its environment. The fraction names them, and they end by themselves should this test fail.
+    let nap = format!("120.0{}", std::process::id());
     let script = format!(
         "setsid sh -c 'trap \"\" TERM HUP; (sleep {nap} & sleep {nap}) & env -i sleep {nap}' >/dev/null 2>&1 &
          (setsid setsid sleep {nap} &) ; echo ready; sleep {nap}"
@@ -280,4 +282,88 @@ fn a_name_means_its_newest_but_stops_only_a_single_one() {
     a.muster(&["stop", &second]).success();
     a.muster(&["stop", "twin"]).success();
     assert!(a.list().iter().all(|one| one.state == "stopped"));
+}
+
+#[test]
+fn a_time_limit_and_retries_are_kept_and_variables_arrive() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let output = a.muster(&[
+        "run",
+        "-f",
+        "--no-source",
+        "--time",
+        "1s",
+        "--",
+        "sleep",
+        "60",
+    ]);
+    assert_eq!(output.code, 124, "{output:?}");
+    assert!(output.err.contains("time limit"), "{output:?}");
+
+    // Fails twice, then succeeds.
+    let output = a.muster(&[
+        "run",
+        "-f",
+        "--no-source",
+        "--name",
+        "third",
+        "--retries",
+        "2",
+        "--env",
+        "NEEDED=3",
+        "--param",
+        "lr=0.05",
+        "--",
+        "sh",
+        "-c",
+        "echo try $MUSTER_ATTEMPT; [ $MUSTER_ATTEMPT = $NEEDED ]",
+    ]);
+    assert_eq!(output.success(), "try 1\ntry 2\ntry 3\n");
+    let detail = a.show("third");
+    let ends: Vec<_> = detail
+        .attempts
+        .iter()
+        .map(|one| one.cause.as_ref().unwrap().exit_code)
+        .collect();
+    assert_eq!(ends, [1, 1, 0]);
+    assert_eq!(detail.parameters, [("lr".to_owned(), "0.05".to_owned())]);
+}
+
+#[test]
+fn every_reading_command_speaks_json_and_the_ledger_says_who_did_what() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let id = a.submit(&["--cpus", "1000", "--", "true"]);
+    a.muster(&["stop", &id]).success();
+    a.wait_end(&id);
+    for command in [
+        &["ls", "--all"][..],
+        &["nodes"],
+        &["queue", "ls"],
+        &["ledger"],
+        &["show", &id],
+        &["why", &id],
+    ] {
+        let value: serde_json::Value = a.ask(command);
+        assert!(
+            value.is_object() || value.is_array(),
+            "{command:?}: {value}"
+        );
+        let text = a.muster(command).success();
+        assert!(!text.contains('\u{1b}'), "no colours in a pipe: {text:?}");
+    }
+    let history: Vec<LedgerEntryView> = a.ask(&["ledger", &id]);
+    let actions: Vec<_> = history.iter().map(|entry| entry.action.as_str()).collect();
+    assert_eq!(
+        actions,
+        ["experiment-submitted", "stop-requested", "experiment-ended"]
+    );
+    let user = &a.show(&id).summary.user;
+    assert!(
+        history
+            .iter()
+            .all(|entry| entry.author.contains(user.as_str())),
+        "{history:?}"
+    );
 }

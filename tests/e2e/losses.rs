@@ -429,3 +429,100 @@ fn a_node_that_is_told_to_end_does_so_in_order_and_leaves_its_experiment_running
     fs::write(&stop, "").unwrap();
     assert_eq!(other.wait_end(&job).attempts.len(), 1);
 }
+
+#[test]
+fn each_leader_in_turn_dies_and_comes_back() {
+    let lab = Lab::new();
+    let nodes = lab.three();
+    let mut known = BTreeSet::new();
+    for _ in 0..4 {
+        let (leader, [first, second]) = leader_and_others(&nodes);
+        known.insert(leader.submit(&FAR));
+        leader.kill();
+        known.insert(first.submit(&FAR));
+        known.insert(second.submit(&FAR));
+        leader.up(&[]);
+        for node in &nodes {
+            let listed: BTreeSet<_> = node.list().into_iter().map(|one| one.id).collect();
+            assert_eq!(listed, known);
+        }
+    }
+}
+
+#[test]
+fn a_paused_leader_is_replaced_and_does_not_answer_from_the_past() {
+    let lab = Lab::new();
+    let nodes = lab.three();
+    let (leader, [first, second]) = leader_and_others(&nodes);
+    leader.pause();
+    let asked = Instant::now();
+    let id = first.submit(&FAR);
+    assert!(asked.elapsed() < FAILOVER, "{:?}", asked.elapsed());
+    let id_too = second.submit(&FAR);
+    // The question waits in its socket when it wakes up and still takes itself for the leader.
+    let question = leader
+        .client(&["--json", "ls"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    leader.resume();
+    let answer = question.wait_with_output().unwrap();
+    let answer = String::from_utf8_lossy(&answer.stdout);
+    assert!(answer.contains(&id) && answer.contains(&id_too), "{answer}");
+    // What it is asked to write ends up with the new leader.
+    let third = leader.submit(&FAR);
+    assert!(first.list().iter().any(|one| one.id == third));
+}
+
+#[test]
+fn a_paused_node_loses_its_experiment_before_another_starts_it() {
+    let lab = Lab::new();
+    let machines = ["a", "b", "c"].map(|name| lab.machine(name));
+    for follower in &machines[1..] {
+        follower.settings("pool=followers", "64MiB");
+    }
+    let nodes = lab.three_of(machines);
+    let (stop, trace) = (lab.path().join("stop"), lab.path().join("trace"));
+    let script = format!(
+        "while [ ! -e {} ]; do echo $MUSTER_ATTEMPT $(date +%s%N) >> {}; sleep 0.02; done",
+        stop.display(),
+        trace.display()
+    );
+    let job = nodes[0].submit(&["--constraint", "pool=followers", "--", "sh", "-c", &script]);
+    let detail = nodes[0].wait_state(&job, &["running"]);
+    let owner = &detail.attempts[0].nodes[0].name;
+    let owner = nodes.iter().find(|node| node.name == *owner).unwrap();
+    owner.pause();
+    let times = || {
+        let mut times = [Vec::new(), Vec::new()];
+        for line in read_lossy(&trace).lines() {
+            let (attempt, at) = line.split_once(' ').unwrap();
+            let attempt: usize = attempt.parse().unwrap();
+            times[attempt - 1].push(at.parse::<u128>().unwrap());
+        }
+        times
+    };
+    wait_until(PATIENCE, "another node runs it", || {
+        (times()[1].len() > 10).then_some(())
+    });
+    owner.resume();
+    wait_until(PATIENCE, "the node is awake again", || {
+        let output = owner.muster(&["ls"]);
+        (output.code == 0).then_some(())
+    });
+    fs::write(&stop, "").unwrap();
+    let detail = nodes[0].wait_end(&job);
+    assert_eq!(
+        (detail.summary.state.as_str(), detail.attempts.len()),
+        ("finished", 2),
+        "{detail:?}"
+    );
+    let [first, second] = times();
+    let (end, start) = (first.last().unwrap(), second.first().unwrap());
+    assert!(
+        end < start,
+        "the first ran {} ms beside the second",
+        (end - start) / 1_000_000
+    );
+}
