@@ -33,6 +33,13 @@ impl LogQuery {
         }
     }
 
+    /// Whether an item belongs to an attempt after the only one that is wanted; the node goes on to the next by itself.
+    fn is_over_at(&self, item: &ReadItem) -> bool {
+        self.attempt
+            .zip(item.attempt())
+            .is_some_and(|(only, attempt)| attempt > only)
+    }
+
     fn path(&self, follow: bool) -> String {
         let mut path = format!(
             "/experiments/{}/logs?follow={follow}",
@@ -63,6 +70,15 @@ impl ReadItem {
         Ok(Self { item, json })
     }
 
+    fn attempt(&self) -> Option<u32> {
+        match &self.item {
+            LogItem::Console { attempt, .. }
+            | LogItem::Scalar { attempt, .. }
+            | LogItem::Gap { attempt, .. } => Some(*attempt),
+            LogItem::State { .. } | LogItem::End { .. } => None,
+        }
+    }
+
     /// Attempt and number of the record, for items that are records.
     fn place(&self) -> Option<(u32, u64)> {
         match &self.item {
@@ -79,6 +95,7 @@ impl ReadItem {
 
 /// Reads the output that is there now.
 pub(crate) struct LogReader {
+    query: LogQuery,
     lines: LineReader,
 }
 
@@ -88,9 +105,14 @@ impl LogReader {
     /// # Errors
     /// There is no such experiment, or the node cannot answer.
     pub(crate) async fn open(client: &Client, query: &LogQuery) -> Result<Self, Error> {
-        let request = Request::new(Method::GET, query.path(false), Payload::empty());
+        let request = Request::new(
+            Method::GET,
+            client.consistent(&query.path(false)),
+            Payload::empty(),
+        );
         let response = client.open(request).await?;
         Ok(Self {
+            query: query.clone(),
             lines: LineReader::new(response.into_body()),
         })
     }
@@ -101,9 +123,11 @@ impl LogReader {
     /// The connection broke or the answer makes no sense.
     pub(crate) async fn next(&mut self) -> Result<Option<ReadItem>, Error> {
         while let Some(line) = self.lines.next().await? {
-            if !line.is_empty() {
-                return ReadItem::parse(line).map(Some);
+            if line.is_empty() {
+                continue;
             }
+            let item = ReadItem::parse(line)?;
+            return Ok((!self.query.is_over_at(&item)).then_some(item));
         }
         Ok(None)
     }

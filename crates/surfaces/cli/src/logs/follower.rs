@@ -58,7 +58,7 @@ impl Follower {
         self
     }
 
-    /// The next item; none after the experiment's end. A lost connection is made again, and the output goes on
+    /// The next item; none after the experiment's end or the only attempt's. A lost connection is made again, and the output goes on
     /// where it stopped.
     ///
     /// # Errors
@@ -66,6 +66,7 @@ impl Follower {
     pub(crate) async fn next(&mut self) -> Result<Option<ReadItem>, Error> {
         while !self.is_over {
             match self.read().await {
+                Ok(Some(item)) if self.query.is_over_at(&item) => self.is_over = true,
                 Ok(Some(item)) => {
                     self.is_over = matches!(item.item, LogItem::End { .. });
                     return Ok(Some(item));
@@ -118,8 +119,12 @@ impl Follower {
     }
 
     async fn connect(&self) -> Result<EventReader, Error> {
-        let request = Request::new(Method::GET, self.query.path(true), Payload::empty())
-            .header(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        let request = Request::new(
+            Method::GET,
+            self.client.consistent(&self.query.path(true)),
+            Payload::empty(),
+        )
+        .header(ACCEPT, HeaderValue::from_static("text/event-stream"));
         let request = match &self.last_id {
             Some(id) => request.header(LAST_EVENT_ID, header_value(id, "the event's id")?),
             None => request,

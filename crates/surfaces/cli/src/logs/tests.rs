@@ -105,3 +105,27 @@ async fn output_of_now_is_read_line_by_line() {
         "GET /api/v1/experiments/x/logs?follow=false&attempt=2&from=9"
     );
 }
+
+#[tokio::test]
+async fn an_attempt_that_is_asked_for_is_all_that_is_read() {
+    let item = |attempt: u32| {
+        format!(
+            "{{\"type\":\"console\",\"attempt\":{attempt},\"sequence\":0,\"at\":0,\"stream\":\"stdout\",\"text\":\"of {attempt}\"}}"
+        )
+    };
+    let query = LogQuery {
+        attempt: Some(1),
+        ..LogQuery::all_of("x")
+    };
+    let (one, two) = (item(1), item(2));
+    let node = TestNode::serve(move |number, _| match number {
+        0 => Answer::new(200, format!("{one}\n{two}\n")),
+        _ => Answer::new(200, format!("data: {one}\n\ndata: {two}\n\n{END}")),
+    });
+    let client = node.client();
+    let mut reader = LogReader::open(&client, &query).await.unwrap();
+    assert_eq!(reader.next().await.unwrap().unwrap().attempt(), Some(1));
+    assert!(reader.next().await.unwrap().is_none());
+    let mut follower = Follower::new(&client, query, &Terminal::none());
+    assert_eq!(texts(&mut follower).await, (vec!["of 1".into()], None));
+}
