@@ -105,7 +105,7 @@ fn a_token_of_another_cluster_does_not_open_this_one() {
 }
 
 #[test]
-fn a_stranger_is_cut_off_until_a_token_lets_it_in() {
+fn a_stranger_is_cut_off_and_a_guest_with_a_token_is_not() {
     let lab = Lab::new();
     let a = lab.one();
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -114,84 +114,110 @@ fn a_stranger_is_cut_off_until_a_token_lets_it_in() {
     assert!(log.contains("stranger cut off"), "{log}");
 }
 
-/// A peer with a key of its own that knows where a member is and takes it for one of its own.
 async fn stranger(member: &Node, directory: &Path) {
-    let view: NodesView = member.ask(&["nodes"]);
-    let addresses = view.nodes[0].addresses.clone();
-    let target: NodeId = view.nodes[0].id.parse().unwrap();
-    let config = network::Config {
-        key_file: directory.join("stranger.key"),
-        control_listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
-        bulk_listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
-        mdns: false,
-        gossip_subscribe: true,
-        bulk_bytes_per_second: None,
-    };
-    let mut network = network::start(config).await.unwrap();
-
+    let mut stranger = Stranger::new(member, &directory.join("stranger.key")).await;
     // The address is right: the one protocol that strangers may speak is answered, with a no.
-    let question = Bytes::from(codec::encode(&JoinRequest::Members));
-    let (_, answer) = network
-        .handle
-        .join_call(&addresses, question, CALL)
-        .await
-        .unwrap();
-    let answer: JoinReply = codec::decode(&answer, codec::MAX_MESSAGE_BYTES).unwrap();
+    let answer = stranger.speak_to_the_door(JoinRequest::Members).await;
     assert!(
         matches!(&answer, JoinReply::Refused { code, .. } if code == "not-a-member"),
         "{answer:?}"
     );
 
-    let table = |version| {
-        let member = (target.clone(), addresses.clone(), Vec::new());
-        network.handle.set_members(version, vec![member])
-    };
-    let lease = Bytes::from(codec::encode(&PeerMessage::Lease {
-        tokens: Vec::new(),
-        members_version: 0,
-    }));
-    table(1).await;
-    let asked = network.handle.rpc(&target, lease.clone(), CALL).await;
+    stranger.take_for_member().await;
+    let asked = stranger.ask_for_lease().await;
     assert!(asked.is_err(), "{asked:?}");
-    let raft = Bytes::from_static(b"vote for me");
-    let asked = network.handle.raft_call(&target, raft, CALL).await;
+    let network = &stranger.network.handle;
+    let vote = Bytes::from_static(b"vote for me");
+    let asked = network.raft_call(&stranger.target, vote, CALL).await;
     assert!(asked.is_err(), "{asked:?}");
     // Nor does it hear what members tell each other.
-    while let Ok(event) = network.events.try_recv() {
+    while let Ok(event) = stranger.network.events.try_recv() {
         assert!(!matches!(event, network::Event::Report { .. }), "{event:?}");
     }
+    stranger.leave().await;
 
-    // The same call is answered as soon as a token has let it in, so it was the gate that refused.
+    // The same call of one whom a token let in is answered, so it was the gate that refused.
+    let guest = Stranger::new(member, &directory.join("guest.key")).await;
     let token: JoinTokenText = member.first_token().parse().unwrap();
-    let own = network.handle.node_id().clone();
-    let request = JoinRequest::V1 {
-        token: token.token.clone(),
-        proof: token.prove(&own, &target, [7; 16]),
-        facts: NodeFacts {
-            name: "stranger".to_owned(),
-            version: "0".to_owned(),
-            control_addresses: Vec::new(),
-            bulk_addresses: Vec::new(),
-            takes_work: false,
-            may_vote: false,
-            keeps_blobs: false,
-            labels: Vec::new(),
-        },
-    };
-    let request = Bytes::from(codec::encode(&request));
-    let (_, answer) = network
-        .handle
-        .join_call(&addresses, request, CALL)
-        .await
-        .unwrap();
-    let answer: JoinReply = codec::decode(&answer, codec::MAX_MESSAGE_BYTES).unwrap();
+    let answer = guest.speak_to_the_door(guest.join_request(&token)).await;
     assert!(matches!(answer, JoinReply::Admitted { .. }), "{answer:?}");
-    table(2).await;
-    let answer = network.handle.rpc(&target, lease, CALL).await.unwrap();
+    guest.take_for_member().await;
+    let answer = guest.ask_for_lease().await.unwrap();
     let answer: PeerReply = codec::decode(&answer, codec::MAX_MESSAGE_BYTES).unwrap();
     assert!(matches!(answer, PeerReply::Lease(Ok(_))), "{answer:?}");
-    network.shutdown.cancel();
-    network.task.await.unwrap();
+    guest.leave().await;
+}
+
+/// A peer with a key of its own that knows where a member is.
+struct Stranger {
+    network: network::Network,
+    target: NodeId,
+    addresses: Vec<String>,
+}
+
+impl Stranger {
+    async fn new(member: &Node, key: &Path) -> Self {
+        let view: NodesView = member.ask(&["nodes"]);
+        let loopback = || vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
+        let config = network::Config {
+            key_file: key.to_owned(),
+            control_listen: loopback(),
+            bulk_listen: loopback(),
+            mdns: false,
+            gossip_subscribe: true,
+            bulk_bytes_per_second: None,
+        };
+        Self {
+            network: network::start(config).await.unwrap(),
+            target: view.nodes[0].id.parse().unwrap(),
+            addresses: view.nodes[0].addresses.clone(),
+        }
+    }
+
+    async fn leave(self) {
+        self.network.shutdown.cancel();
+        self.network.task.await.unwrap();
+    }
+
+    async fn speak_to_the_door(&self, request: JoinRequest) -> JoinReply {
+        let request = Bytes::from(codec::encode(&request));
+        let network = &self.network.handle;
+        let answer = network.join_call(&self.addresses, request, CALL).await;
+        codec::decode(&answer.unwrap().1, codec::MAX_MESSAGE_BYTES).unwrap()
+    }
+
+    /// Takes the member for one of its own.
+    async fn take_for_member(&self) {
+        let member = (self.target.clone(), self.addresses.clone(), Vec::new());
+        self.network.handle.set_members(1, vec![member]).await;
+    }
+
+    async fn ask_for_lease(&self) -> Result<Bytes, network::CallError> {
+        let message = PeerMessage::Lease {
+            tokens: Vec::new(),
+            members_version: 0,
+        };
+        let message = Bytes::from(codec::encode(&message));
+        self.network.handle.rpc(&self.target, message, CALL).await
+    }
+
+    fn join_request(&self, token: &JoinTokenText) -> JoinRequest {
+        let own = self.network.handle.node_id();
+        JoinRequest::V1 {
+            token: token.token.clone(),
+            proof: token.prove(own, &self.target, [7; 16]),
+            facts: NodeFacts {
+                name: "stranger".to_owned(),
+                version: "0".to_owned(),
+                control_addresses: Vec::new(),
+                bulk_addresses: Vec::new(),
+                takes_work: false,
+                may_vote: false,
+                keeps_blobs: false,
+                labels: Vec::new(),
+            },
+        }
+    }
 }
 
 #[test]

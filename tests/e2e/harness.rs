@@ -120,28 +120,28 @@ impl Lab {
 
     /// A cluster of three voters, `a`, `b` and `c`; `a` made it.
     pub(crate) fn three(&self) -> [Node; 3] {
-        self.three_of(["a", "b", "c"].map(|name| self.machine(name)))
+        cluster_of(["a", "b", "c"].map(|name| self.machine(name)))
     }
+}
 
-    /// The same out of given machines.
-    pub(crate) fn three_of(&self, [a, b, c]: [Node; 3]) -> [Node; 3] {
-        a.up(&["--new"]);
-        let token = a.first_token();
-        b.spawn(&["--join", &token]);
-        c.spawn(&["--join", &token]);
-        b.wait_up();
-        c.wait_up();
-        for node in [&a, &b, &c] {
-            wait_until(PATIENCE, "each node lists three live voters", || {
-                let nodes = node.ask::<NodesView>(&["nodes"]).nodes;
-                let ready = nodes
-                    .iter()
-                    .filter(|node| node.health == "live" && node.role != "worker");
-                (ready.count() == 3).then_some(())
-            });
-        }
-        [a, b, c]
+/// A cluster of three voters out of given machines; the first made it.
+pub(crate) fn cluster_of([a, b, c]: [Node; 3]) -> [Node; 3] {
+    a.up(&["--new"]);
+    let token = a.first_token();
+    b.spawn(&["--join", &token]);
+    c.spawn(&["--join", &token]);
+    b.wait_up();
+    c.wait_up();
+    for node in [&a, &b, &c] {
+        wait_until(PATIENCE, "each node lists three live voters", || {
+            let nodes = node.ask::<NodesView>(&["nodes"]).nodes;
+            let ready = nodes
+                .iter()
+                .filter(|node| node.health == "live" && ["leader", "voter"].contains(&&*node.role));
+            (ready.count() == 3).then_some(())
+        });
     }
+    [a, b, c]
 }
 
 impl Drop for Lab {
@@ -155,10 +155,7 @@ impl Drop for Lab {
     }
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "the test runner shows it when the test fails"
-)]
+/// The test runner shows it when the test fails.
 fn print_tails(directory: &Path) {
     let is_log = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log");
     for log in entries(directory).into_iter().filter(is_log) {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use service::view::{ClusterView, ExperimentDetail, NodesView};
 
-use crate::harness::{Lab, Node, PATIENCE, entries, read_lossy, wait_until};
+use crate::harness::{Lab, Node, PATIENCE, cluster_of, entries, read_lossy, wait_until};
 
 /// From the leader's death to the next submission that a majority has: a second for the election, the rest for
 /// a loaded machine.
@@ -158,9 +158,15 @@ fn lose_machine(lab: &Lab, nodes: &[Node; 3], job: &str) -> ExperimentDetail {
             .any(|records| records.contains("attempt 1 line 3"))
             .then_some(())
     });
+    let witness = nodes.iter().find(|node| node.name != lost.name).unwrap();
+    let follower = witness
+        .client(&["logs", "-f", job])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let killed = SystemTime::now();
     lost.kill_machine();
-    let witness = nodes.iter().find(|node| node.name != lost.name).unwrap();
     let placed = wait_until(PATIENCE, "it runs as attempt 2", || {
         let output = witness.muster(&["--json", "show", job]);
         let detail: ExperimentDetail = serde_json::from_str(&output.out).ok()?; // an election may be under way
@@ -181,19 +187,28 @@ fn lose_machine(lab: &Lab, nodes: &[Node; 3], job: &str) -> ExperimentDetail {
     );
     let cause = detail.attempts[0].cause.as_ref().unwrap();
     assert_eq!(cause.kind, "node-lost", "{cause:?}");
+    let mut outputs = [String::new(), String::new()];
     for node in nodes.iter().filter(|node| node.name != lost.name) {
-        let saved = node.muster(&["logs", job, "--attempt", "1"]).success();
-        let saved: Vec<_> = saved
-            .lines()
-            .filter(|line| line.starts_with("attempt 1 "))
-            .collect();
+        outputs[0] = node.muster(&["logs", job, "--attempt", "1"]).success();
+        let saved: Vec<_> = outputs[0].lines().collect();
         assert!(saved.len() >= 3, "{saved:?}");
         for (number, line) in (1..).zip(&saved) {
             assert_eq!(*line, format!("attempt 1 line {number}"));
         }
-        let second = node.muster(&["logs", job, "--attempt", "2"]).success();
+        outputs[1] = node.muster(&["logs", job, "--attempt", "2"]).success();
+        let second = &outputs[1];
         assert!(second.starts_with("attempt 2 line 1\n"), "{second}");
         assert!(second.ends_with("end\n"), "{second}");
+    }
+    let followed = follower.wait_with_output().unwrap();
+    assert!(followed.status.success());
+    let followed = String::from_utf8_lossy(&followed.stdout).into_owned();
+    // It may have seen more of the first than was saved, never less, and the second whole.
+    let (first, second) = followed.split_at(followed.len() - outputs[1].len());
+    assert_eq!(second, outputs[1]);
+    assert!(first.starts_with(&outputs[0]), "{first} of {}", outputs[0]);
+    for (number, line) in (1..).zip(first.lines()) {
+        assert_eq!(line, format!("attempt 1 line {number}"));
     }
     // The machine comes back, and leaves what is over alone.
     lost.up(&[]);
@@ -215,7 +230,7 @@ fn an_experiment_whose_machine_is_lost_runs_again_elsewhere_and_its_output_is_ke
     for follower in &machines[1..] {
         follower.settings("pool=followers", "64MiB");
     }
-    let nodes = lab.three_of(machines);
+    let nodes = cluster_of(machines);
     let script = numbered(&lab.path().join("stop"));
     let job = nodes[0].submit(&["--constraint", "pool=followers", "--", "sh", "-c", &script]);
     lose_machine(&lab, &nodes, &job);
@@ -228,7 +243,7 @@ fn an_experiment_is_placed_again_also_when_the_lost_machine_led() {
     for machine in &machines[..2] {
         machine.settings("pool=both", "64MiB");
     }
-    let nodes = lab.three_of(machines);
+    let nodes = cluster_of(machines);
     let (leader, _) = leader_and_others(&nodes);
     assert_eq!(
         leader.name, "a",
@@ -318,7 +333,7 @@ fn fixed_address() -> String {
 #[test]
 fn all_three_die_and_come_back_with_the_queue_as_it_was() {
     let lab = Lab::new();
-    let nodes = lab.three_of(["a", "b", "c"].map(|name| {
+    let nodes = cluster_of(["a", "b", "c"].map(|name| {
         let mut machine = lab.machine(name);
         machine.listen = fixed_address();
         machine
@@ -482,7 +497,7 @@ fn a_paused_node_loses_its_experiment_before_another_starts_it() {
     for follower in &machines[1..] {
         follower.settings("pool=followers", "64MiB");
     }
-    let nodes = lab.three_of(machines);
+    let nodes = cluster_of(machines);
     let (stop, trace) = (lab.path().join("stop"), lab.path().join("trace"));
     let script = format!(
         "while [ ! -e {} ]; do echo $MUSTER_ATTEMPT $(date +%s%N) >> {}; sleep 0.02; done",
