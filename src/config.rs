@@ -14,12 +14,17 @@ use types::JoinTokenText;
 /// Flags of `muster up`.
 #[derive(Clone, Debug, Default, clap::Args, Serialize)]
 pub(crate) struct UpFlags {
-    /// Join the cluster of this token (`muster token new` on any member prints one).
+    /// Join the cluster of this token (`muster token new` on any member prints one); @FILE or - reads it from a file or
+    /// standard input, where no other user of the machine sees it.
     #[arg(long, value_name = "TOKEN")]
     #[serde(skip)]
     pub(crate) join: Option<String>,
+    /// Join anew under a new key after the disk was lost or damaged; the old files are kept aside.
+    #[arg(long, value_name = "TOKEN", conflicts_with = "join")]
+    #[serde(skip)]
+    pub(crate) rejoin: Option<String>,
     /// Make a new cluster without first listening for others on the local network.
-    #[arg(long, conflicts_with = "join")]
+    #[arg(long, conflicts_with_all = ["join", "rejoin"])]
     #[serde(skip)]
     pub(crate) new: bool,
     /// Submit only: take no attempts, hold no vote (a laptop).
@@ -31,8 +36,8 @@ pub(crate) struct UpFlags {
     #[serde(skip)]
     pub(crate) config: Option<PathBuf>,
     /// Directory of this node's key, log, blobs and attempts.
-    #[arg(long, value_name = "DIR")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "DIR", env = "MUSTER_DATA_DIR")]
+    #[serde(skip)]
     data_dir: Option<PathBuf>,
     /// Name of this node; default: the host name.
     #[arg(long)]
@@ -63,8 +68,11 @@ pub(crate) struct UpFlags {
 /// What file, environment and flags may say.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent switches of a settings file"
+)]
 struct RawConfig {
-    data_dir: Option<PathBuf>,
     name: Option<String>,
     listen: String,
     port: u16,
@@ -105,7 +113,6 @@ struct RawGpu {
 impl Default for RawConfig {
     fn default() -> Self {
         Self {
-            data_dir: None,
             name: None,
             listen: "0.0.0.0:7718".to_owned(),
             port: 7717,
@@ -128,6 +135,10 @@ impl Default for RawConfig {
 
 /// Checked settings of a node.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent switches of a settings file"
+)]
 pub(crate) struct Config {
     pub(crate) data_directory: PathBuf,
     pub(crate) name: String,
@@ -151,6 +162,8 @@ pub(crate) struct Config {
     pub(crate) nvml_path: Option<PathBuf>,
     pub(crate) join: Option<JoinTokenText>,
     pub(crate) new: bool,
+    /// Put the old identity aside first.
+    pub(crate) rejoin: bool,
 }
 
 /// `MUSTER_*` variables that are no settings: the command line's, and what an experiment or an instance is told.
@@ -172,11 +185,10 @@ pub(crate) const MIN_STORAGE_BYTES: u64 = 20 << 30;
 impl Config {
     /// Reads and checks everything.
     pub(crate) fn load(flags: &UpFlags) -> anyhow::Result<Self> {
-        let data_directory = match (&flags.data_dir, std::env::var_os("MUSTER_DATA_DIR")) {
-            (Some(given), _) => given.clone(),
-            (None, Some(given)) => given.into(),
-            (None, None) => default_data_directory()?,
-        };
+        let data_directory = flags
+            .data_dir
+            .clone()
+            .map_or_else(default_data_directory, Ok)?;
         let file = flags
             .config
             .clone()
@@ -227,8 +239,9 @@ impl Config {
         let labels = labels.collect::<anyhow::Result<_>>()?;
         let join = flags
             .join
-            .as_deref()
-            .map(str::parse::<JoinTokenText>)
+            .as_ref()
+            .or(flags.rejoin.as_ref())
+            .map(|given| read_token(given))
             .transpose()?;
         let disk_reserve_bytes = types::parse_bytes(&raw.disk_reserve).context("disk_reserve")?;
         Ok(Self {
@@ -250,6 +263,7 @@ impl Config {
             use_cgroups: raw.cgroups,
             log_filter: raw.log,
             new: flags.new,
+            rejoin: flags.rejoin.is_some(),
             data_directory,
             name,
             control_listen,
@@ -259,6 +273,19 @@ impl Config {
             join,
         })
     }
+}
+
+/// A token as given, from a file (`@FILE`) or from standard input (`-`).
+fn read_token(given: &str) -> anyhow::Result<JoinTokenText> {
+    let text = match given.strip_prefix('@') {
+        Some(file) => {
+            std::fs::read_to_string(file).with_context(|| format!("read the token from {file}"))?
+        }
+        None if given == "-" => std::io::read_to_string(std::io::stdin())
+            .context("read the token from standard input")?,
+        None => given.to_owned(),
+    };
+    Ok(text.parse()?)
 }
 
 fn declared(raw: &RawResources) -> anyhow::Result<telemetry::Declared> {

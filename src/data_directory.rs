@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use rustix::fs::{FlockOperation, flock};
-use types::{ClusterId, SignedMemberList, codec};
+use types::{ClusterId, SignedMemberList, Timestamp, codec};
 
 /// Free bytes below which a node does not start: the log could not be written.
 const MIN_FREE_BYTES: u64 = 64 << 20;
@@ -145,6 +145,35 @@ impl DataDirectory {
             }
         }
         Ok(true)
+    }
+
+    /// Puts everything of the old identity into `old-<time>/`, so that the node can join under a new key.
+    pub(crate) fn put_identity_aside(&self, now: Timestamp) -> anyhow::Result<Option<PathBuf>> {
+        if !self.path("node.key").exists() {
+            return Ok(None);
+        }
+        let aside = self.path(&format!("old-{}", now.0));
+        fs::create_dir(&aside).with_context(|| format!("make {}", aside.display()))?;
+        // The key goes last: a crash before it leaves an identity that can still be put aside.
+        for name in [
+            "raft",
+            "mirror",
+            "attempts",
+            "members",
+            "cluster.key",
+            "cluster",
+            UNUSED_MARK,
+            "node.key",
+        ] {
+            match fs::rename(self.path(name), aside.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error)
+                        .with_context(|| format!("move {} aside", self.path(name).display()));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(Some(aside))
     }
 
     /// The last signed member list.

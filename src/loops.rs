@@ -1,5 +1,6 @@
 //! The loops of a node, one file per flow. Events wake them, state decides; a lost event costs latency, not truth.
 
+pub(crate) mod attempt;
 pub(crate) mod execution;
 pub(crate) mod leases;
 pub(crate) mod membership;

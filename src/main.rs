@@ -76,7 +76,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 async fn up(flags: &config::UpFlags) -> anyhow::Result<()> {
     let config = config::Config::load(flags)?;
     logging::start(&config.log_filter)?;
-    node::run(config).await
+    Box::pin(node::run(config)).await
 }
 
 fn report(end: anyhow::Result<()>) -> ExitCode {

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use types::{MemberList, NodeFacts, Role, codec};
+use types::{MemberList, NodeFacts, Role, SignedMemberList, codec};
 
 use crate::config::{Config, MIN_STORAGE_BYTES};
 use crate::data_directory::{DataDirectory, write_durably};
@@ -34,60 +34,43 @@ const FIRST_TOKEN_USES: u32 = 10;
 /// Runs a node until it is told to end.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let directory = Arc::new(DataDirectory::open(&config.data_directory)?);
+    if config.rejoin
+        && let Some(aside) = directory.put_identity_aside(crate::clock::now())?
+    {
+        tracing::warn!(path = %aside.display(), "old identity put aside; joining under a new key");
+    }
     let root = config.data_directory.display().to_string();
     let known = joining::check_cluster(&directory, &root, config.join.as_ref())?;
-    let rest_config = rest::Config {
-        tcp: Some(config.http),
-        unix_socket: config.socket.clone(),
-        allowed_hosts: config.allowed_hosts.clone(),
-    };
-    let bound = rest::bind(&rest_config).await?;
+    let bound = rest::bind(&rest_config(&config)).await?;
     let network = network::start(network_config(&config, &directory)).await?;
     let facts = facts(&config, &directory, &network.handle).await?;
-    let mut signed = directory.members()?;
-    let mut founding = None;
-    match (known, &config.join) {
-        (Some(_), _) => {}
-        (None, Some(token)) => {
-            signed = Some(joining::join(&network.handle, &directory, token, &facts).await?)
-        }
-        (None, None) => {
-            if config.mdns && !config.new {
-                joining::listen_first(&network.handle).await?;
-            }
-            founding = Some(network::ClusterKey::generate());
-        }
-    }
+    let belonging = belong(
+        &config,
+        &directory,
+        &network.handle,
+        &facts,
+        known.is_some(),
+    )
+    .await?;
+    let founding = belonging.founding;
 
     let started = Started::open(
         &config,
         &directory,
         &network.handle,
-        &facts,
-        signed,
+        belonging.signed,
         founding.as_ref(),
     )
     .await?;
     let cancel = CancellationToken::new();
     let mut loops = JoinSet::new();
-    let handle = started.spawn(
-        &mut loops,
-        network.events,
-        network.raft,
-        &facts,
-        &directory,
-        &cancel,
-    );
+    let inbox = (network.events, network.raft);
+    let handle = started.spawn(&mut loops, inbox, &facts, &directory, &cancel);
+    let fresh = founding.is_some();
     if let Some(key) = founding {
         found(&handle, &config, &directory, key, &facts).await?;
     }
-    announce(
-        &handle,
-        &config,
-        &bound,
-        known.is_none() && config.join.is_none(),
-    )
-    .await?;
+    announce(&handle, &config, &bound, fresh).await?;
     loops.spawn(serve(bound, handle.clone(), cancel.clone()));
     let end = wait_for_end(&handle, &mut loops).await;
     tracing::info!("shutting down");
@@ -105,6 +88,54 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         tracing::warn!("shutdown took too long; ending anyway");
     }
     end
+}
+
+/// How this node comes to its cluster.
+struct Belonging {
+    /// The last member list, if it is a member.
+    signed: Option<SignedMemberList>,
+    /// The key of the cluster that it is about to make.
+    founding: Option<network::ClusterKey>,
+}
+
+/// Joins by token, or prepares to make a cluster, unless the node belongs to one already.
+async fn belong(
+    config: &Config,
+    directory: &DataDirectory,
+    network: &network::Handle,
+    facts: &NodeFacts,
+    is_member: bool,
+) -> anyhow::Result<Belonging> {
+    if is_member {
+        return Ok(Belonging {
+            signed: directory.members()?,
+            founding: None,
+        });
+    }
+    if let Some(token) = &config.join {
+        let signed = joining::join(network, directory, token, facts).await?;
+        return Ok(Belonging {
+            signed: Some(signed),
+            founding: None,
+        });
+    }
+    if config.mdns && !config.new {
+        joining::listen_first(network).await?;
+    }
+    // A key that is there already is of a founding that was cut short: it is finished.
+    let key = network::ClusterKey::load(&directory.path("cluster.key"))?;
+    Ok(Belonging {
+        signed: None,
+        founding: Some(key.unwrap_or_else(network::ClusterKey::generate)),
+    })
+}
+
+fn rest_config(config: &Config) -> rest::Config {
+    rest::Config {
+        tcp: Some(config.http),
+        unix_socket: config.socket.clone(),
+        allowed_hosts: config.allowed_hosts.clone(),
+    }
 }
 
 fn network_config(config: &Config, directory: &DataDirectory) -> network::Config {
@@ -152,8 +183,7 @@ impl Started {
         config: &Config,
         directory: &DataDirectory,
         network: &network::Handle,
-        _facts: &NodeFacts,
-        signed: Option<types::SignedMemberList>,
+        signed: Option<SignedMemberList>,
         founding: Option<&network::ClusterKey>,
     ) -> anyhow::Result<Self> {
         let blobs = blobs::open(blobs::Config {
@@ -217,8 +247,10 @@ impl Started {
     fn spawn(
         self,
         loops: &mut JoinSet<()>,
-        events: mpsc::Receiver<network::Event>,
-        raft: mpsc::Receiver<network::RaftCall>,
+        (events, raft): (
+            mpsc::Receiver<network::Event>,
+            mpsc::Receiver<network::RaftCall>,
+        ),
         facts: &NodeFacts,
         directory: &Arc<DataDirectory>,
         cancel: &CancellationToken,
@@ -314,7 +346,9 @@ async fn found(
     key: network::ClusterKey,
     facts: &NodeFacts,
 ) -> anyhow::Result<()> {
-    key.save(&directory.path("cluster.key"))?;
+    if !directory.path("cluster.key").exists() {
+        key.save(&directory.path("cluster.key"))?;
+    }
     let consensus = handle.consensus();
     if !consensus.is_initialized().await? {
         consensus.initialize().await?;
@@ -331,10 +365,12 @@ async fn found(
         facts: facts.clone(),
         timing: config.timing.clone(),
     });
-    handle
-        .propose_as_node(command)
-        .await
-        .map_err(|error| anyhow!("the cluster could not be founded: {error}"))?;
+    match handle.propose_as_node(command).await {
+        Err(error) if error.code != "already-founded" => {
+            return Err(anyhow!("the cluster could not be founded: {error}"));
+        }
+        Ok(_) | Err(_) => {}
+    }
     directory
         .set_unused(true)
         .context("mark the cluster as unused")?;

@@ -119,9 +119,9 @@ const OWNERS: &[(&str, &[&str])] = &[
 ];
 
 /// Non-test lines of `src/` without the demo: it wires, it does not decide.
-const MAX_ROOT_LINES: usize = 1_500;
+const MAX_ROOT_LINES: usize = 2_800;
 /// Non-test lines of one file.
-const MAX_FILE_LINES: usize = 450;
+const MAX_FILE_LINES: usize = 500;
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: &[&str] = &[
     "util", "utils", "common", "helper", "helpers", "misc", "manager",

@@ -167,6 +167,10 @@ impl Handle {
         }
         let mut hashes = tree_blobs(&self.source_tree(tree, &[]).await?);
         hashes.push(tree);
+        // A submission that is tried again at another node finds there what was copied from the first.
+        if let Err(error) = self.fetch_blobs(&hashes, &[]).await {
+            tracing::debug!(%error, "no member has all blobs of a submitted tree");
+        }
         let missing = self.inner.blobs.missing(&hashes);
         if !missing.is_empty() {
             let message = format!(

@@ -50,7 +50,7 @@ pub(crate) enum Request {
         limit: u64,
         read: ReadOptions,
     },
-    Record(String),
+    Record(String, ReadOptions),
     UserToken(TokenId),
 }
 
@@ -88,7 +88,7 @@ impl Request {
             | Self::Nodes(_)
             | Self::Queues(_)
             | Self::Ledger { .. }
-            | Self::Record(_)
+            | Self::Record(..)
             | Self::UserToken(_) => true,
         }
     }
@@ -249,8 +249,8 @@ impl Handle {
                 .read_ledger(experiment.as_deref(), limit, read)
                 .await
                 .map(Reply::Ledger),
-            Request::Record(id) => self
-                .read_record(&id)
+            Request::Record(id, read) => self
+                .read_record(&id, read)
                 .await
                 .map(|answer| Reply::Record(Box::new(answer))),
             Request::UserToken(id) => Ok(Reply::UserToken(

@@ -1,19 +1,19 @@
 //! Experiments as people see them.
 
-use state_machine::{
-    Attempt, AttemptEnd, ClusterState, Experiment, ExperimentPhase, LedgerEntry, decode_archive,
-};
-use types::{Cause, CauseKind, ExperimentId, NodeId};
+use state_machine::{ClusterState, Experiment, ExperimentPhase, decode_archive};
+use types::ExperimentId;
 
 use crate::author::Caller;
 use crate::call::{ReadOptions, Reply, Request};
 use crate::error::{ErrorKind, ServiceError};
+use crate::experiment_views::{
+    attempt_view, ledger_view, named_cause_view, node_ref, reason, state_word, with_names,
+};
 use crate::handle::{Handle, view_now};
 use crate::submit::unexpected;
 use crate::view::{
-    Answer, AttemptView, CauseView, ExperimentDetail, ExperimentFilter, ExperimentList,
-    ExperimentSummary, LedgerEntryView, NodeRefView, ResourcesView, SourceView, WhyNodeView,
-    WhyView,
+    Answer, ExperimentDetail, ExperimentFilter, ExperimentList, ExperimentSummary, LedgerEntryView,
+    NodeRefView, ResourcesView, SourceView, WhyNodeView, WhyView,
 };
 
 /// Experiments in one list unless told otherwise.
@@ -161,8 +161,12 @@ impl Handle {
         }
     }
 
-    pub(crate) async fn read_record(&self, text: &str) -> Result<Answer<Experiment>, ServiceError> {
-        let age_ms = self.freshen(ReadOptions::default()).await?;
+    pub(crate) async fn read_record(
+        &self,
+        text: &str,
+        read: ReadOptions,
+    ) -> Result<Answer<Experiment>, ServiceError> {
+        let age_ms = self.freshen(read).await?;
         Ok(Answer {
             index: self.inner.consensus.state().applied().0,
             age_ms,
@@ -222,10 +226,10 @@ impl Handle {
         let history = state
             .ledger()
             .filter(|entry| entry.experiment == Some(experiment.id))
-            .map(ledger_view);
+            .map(|entry| ledger_view(&state, entry));
         let body = ExperimentDetail {
             summary: self.summarise(&state, &experiment),
-            submitted_by: experiment.author.to_string(),
+            submitted_by: with_names(&state, &experiment.author.to_string()),
             command: spec.command.clone(),
             working_directory: spec.working_directory.clone(),
             variables: spec.variables.clone(),
@@ -261,13 +265,13 @@ impl Handle {
                 .map(|attempt| attempt_view(&state, attempt))
                 .collect(),
             cause: match &experiment.phase {
-                ExperimentPhase::Ended { cause, .. } => Some(cause_view(cause)),
+                ExperimentPhase::Ended { cause, .. } => Some(named_cause_view(&state, cause)),
                 ExperimentPhase::Queued { .. } | ExperimentPhase::Active => None,
             },
             stop_requested_by: experiment
                 .stop_requested
                 .as_ref()
-                .map(|stop| stop.by.clone()),
+                .map(|stop| with_names(&state, &stop.by)),
             history: history.collect(),
         };
         Ok(Answer {
@@ -344,7 +348,7 @@ impl Handle {
             .filter(|entry| id.is_none() || entry.experiment == id);
         let mut body: Vec<_> = about
             .take(usize::try_from(limit).unwrap_or(usize::MAX))
-            .map(ledger_view)
+            .map(|entry| ledger_view(&state, entry))
             .collect();
         body.reverse();
         Ok(Answer {
@@ -389,153 +393,4 @@ impl Handle {
             resources: experiment.spec.resources.to_string(),
         }
     }
-}
-
-/// Where an experiment stands, in one word.
-pub(crate) fn state_word(experiment: &Experiment) -> &'static str {
-    match &experiment.phase {
-        ExperimentPhase::Queued { .. } => "queued",
-        ExperimentPhase::Active if experiment.stop_requested.is_some() => "stopping",
-        ExperimentPhase::Active => {
-            let started =
-                |attempt: &Attempt| attempt.ranks.iter().any(|rank| rank.started_at.is_some());
-            if experiment.current_attempt().is_some_and(started) {
-                "running"
-            } else {
-                "placed"
-            }
-        }
-        ExperimentPhase::Ended { cause, .. } => match cause.kind {
-            CauseKind::Finished => "finished",
-            CauseKind::Stopped { .. } => "stopped",
-            _ => "failed",
-        },
-    }
-}
-
-/// Why it is where it is.
-fn reason(state: &ClusterState, experiment: &Experiment) -> String {
-    match &experiment.phase {
-        ExperimentPhase::Queued { .. } => "waits for a place".to_owned(),
-        ExperimentPhase::Active => {
-            let Some(attempt) = experiment.current_attempt() else {
-                return String::new();
-            };
-            let nodes = attempt
-                .ranks
-                .iter()
-                .map(|rank| node_ref(state, &rank.placement.node).name);
-            format!(
-                "attempt {} on {}: {}",
-                attempt.token.attempt,
-                nodes.collect::<Vec<_>>().join(", "),
-                attempt.reason
-            )
-        }
-        ExperimentPhase::Ended { cause, .. } if cause.is_node_failure() => {
-            format!(
-                "{cause} ({} attempts lost with their machine)",
-                experiment.nodes_lost()
-            )
-        }
-        ExperimentPhase::Ended { cause, .. } => cause.to_string(),
-    }
-}
-
-pub(crate) fn node_ref(state: &ClusterState, node: &NodeId) -> NodeRefView {
-    let name = state.node(node).map_or_else(
-        || node.short().to_owned(),
-        |record| record.facts.name.clone(),
-    );
-    NodeRefView {
-        id: node.to_string(),
-        name,
-    }
-}
-
-fn attempt_view(state: &ClusterState, attempt: &Attempt) -> AttemptView {
-    let end = attempt.end.as_ref();
-    AttemptView {
-        number: attempt.token.attempt,
-        nodes: attempt
-            .ranks
-            .iter()
-            .map(|rank| node_ref(state, &rank.placement.node))
-            .collect(),
-        mirror: attempt.mirror.as_ref().map(|node| node_ref(state, node)),
-        reason: attempt.reason.clone(),
-        placed_at: attempt.placed_at.0,
-        started_at: attempt
-            .ranks
-            .iter()
-            .find_map(|rank| rank.started_at)
-            .map(|at| at.0),
-        ended_at: end.map(|end| end.at.0),
-        cause: end.map(|end| cause_view(&end.cause)),
-        late: attempt
-            .late
-            .as_ref()
-            .map(|late: &AttemptEnd| cause_view(&late.cause)),
-        lease_ms: attempt.lease_ms.0,
-        peak_memory_bytes: end.map_or(0, |end| end.peak_memory_bytes),
-        cpu_ms: end.map_or(0, |end| end.cpu_ms.0),
-        tree_kill_method: end
-            .map(|end| end.tree_kill_method.clone())
-            .unwrap_or_default(),
-        segments: attempt.segments.len() as u64,
-        record_bytes: attempt
-            .segments
-            .iter()
-            .map(|segment| segment.summary.bytes)
-            .sum::<u64>()
-            + attempt.inline_records.len() as u64,
-    }
-}
-
-pub(crate) fn cause_view(cause: &Cause) -> CauseView {
-    let kind = match cause.kind {
-        CauseKind::Finished => "finished",
-        CauseKind::ExitCode(_) => "exit-code",
-        CauseKind::Signal(_) => "signal",
-        CauseKind::CommandNotFound { .. } => "command-not-found",
-        CauseKind::SourceTree => "source-tree",
-        CauseKind::HostOutOfMemory => "host-out-of-memory",
-        CauseKind::DiskFull => "disk-full",
-        CauseKind::Stopped { .. } => "stopped",
-        CauseKind::NodeLost => "node-lost",
-        CauseKind::LeaseExpired => "lease-expired",
-        CauseKind::TimeLimit => "time-limit",
-        CauseKind::NodeRestarted => "node-restarted",
-        CauseKind::HolderFailed => "holder-failed",
-        CauseKind::RefusedByNode => "refused-by-node",
-    };
-    CauseView {
-        kind: kind.to_owned(),
-        text: cause.to_string(),
-        evidence: cause.evidence.clone(),
-        exit_code: cause.exit_code(),
-    }
-}
-
-fn ledger_view(entry: &LedgerEntry) -> LedgerEntryView {
-    LedgerEntryView {
-        sequence: entry.sequence,
-        at: entry.at.0,
-        author: entry.author.clone(),
-        action: kebab(&format!("{:?}", entry.action)),
-        experiment: entry.experiment.map(|id| id.to_string()),
-        detail: entry.detail.clone(),
-    }
-}
-
-/// `AttemptPlaced` becomes `attempt-placed`.
-fn kebab(camel: &str) -> String {
-    let mut text = String::with_capacity(camel.len() + 4);
-    for (at, letter) in camel.char_indices() {
-        if letter.is_ascii_uppercase() && at > 0 {
-            text.push('-');
-        }
-        text.push(letter.to_ascii_lowercase());
-    }
-    text
 }

@@ -9,6 +9,9 @@ use membership::View;
 use tokio::sync::Notify;
 use types::{BlobHash, NodeFacts, NodeId, NodeReport, SignedMemberList, Timestamp, WantedSet};
 
+/// Stores a cluster key durably, readable by the node alone.
+pub type KeepClusterKey = Box<dyn Fn(&[u8]) -> std::io::Result<()> + Send + Sync>;
+
 /// What the service needs to know about its node.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -42,7 +45,7 @@ pub(crate) struct Inner {
     pub(crate) wanted: tokio::sync::watch::Sender<Option<(WantedSet, bool)>>,
     pub(crate) replicated_trees: Mutex<BTreeMap<BlobHash, u64>>,
     pub(crate) members_pushed: Notify,
-    pub(crate) keep_cluster_key: Box<dyn Fn(&[u8]) -> std::io::Result<()> + Send + Sync>,
+    pub(crate) keep_cluster_key: KeepClusterKey,
 }
 
 impl std::fmt::Debug for Inner {
@@ -70,7 +73,7 @@ pub struct Adapters {
     /// Last known member list.
     pub members: Option<SignedMemberList>,
     /// Stores a cluster key that the leader handed over, durably and readable by the node alone.
-    pub keep_cluster_key: Box<dyn Fn(&[u8]) -> std::io::Result<()> + Send + Sync>,
+    pub keep_cluster_key: KeepClusterKey,
 }
 
 impl std::fmt::Debug for Adapters {

@@ -8,9 +8,9 @@ use tokio::sync::mpsc;
 use types::{ConsoleStream, Record, RecordBody, decode_frames};
 
 use crate::author::Caller;
-use crate::call::{Reply, Request};
+use crate::call::{ReadOptions, Reply, Request};
 use crate::error::{ErrorKind, ServiceError};
-use crate::experiments::{cause_view, state_word};
+use crate::experiment_views::{cause_view, state_word};
 use crate::handle::Handle;
 use crate::submit::unexpected;
 use crate::view::LogItem;
@@ -24,6 +24,8 @@ pub struct LogOptions {
     pub attempt: Option<u32>,
     /// Start with this record of that attempt.
     pub from_sequence: u64,
+    /// What this replica knows will do: reads without a majority.
+    pub stale: bool,
 }
 
 /// Records as they come.
@@ -49,7 +51,11 @@ impl Handle {
         id: &str,
         options: LogOptions,
     ) -> Result<LogStream, ServiceError> {
-        let experiment = self.record(caller, id).await?;
+        let read = ReadOptions {
+            stale: options.stale,
+            min_index: 0,
+        };
+        let experiment = self.record(caller, id, read).await?;
         let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
         let reader = Reader {
             handle: self.clone(),
@@ -64,9 +70,14 @@ impl Handle {
         )))
     }
 
-    async fn record(&self, caller: &Caller, id: &str) -> Result<Experiment, ServiceError> {
+    async fn record(
+        &self,
+        caller: &Caller,
+        id: &str,
+        read: ReadOptions,
+    ) -> Result<Experiment, ServiceError> {
         match self
-            .call(caller, Request::Record(id.to_owned()), None)
+            .call(caller, Request::Record(id.to_owned(), read), None)
             .await?
         {
             Reply::Record(answer) => Ok(answer.body),
@@ -263,7 +274,11 @@ impl Reader {
         }
         match self
             .handle
-            .record(&self.caller, &experiment.id.to_string())
+            .record(
+                &self.caller,
+                &experiment.id.to_string(),
+                ReadOptions::default(),
+            )
             .await
         {
             Ok(experiment) => Ok(experiment),

@@ -7,7 +7,7 @@ use types::NodeId;
 use crate::author::Caller;
 use crate::call::{ReadOptions, Reply, Request};
 use crate::error::ServiceError;
-use crate::experiments::node_ref;
+use crate::experiment_views::node_ref;
 use crate::handle::{Handle, view_now};
 use crate::submit::unexpected;
 use crate::view::{Answer, ClusterView, GpuView, NodeRefView, NodeView, NodesView};
@@ -44,7 +44,7 @@ impl Handle {
     }
 
     /// The cluster as this node sees it; always answers.
-    pub async fn cluster(&self) -> ClusterView {
+    pub fn cluster(&self) -> ClusterView {
         let state = self.inner.consensus.state();
         let facts = self.member_facts();
         let name = |node: &NodeId| NodeRefView {

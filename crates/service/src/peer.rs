@@ -278,7 +278,7 @@ impl Handle {
             .map(|(_, outcome)| outcome)
     }
 
-    /// Grants leases after a ReadIndex round begun now (invariant 11).
+    /// Grants leases after a `ReadIndex` round begun now (invariant 11).
     pub(crate) async fn answer_lease(
         &self,
         from: &NodeId,

@@ -112,14 +112,16 @@ impl Handle {
 
     /// The error that a person reads when the cluster cannot decide, with who is missing and what to do.
     pub(crate) fn no_leader(&self, detail: &str) -> ServiceError {
-        let (message, hint) = self.problem().unwrap_or_else(|| {
-            let message = format!("no leader answered in time: {detail}");
-            (
-                message,
-                "try again in a few seconds; nothing was lost".to_owned(),
-            )
-        });
-        ServiceError::new(ErrorKind::Unavailable, "no-quorum", message).hint(hint)
+        match self.problem() {
+            Some((message, hint)) => {
+                ServiceError::new(ErrorKind::Unavailable, "no-quorum", message).hint(hint)
+            }
+            None => {
+                let message = format!("no leader answered in time: {detail}");
+                let error = ServiceError::new(ErrorKind::Unavailable, "no-leader", message);
+                error.hint("try again in a few seconds; nothing was lost")
+            }
+        }
     }
 
     /// What is wrong with the cluster as seen from here, and what to do; none when a leader is known.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use types::NodeId;
 
 /// What a person does about a damaged or lost store (invariant 3).
-const REMEDY: &str = "a damaged replica never rejoins under its old identity: run `muster up --rejoin <token>` \
-     (in a one-node cluster `muster restore`)";
+const REMEDY: &str = "a damaged replica never rejoins under its old identity: run `muster up --rejoin <token>` with a \
+     token of another machine; the old files are kept aside (a cluster of one machine: put a copy of the data directory back)";
 
 /// Opening the store or using it failed.
 #[derive(Debug, thiserror::Error)]

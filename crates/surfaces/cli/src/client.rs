@@ -98,14 +98,18 @@ impl Client {
         }
     }
 
-    /// Asks for the state under `path`; the JSON as it came.
-    pub(crate) async fn get(&self, path: &str) -> Result<Bytes, Error> {
-        let path = match (self.stale, path.contains('?')) {
+    /// The path of a read, with what `--stale` asks for.
+    pub(crate) fn consistent(&self, path: &str) -> String {
+        match (self.stale, path.contains('?')) {
             (false, _) => path.to_owned(),
             (true, false) => format!("{path}?consistency=stale"),
             (true, true) => format!("{path}&consistency=stale"),
-        };
-        let request = Request::new(Method::GET, path, Payload::empty());
+        }
+    }
+
+    /// Asks for the state under `path`; the JSON as it came.
+    pub(crate) async fn get(&self, path: &str) -> Result<Bytes, Error> {
+        let request = Request::new(Method::GET, self.consistent(path), Payload::empty());
         self.ask(request).await
     }
 

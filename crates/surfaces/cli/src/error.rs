@@ -236,7 +236,8 @@ impl Error {
             | Self::TimedOut { .. }
             | Self::StreamEnded
             | Self::StreamFailed { .. } => true,
-            Self::Refused { status, .. } => *status == 503,
+            // A majority that is gone does not come back by waiting: the node has waited already.
+            Self::Refused { status, view } => *status == 503 && view.code != "no-quorum",
             _ => false,
         }
     }

@@ -25,19 +25,26 @@ pub(crate) enum Door {
 }
 
 impl Door {
-    /// The door of a process of `user_id`: root and the node's own user administrate, others are members.
+    /// The door of a process of `user_id`.
     pub(crate) async fn of_user(user_id: u32) -> Self {
-        let own = rustix::process::geteuid().as_raw();
-        let role = if user_id == 0 || user_id == own {
-            Role::Admin
-        } else {
-            Role::Member
-        };
+        let role = role_of(user_id, rustix::process::geteuid().as_raw());
         Self::Socket(Arc::new(Caller {
             user: passwd::user_name(user_id).await,
             role,
             proof: CallerProof::Socket,
         }))
+    }
+}
+
+/// Root and the node's own user administrate, others are members. But experiments run as the node's user: where that is
+/// root, a member could become root on every machine, so others only read and need a token from an admin.
+fn role_of(user_id: u32, node_user_id: u32) -> Role {
+    if user_id == 0 || user_id == node_user_id {
+        Role::Admin
+    } else if node_user_id == 0 {
+        Role::Viewer
+    } else {
+        Role::Member
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) async fn document() -> Response {
 #[utoipa::path(get, path = "/api/v1/cluster", tag = "cluster",
     responses((status = 200, description = "The cluster as this node sees it", body = ClusterView)))]
 pub(super) async fn show(State(api): State<Arc<Api>>, _caller: Authenticated) -> Response {
-    axum::Json(api.service.cluster().await).into_response()
+    axum::Json(api.service.cluster()).into_response()
 }
 
 /// All members with their machines.

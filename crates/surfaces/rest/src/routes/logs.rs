@@ -18,7 +18,7 @@ use service::view::LogItem;
 use utoipa::IntoParams;
 
 use super::Api;
-use crate::answer::Parameters;
+use crate::answer::{Consistency, Parameters};
 use crate::error::Refusal;
 use crate::identity::Authenticated;
 use crate::log_stream::{self, Position};
@@ -34,6 +34,9 @@ pub(super) struct LogQuery {
     attempt: Option<u32>,
     /// Start with this record of that attempt.
     from: Option<u64>,
+    /// How current the answer must be; `stale` needs no majority.
+    #[param(inline)]
+    consistency: Consistency,
 }
 
 /// Output and history of an experiment: events if followed or asked for, else one JSON object per line.
@@ -63,6 +66,7 @@ pub(super) async fn read(
         follow,
         attempt,
         from_sequence,
+        stale: query.consistency == Consistency::Stale,
     };
     let items = api.service.logs(&caller.0, &id, options).await?;
     let (media_type, body) = if accepts_events || follow {
@@ -109,6 +113,7 @@ mod tests {
             follow: Some(true),
             attempt: Some(1),
             from: Some(5),
+            ..LogQuery::default()
         };
         assert_eq!(start(&query, None), (Some(1), 5));
         let seen = Position {

@@ -1,0 +1,193 @@
+//! Experiments: where they stand, why, and what happened to them.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::view::{NodeRefView, ResourcesView, SourceView};
+
+/// A cause of an end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CauseView {
+    /// Stable word: `finished`, `exit-code`, `signal`, `command-not-found`, `source-tree`, `host-out-of-memory`, `disk-full`,
+    /// `stopped`, `node-lost`, `lease-expired`, `time-limit`, `node-restarted`, `holder-failed`, `refused-by-node`.
+    pub kind: String,
+    /// For people.
+    pub text: String,
+    /// What was looked at.
+    pub evidence: Vec<String>,
+    /// What a shell would return: the command's own code, 128 + signal …
+    pub exit_code: i32,
+}
+
+/// One attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AttemptView {
+    /// Number from 1.
+    pub number: u32,
+    /// Where.
+    pub nodes: Vec<NodeRefView>,
+    /// Keeper of the second copy of its unsealed records.
+    pub mirror: Option<NodeRefView>,
+    /// Why there.
+    pub reason: String,
+    /// When it was placed.
+    pub placed_at: u64,
+    /// When its process started.
+    pub started_at: Option<u64>,
+    /// When it ended.
+    pub ended_at: Option<u64>,
+    /// How it ended.
+    pub cause: Option<CauseView>,
+    /// A result that came after it was given up.
+    pub late: Option<CauseView>,
+    /// Length of its lease.
+    pub lease_ms: u64,
+    /// Most memory it used; 0 unknown.
+    pub peak_memory_bytes: u64,
+    /// Processor time.
+    pub cpu_ms: u64,
+    /// How its process tree was ended; empty if by itself.
+    pub tree_kill_method: String,
+    /// Sealed record segments.
+    pub segments: u64,
+    /// Bytes in them.
+    pub record_bytes: u64,
+}
+
+/// A line of `muster ls`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ExperimentSummary {
+    /// Id.
+    pub id: String,
+    /// Name.
+    pub name: String,
+    /// `queued`, `placed`, `running`, `stopping`, `finished`, `failed`, `stopped`.
+    pub state: String,
+    /// Who.
+    pub user: String,
+    /// Where it waits or waited.
+    pub queue: String,
+    /// Where it runs or ran last.
+    pub node: Option<NodeRefView>,
+    /// When it was submitted.
+    pub submitted_at: u64,
+    /// When the process of the last attempt started.
+    pub started_at: Option<u64>,
+    /// When it was over.
+    pub ended_at: Option<u64>,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// Why it waits or how it ended, in a few words.
+    pub reason: String,
+    /// Resources as people write them.
+    pub resources: String,
+}
+
+/// `muster show`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ExperimentDetail {
+    /// The line of the list.
+    pub summary: ExperimentSummary,
+    /// user@node of the submission.
+    pub submitted_by: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Sub-directory of the source tree.
+    pub working_directory: String,
+    /// Names of variables that were set; values are shown only to members.
+    pub variables: Vec<(String, String)>,
+    /// Parameters.
+    pub parameters: Vec<(String, String)>,
+    /// Code.
+    pub source: Option<SourceView>,
+    /// What it asked for.
+    pub resources: ResourcesView,
+    /// Retries allowed for lost nodes.
+    pub retries_node_lost: u32,
+    /// Retries allowed for own failures.
+    pub retries_failed: u32,
+    /// Longest run time; 0 none.
+    pub time_limit_ms: u64,
+    /// Higher goes first.
+    pub priority: i32,
+    /// Attempts, oldest first.
+    pub attempts: Vec<AttemptView>,
+    /// How it ended.
+    pub cause: Option<CauseView>,
+    /// Who asked for the stop.
+    pub stop_requested_by: Option<String>,
+    /// Its ledger entries of the hot state, oldest first.
+    pub history: Vec<LedgerEntryView>,
+}
+
+/// One line of history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LedgerEntryView {
+    /// Number.
+    pub sequence: u64,
+    /// When.
+    pub at: u64,
+    /// Who.
+    pub author: String,
+    /// What.
+    pub action: String,
+    /// About which experiment.
+    pub experiment: Option<String>,
+    /// Details.
+    pub detail: String,
+}
+
+/// A list of experiments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ExperimentList {
+    /// Newest first.
+    pub experiments: Vec<ExperimentSummary>,
+    /// How many there are beyond the limit.
+    pub more: u64,
+}
+
+/// What to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct ExperimentFilter {
+    /// Ended ones too.
+    pub all: bool,
+    /// Only this state.
+    pub state: Option<String>,
+    /// Only this user.
+    pub user: Option<String>,
+    /// Only this queue.
+    pub queue: Option<String>,
+    /// Only this name.
+    pub name: Option<String>,
+    /// At most so many; 0: 100.
+    pub limit: u64,
+}
+
+/// Why an experiment waits, runs where it runs, or ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WhyView {
+    /// Id.
+    pub id: String,
+    /// State as in the list.
+    pub state: String,
+    /// The reason in a sentence.
+    pub summary: String,
+    /// Place in the waiting order from 1; 0 when it does not wait.
+    pub position: u64,
+    /// Some node of the cluster could run it if it were empty.
+    pub possible_ever: bool,
+    /// Per node.
+    pub nodes: Vec<WhyNodeView>,
+}
+
+/// What one node lacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WhyNodeView {
+    /// Which.
+    pub node: NodeRefView,
+    /// `fits`, `short`, `impossible`.
+    pub verdict: String,
+    /// Lines such as `needs 8 cpus, has 2 of 4 free`.
+    pub reasons: Vec<String>,
+}
