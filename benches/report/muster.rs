@@ -71,7 +71,7 @@ impl Cluster {
         let path = tree.to_str().context("the directory's path is no text")?;
         let words = [
             "run",
-            "--directory",
+            "--source",
             path,
             "--cpus",
             "4000",
