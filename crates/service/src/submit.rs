@@ -315,7 +315,7 @@ fn resources_of(view: ResourcesView) -> Result<ResourceRequest, ServiceError> {
     })
 }
 
-/// `python3 train.py --lr 1` is named `train.py`.
+/// `python3 train.py --lr 1` is named `train.py`; the text of `sh -c` is no file.
 fn name_from(command: &[String]) -> String {
     let file_name = |word: &String| {
         word.rsplit('/')
@@ -325,10 +325,9 @@ fn name_from(command: &[String]) -> String {
             .take(64)
             .collect::<String>()
     };
-    let script = command
-        .iter()
-        .skip(1)
-        .find(|word| !word.starts_with('-') && word.contains('.'));
+    let script = command.iter().skip(1).find(|word| {
+        !word.starts_with('-') && word.contains('.') && !word.contains(char::is_whitespace)
+    });
     let name = script
         .or(command.first())
         .map(file_name)
@@ -346,4 +345,27 @@ pub(crate) fn unexpected(reply: &Reply) -> ServiceError {
         "bad-answer",
         format!("the leader answered {reply:?}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_made_from_the_script_or_else_from_the_program() {
+        let name = |words: &[&str]| {
+            name_from(
+                &words
+                    .iter()
+                    .map(|word| (*word).to_owned())
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(
+            name(&["python3", "-u", "src/train.py", "--lr", "0.1"]),
+            "train.py"
+        );
+        assert_eq!(name(&["sh", "-c", "cat /etc/a.conf; done"]), "sh");
+        assert_eq!(name(&["/usr/bin/true"]), "true");
+    }
 }
