@@ -3,6 +3,7 @@
 //! Everything of a node, also the processes of its experiments, carries the node's directory as `HOME`; this is
 //! how the harness finds what belongs to a machine and never touches anything else.
 
+mod jobs;
 mod node;
 mod processes;
 mod talk;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use service::view::NodesView;
 use tempfile::TempDir;
 
+pub(crate) use jobs::{FAR, counted, counting, wait_lines};
 pub(crate) use node::Node;
 pub(crate) use processes::processes_whose;
 pub(crate) use talk::{entries, read_lossy, run};
@@ -142,6 +144,19 @@ pub(crate) fn cluster_of([a, b, c]: [Node; 3]) -> [Node; 3] {
         });
     }
     [a, b, c]
+}
+
+/// Splits off the node that leads.
+pub(crate) fn leader_and_others(nodes: &[Node; 3]) -> (&Node, [&Node; 2]) {
+    let leader = wait_until(PATIENCE, "somebody leads", || {
+        let leader = nodes[0].cluster().leader?.name;
+        nodes.iter().find(|node| node.name == leader)
+    });
+    let others: Vec<_> = nodes
+        .iter()
+        .filter(|node| node.name != leader.name)
+        .collect();
+    (leader, [others[0], others[1]])
 }
 
 impl Drop for Lab {

@@ -12,4 +12,8 @@ mod harness;
 #[cfg(test)]
 mod http;
 #[cfg(test)]
-mod losses;
+mod leadership;
+#[cfg(test)]
+mod machines;
+#[cfg(test)]
+mod restarts;
