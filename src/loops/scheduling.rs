@@ -92,10 +92,13 @@ async fn place(handle: &Handle, config: &SchedulerConfig, work: &Work) -> Placed
     if state.waiting_count() == 0 {
         return Placed::default();
     }
-    if !work.all && !scheduler::keeps_nodes_free(&state, config) {
+    if !work.all {
         let placements =
             scheduler::place_new(&state, &handle.view(), view_now(), config, &work.new);
-        return propose(handle, placements).await;
+        // A node that is kept free only takes away: without a placement there is no need to walk the queue for one.
+        if placements.is_empty() || !scheduler::keeps_nodes_free(&state, config) {
+            return propose(handle, placements).await;
+        }
     }
     loop {
         let state = handle.consensus().state();
