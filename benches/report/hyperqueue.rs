@@ -18,14 +18,16 @@ from hyperqueue.cluster import WorkerConfig
 program, flag, file = sys.argv[1:4]
 with LocalCluster(worker_config=WorkerConfig(cores=2)) as cluster:
     client = cluster.client()
-    print(importlib.metadata.version("hyperqueue"), flush=True)
+    print("report", importlib.metadata.version("hyperqueue"), flush=True)
     for _ in sys.stdin:
         job = Job()
         job.program([program, flag, file], stdout=None, stderr=None)
         began = time.time_ns()
         client.submit(job)
-        print(began, flush=True)
+        print("report", began, flush=True)
 "#;
+/// What begins the lines of the script, among those that `HyperQueue` prints by itself.
+const PREFIX: &str = "report ";
 
 /// A running `HyperQueue`; killed when dropped.
 #[derive(Debug)]
@@ -60,8 +62,7 @@ impl HyperQueue {
         let input = child.stdin.take().context("no pipe to python")?;
         let output = child.stdout.take().context("no pipe from python")?;
         let mut output = BufReader::new(output).lines();
-        let version = output.next_line().await?;
-        let version = version.context("hyperqueue did not start (pip install hyperqueue)")?;
+        let version = next(&mut output).await?;
         Ok(Self {
             _child: child,
             input,
@@ -74,8 +75,19 @@ impl HyperQueue {
     pub(crate) async fn submit(&mut self) -> anyhow::Result<u64> {
         self.input.write_all(b"go\n").await?;
         self.input.flush().await?;
-        let line = self.output.next_line().await?;
-        let line = line.context("hyperqueue has ended")?;
-        line.parse().context("hyperqueue said something else")
+        next(&mut self.output)
+            .await?
+            .parse()
+            .context("hyperqueue said something else")
     }
+}
+
+/// The next line of the script, without what begins it.
+async fn next(output: &mut Lines<BufReader<ChildStdout>>) -> anyhow::Result<String> {
+    while let Some(line) = output.next_line().await? {
+        if let Some(rest) = line.strip_prefix(PREFIX) {
+            return Ok(rest.to_owned());
+        }
+    }
+    anyhow::bail!("hyperqueue has ended; is it installed (pip install hyperqueue)?")
 }

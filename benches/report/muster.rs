@@ -70,15 +70,7 @@ impl Cluster {
         std::fs::write(tree.join("train.py"), "print('hello')\n".repeat(200))?;
         let path = tree.to_str().context("the directory's path is no text")?;
         let words = [
-            "run",
-            "--source",
-            path,
-            "--cpus",
-            "4000",
-            "--name",
-            "source",
-            "--",
-            "true",
+            "run", "--source", path, "--cpus", "4000", "--name", "source", "--", "true",
         ];
         let id = text(&command_line(self.directory.path(), &words).await?["id"])?;
         let leader = self.leader().await?;
