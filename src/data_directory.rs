@@ -15,6 +15,9 @@ const MIN_FREE_BYTES: u64 = 64 << 20;
 /// File that is there while the cluster has one machine and has run nothing.
 const UNUSED_MARK: &str = "unused";
 
+/// File that is there since a Raft store was made: where it is and the store is not, the store is lost.
+const STORE_MARK: &str = "store";
+
 /// The directory, locked for this process.
 #[derive(Debug)]
 pub(crate) struct DataDirectory {
@@ -120,6 +123,20 @@ impl DataDirectory {
         }
     }
 
+    /// Whether a Raft store was ever made here.
+    pub(crate) fn had_store(&self) -> bool {
+        self.path(STORE_MARK).exists()
+    }
+
+    /// Remembers that there is a Raft store, durably.
+    pub(crate) fn note_store(&self) -> anyhow::Result<()> {
+        let path = self.path(STORE_MARK);
+        if !path.exists() {
+            write_durably(&path, b"").with_context(|| format!("write {}", path.display()))?;
+        }
+        Ok(())
+    }
+
     /// Forgets a cluster that never ran anything (invariant 7); false if it may have.
     pub(crate) fn give_up_unused_cluster(&self) -> anyhow::Result<bool> {
         if !self.is_unused() {
@@ -135,7 +152,7 @@ impl DataDirectory {
             }
         }
         // The mark goes last: a crash before it leaves a directory that can still be given up.
-        for name in ["members", "cluster.key", "cluster", UNUSED_MARK] {
+        for name in ["members", "cluster.key", "cluster", STORE_MARK, UNUSED_MARK] {
             match fs::remove_file(self.path(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(error)
@@ -156,6 +173,7 @@ impl DataDirectory {
         fs::create_dir(&aside).with_context(|| format!("make {}", aside.display()))?;
         // The key goes last: a crash before it leaves an identity that can still be put aside.
         for name in [
+            STORE_MARK,
             "raft",
             "mirror",
             "attempts",

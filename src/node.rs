@@ -210,10 +210,12 @@ impl Started {
             timing: consensus::Timing::named(
                 members.as_ref().map_or(&config.timing, |list| &list.timing),
             ),
+            must_exist: directory.had_store(),
             ..consensus::Config::new(directory.path("raft"), network.node_id().clone())
         };
         let consensus =
             consensus::open(consensus_config, RaftTransport::new(network.clone())).await?;
+        directory.note_store()?;
         let key_path = directory.path("cluster.key");
         let cluster_key = match founding {
             Some(key) => Some(network::ClusterKey::from_bytes(&key.to_bytes())?),

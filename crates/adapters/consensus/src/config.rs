@@ -24,6 +24,8 @@ pub struct Config {
     pub snapshot_every_entries: u64,
     /// Log entries kept behind a snapshot. Default 2,000.
     pub keep_log_entries: u64,
+    /// There was a store here before: one that is missing is lost, and is not replaced by an empty one.
+    pub must_exist: bool,
 }
 
 impl Config {
@@ -36,6 +38,7 @@ impl Config {
             timing: Timing::lan(),
             snapshot_every_entries: DEFAULT_SNAPSHOT_EVERY_ENTRIES,
             keep_log_entries: DEFAULT_KEEP_LOG_ENTRIES,
+            must_exist: false,
         }
     }
 }

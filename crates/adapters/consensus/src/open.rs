@@ -41,7 +41,13 @@ pub async fn open(config: Config, transport: Arc<dyn Transport>) -> Result<Handl
     };
     let failure = Failure::new();
     let (opening, node, reported) = (layout.clone(), config.node.clone(), failure.clone());
+    let must_exist = config.must_exist;
     let (lock, log, snapshots, archives) = blocking("open the data directory", move || {
+        let file = opening.log().join("db");
+        if must_exist && !file.exists() {
+            let (key, what) = ("the file".into(), "it is missing".into());
+            return Err(Error::Damaged { file, key, what });
+        }
         opening.create()?;
         let lock = opening.lock()?;
         let log = open_log(&opening, &node, reported)?;
@@ -240,6 +246,16 @@ mod tests {
             request: None,
             command,
         }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_gone_is_not_replaced_by_an_empty_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config::new(directory.path().join("raft"), "a".parse().unwrap());
+        config.must_exist = true;
+        let error = open(config, Arc::new(Alone)).await.unwrap_err();
+        assert!(error.to_string().contains("--rejoin"), "{error}");
+        assert!(!directory.path().join("raft").exists());
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -57,8 +57,11 @@ pub(crate) async fn watch_leadership(
         tokio::select! {
             () = watcher.stop.cancelled() => return,
             changed = server.changed() => if changed.is_err() {
-                // Raft has ended: say so once more.
+                // Raft has ended: say so once more. One that panicked has left no word in its metrics.
                 watcher.refresh(&raft, &published, &leadership);
+                if !watcher.stop.is_cancelled() {
+                    watcher.failure.report("consensus stopped: its task has ended");
+                }
                 return;
             },
             changed = applied.changed(), if waits_for_apply => if changed.is_err() { return },
