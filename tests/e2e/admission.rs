@@ -66,7 +66,12 @@ fn a_token_that_is_wrong_or_expired_or_used_up_admits_nobody_and_says_so() {
 
     let once: TokenCreated = a.ask(&["token", "new", "--uses", "1"]);
     let b = lab.machine("b");
-    b.up(&["--join", &once.token]);
+    // From a file, where no other user of the machine sees it.
+    std::fs::write(lab.path().join("token"), format!("{}\n", once.token)).unwrap();
+    b.up(&[
+        "--join",
+        &format!("@{}", lab.path().join("token").display()),
+    ]);
     let said = refused(&once.token);
     assert!(said.contains("used"), "{said}");
 

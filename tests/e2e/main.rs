@@ -6,6 +6,8 @@ mod admission;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod demo;
+#[cfg(test)]
 mod experiments;
 #[cfg(test)]
 mod harness;

@@ -6,10 +6,11 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use service::view::ExperimentList;
+use service::view::{ExperimentList, NodeView, NodesView, TokenCreated};
 
 use crate::harness::{
-    FAR, Lab, PATIENCE, cluster_of, counted, counting, leader_and_others, wait_lines, wait_until,
+    FAR, Lab, Node, PATIENCE, cluster_of, counted, counting, leader_and_others, wait_lines,
+    wait_until,
 };
 
 fn process_exists(pid: i32) -> bool {
@@ -149,4 +150,29 @@ fn all_three_die_and_come_back_with_the_queue_as_it_was() {
     }
     let new = nodes[2].submit(&["--", "echo", "new"]);
     assert_eq!(nodes[1].wait_end(&new).summary.state, "finished");
+}
+
+#[test]
+fn a_lost_store_is_not_taken_for_an_empty_one_and_the_machine_rejoins_under_a_new_key() {
+    let lab = Lab::new();
+    let nodes = lab.three();
+    let (_, [first, second]) = leader_and_others(&nodes);
+    let queued = first.submit(&FAR);
+    let id_of = |node: &Node| node.cluster().node.id;
+    let old = id_of(first);
+    first.kill();
+    fs::remove_dir_all(first.data().join("raft")).unwrap();
+    let said = first.up_in_vain(&[]).failure(1);
+    assert!(said.contains("--rejoin"), "{said}");
+
+    let token: TokenCreated = second.ask(&["token", "new"]);
+    first.up(&["--rejoin", &token.token]);
+    assert_ne!(id_of(first), old);
+    wait_until(PATIENCE, "three vote again, without the old key", || {
+        let nodes = second.ask::<NodesView>(&["nodes"]).nodes;
+        let votes = |node: &&NodeView| ["leader", "voter"].contains(&&*node.role);
+        let voters: Vec<_> = nodes.iter().filter(votes).collect();
+        (voters.len() == 3 && voters.iter().all(|node| node.id != old)).then_some(())
+    });
+    assert_eq!(first.list()[0].id, queued);
 }

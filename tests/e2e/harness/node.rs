@@ -75,7 +75,7 @@ memory = \"4GiB\"
     }
 
     /// The program with the environment of this machine.
-    fn program(&self) -> Command {
+    pub(crate) fn program(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
         command
             .env_clear()
