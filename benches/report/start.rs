@@ -86,15 +86,21 @@ async fn ours(cluster: &Cluster, stamps: &Stamps, count: usize) -> anyhow::Resul
     let body = cluster.submission("stamp", &command.context("a path is no text")?, 1_000);
     let mut client = cluster.client(cluster.leader().await?).await?;
     let mut latencies_ms = Vec::with_capacity(count);
+    let mut answers_ms = Vec::with_capacity(count);
     for _ in 0..count {
         let number = stamps.count()?;
         let key = fresh_key("start");
         let began = stamp::now_ns();
         client.submit(&body, &key).await?;
+        answers_ms.push(milliseconds(began, stamp::now_ns()));
         let started = stamps.wait_for(number).await?;
         latencies_ms.push(milliseconds(began, started));
         tokio::time::sleep(PAUSE).await;
     }
+    let answered = Samples::new(answers_ms).median();
+    say(&format!(
+        "  muster: submits acknowledged after {answered:.2} ms (p50)"
+    ));
     Ok(latencies_ms)
 }
 
