@@ -5,7 +5,8 @@ use std::io::Write as _;
 /// The table at the end.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    rows: Vec<Row>,
+    /// With the load average of their time.
+    rows: Vec<(Row, String)>,
 }
 
 /// One figure beside its peer's.
@@ -30,7 +31,7 @@ impl Table {
             "  => {}: {} | {} | ratio {}",
             cells[0], cells[1], cells[2], cells[3]
         ));
-        self.rows.push(row);
+        self.rows.push((row, load_average()));
     }
 
     /// Prints all figures.
@@ -38,18 +39,11 @@ impl Table {
         if self.rows.is_empty() {
             return;
         }
-        let load = load_average();
         let mut lines = vec![HEAD.map(str::to_owned)];
-        for row in &self.rows {
+        for (row, load) in &self.rows {
             let [figure, ours, peer, ratio] = row.cells();
-            lines.push([
-                figure,
-                ours,
-                peer,
-                ratio,
-                row.target.to_owned(),
-                load.clone(),
-            ]);
+            let target = row.target.to_owned();
+            lines.push([figure, ours, peer, ratio, target, load.clone()]);
         }
         let width = |column: usize| {
             lines
