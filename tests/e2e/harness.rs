@@ -18,7 +18,7 @@ use tempfile::TempDir;
 pub(crate) use jobs::{FAR, counted, counting, wait_lines};
 pub(crate) use node::Node;
 pub(crate) use processes::processes_whose;
-pub(crate) use talk::{entries, read_lossy, run};
+pub(crate) use talk::{entries, read_lossy, run, run_within};
 
 /// Every wait ends by then: far beyond what a loaded machine takes, so that only what never comes fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

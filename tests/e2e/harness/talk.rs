@@ -1,10 +1,14 @@
 //! Commands and requests with their answers.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use super::{PATIENCE, wait_until};
+use super::{PATIENCE, lock, pause};
 
 /// How a command went.
 #[derive(Debug)]
@@ -30,28 +34,69 @@ impl Output {
 
 /// Runs a command to its end.
 pub(crate) fn run(command: &mut Command, what: &str) -> Output {
+    run_within(PATIENCE, command, what)
+}
+
+/// Runs a command that may take longer than others.
+pub(crate) fn run_within(patience: Duration, command: &mut Command, what: &str) -> Output {
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("muster starts");
-    let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
-    let out = std::thread::spawn(move || read_to_end(stdout.as_mut().expect("a pipe")));
-    let err = std::thread::spawn(move || read_to_end(stderr.as_mut().expect("a pipe")));
-    let status = wait_until(PATIENCE, what, || {
-        child.try_wait().expect("its end can be asked for")
-    });
+        .expect("it can be started");
+    let out = Reading::start(child.stdout.take().expect("a pipe"));
+    let err = Reading::start(child.stderr.take().expect("a pipe"));
+    let deadline = Instant::now() + patience;
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("its end can be asked for") {
+            break status;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "waited {patience:?} in vain: {what}; it said {:?} and {:?}",
+            out.so_far(),
+            err.so_far()
+        );
+        pause();
+    };
     Output {
         code: status.code().unwrap_or(-1),
-        out: out.join().expect("its output is read"),
-        err: err.join().expect("its errors are read"),
+        out: out.whole(),
+        err: err.whole(),
     }
 }
 
-fn read_to_end(from: &mut impl std::io::Read) -> String {
-    let mut bytes = Vec::new();
-    from.read_to_end(&mut bytes).expect("a pipe can be read");
-    String::from_utf8_lossy(&bytes).into_owned()
+/// What comes through a pipe, read by a thread so that the writer never waits.
+struct Reading {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
+}
+
+impl Reading {
+    fn start(mut pipe: impl Read + Send + 'static) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&bytes);
+        let reader = std::thread::spawn(move || {
+            let mut buffer = [0; 8192];
+            loop {
+                match pipe.read(&mut buffer).expect("a pipe can be read") {
+                    0 => return,
+                    length => lock(&shared).extend_from_slice(&buffer[..length]),
+                }
+            }
+        });
+        Self { bytes, reader }
+    }
+
+    fn so_far(&self) -> String {
+        String::from_utf8_lossy(&lock(&self.bytes)).into_owned()
+    }
+
+    fn whole(self) -> String {
+        let bytes = Arc::clone(&self.bytes);
+        self.reader.join().expect("the output is read");
+        String::from_utf8_lossy(&lock(&bytes)).into_owned()
+    }
 }
 
 /// The text of a file; nothing if there is none.
@@ -61,7 +106,7 @@ pub(crate) fn read_lossy(path: &Path) -> String {
 
 /// One request and its answer, by hand: what a test sends is what it says.
 pub(super) fn exchange(
-    mut stream: impl std::io::Read + std::io::Write,
+    mut stream: impl Read + std::io::Write,
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
