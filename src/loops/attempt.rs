@@ -72,7 +72,12 @@ impl Preparing {
         let Err(error) = started else { return false };
         tracing::warn!(%token, %error, "attempt could not start");
         lock(&self.under_way).remove(&token);
-        let cause = Cause::new(CauseKind::SourceTree, vec![error.message, error.hint]);
+        // What nobody reachable has now may be there for another node; what is wrong with the tree stays wrong.
+        let kind = match error.kind {
+            ErrorKind::Unavailable => CauseKind::RefusedByNode,
+            _ => CauseKind::SourceTree,
+        };
+        let cause = Cause::new(kind, vec![error.message, error.hint]);
         lock(&self.failed).insert(token, end_without_process(cause));
         true
     }
@@ -108,7 +113,7 @@ impl Preparing {
             (Some(end), _) => ended(end),
             (None, Some(Phase::Ended(known))) => {
                 let end = AttemptEnd {
-                    cause: known.cause,
+                    cause: with_loss(handle, token, known.records, known.cause),
                     at: known.ended_at,
                     peak_memory_bytes: known.peak_memory_bytes,
                     cpu_ms: DurationMs(known.cpu_ms),
@@ -187,6 +192,25 @@ async fn collect_records(
     Ok((segments, Bytes::new()))
 }
 
+/// Says so in the evidence when not all records could be kept.
+fn with_loss(handle: &Handle, token: AttemptToken, records: u64, cause: Cause) -> Cause {
+    let sealed = handle
+        .executor()
+        .sealed_segments(&token)
+        .unwrap_or_default(); // Unknown here: then it has no records.
+    let kept = sealed
+        .last()
+        .map_or(0, |segment| segment.summary.end_sequence);
+    if kept >= records {
+        return cause;
+    }
+    tracing::error!(%token, kept, records, "records of an attempt could not be sealed");
+    let line = format!(
+        "only {kept} of {records} records of its output could be kept: see the log of its node"
+    );
+    Cause::new(cause.kind, [vec![line], cause.evidence].concat())
+}
+
 /// Proposes a report; true when it is in the log or was refused for good.
 pub(crate) async fn send_report(
     handle: &Handle,
@@ -235,6 +259,6 @@ fn internal(error: &executor::Error) -> ServiceError {
     ServiceError::new(ErrorKind::Internal, "executor", error.to_string())
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,5 +1,7 @@
 //! The node's side of running attempts: the agent decides, this loop does what it says.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use agent::{Action, Agent, AgentConfig, AttemptPhase, Input, LocalAttempt};
@@ -11,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use types::{AttemptToken, Cause, CauseKind, DurationMs, WantedAttempt};
 
 use crate::clock::now;
-use crate::loops::attempt::{Preparing, end_without_process, ended, send_report};
+use crate::loops::attempt::{Preparing, end_without_process, ended, lock, send_report};
 use crate::loops::records::Sealed;
 
 /// Answers that wait for the loop; then the tasks that bring them wait.
@@ -33,6 +35,7 @@ pub(crate) async fn run(
         handle,
         inputs,
         preparing: Preparing::default(),
+        reporting: Arc::default(),
     };
     let mut hello = tokio::time::interval(HELLO);
     hello.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -79,6 +82,8 @@ struct Execution {
     handle: Handle,
     inputs: mpsc::Sender<Input>,
     preparing: Preparing,
+    /// Reports under way, of the start or of the end: a slow one is not begun twice.
+    reporting: Arc<Mutex<BTreeSet<(AttemptToken, bool)>>>,
 }
 
 impl Execution {
@@ -162,14 +167,13 @@ impl Execution {
                 .refused
                 .into_iter()
                 .map(|(token, why)| Input::LeaseRefused { token, why });
-            for input in granted
-                .chain(refused)
-                .chain([Input::Wanted(answer.wanted, true)])
-            {
+            for input in granted.chain(refused) {
                 if inputs.send(input).await.is_err() {
                     return;
                 }
             }
+            // Also for the loop that mirrors records; this loop hears of it from there.
+            handle.take_wanted(answer.wanted, true);
         });
     }
 
@@ -243,8 +247,15 @@ impl Execution {
         F: Future<Output = bool> + Send,
     {
         let (handle, inputs) = (self.handle.clone(), self.inputs.clone());
+        let is_end = matches!(committed, Input::ReportCommitted { .. });
+        let reporting = Arc::clone(&self.reporting);
+        if !lock(&reporting).insert((token, is_end)) {
+            return;
+        }
         tokio::spawn(async move {
-            if send(handle).await && inputs.send(committed).await.is_err() {
+            let is_committed = send(handle).await;
+            lock(&reporting).remove(&(token, is_end));
+            if is_committed && inputs.send(committed).await.is_err() {
                 tracing::debug!(%token, "the loop is over; the next node process reports again");
             }
         });

@@ -97,6 +97,10 @@ async fn lose(handle: &Handle, token: AttemptToken) {
         .and_then(|node| state.node(node))
         .map(|record| record.facts.name.clone())
         .unwrap_or_default();
+    // Meanwhile the lead may have gone and come back; in a new term the lease is held again.
+    if !handle.with_leases(|leases, now| leases.expired(now).contains(&token)) {
+        return;
+    }
     let evidence = vec![
         format!(
             "{name} did not renew the lease of {} in time",

@@ -13,6 +13,8 @@ use types::{AttemptToken, NodeId};
 /// Time between two sendings of the open tail: what losing the running machine's disk may cost, less the second of
 /// the holder's own sync.
 const MIRROR_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two looks for mirrored tails that nobody needs any more.
+const CLEAN_INTERVAL: Duration = Duration::from_secs(60);
 /// Bytes sent at once.
 const MIRROR_CHUNK: usize = 4 << 20;
 /// Time for the mirror to make them durable.
@@ -35,6 +37,8 @@ pub(crate) async fn run(
     cancel: CancellationToken,
 ) {
     let mut progress = Progress::new();
+    let mut clean = tokio::time::interval(CLEAN_INTERVAL);
+    clean.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // Segments wait for a tick: those of an attempt that has ended by then travel with its report.
     let mut waiting = Vec::new();
     let mut tick = tokio::time::interval(MIRROR_INTERVAL);
@@ -43,6 +47,9 @@ pub(crate) async fn run(
         tokio::select! {
             () = cancel.cancelled() => return,
             Some(done) = sealed.recv() => waiting.push(done),
+            _ = clean.tick() => if let Err(error) = handle.clean_mirrors().await {
+                tracing::warn!(%error, "old mirrored records not removed");
+            },
             _ = tick.tick() => {
                 for done in waiting.drain(..).filter(|done| runs(&handle, &done.token)) {
                     seal(&handle, done).await;

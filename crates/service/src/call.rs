@@ -219,11 +219,11 @@ impl Handle {
                 .await
                 .map(Reply::Queue),
             Request::CreateJoinToken(token) => self
-                .execute_create_join_token(author, request, &token)
+                .execute_create_join_token(author, &token)
                 .await
                 .map(Reply::Token),
             Request::CreateUserToken(token) => self
-                .execute_create_user_token(author, request, &token)
+                .execute_create_user_token(author, &token)
                 .await
                 .map(Reply::Token),
             Request::RevokeToken(id) => self
@@ -320,8 +320,8 @@ impl Handle {
         let patience = self.inner.config.write_patience;
         let consensus = &self.inner.consensus;
         let age_ms = if read.stale {
-            let leader_known = consensus.leader().borrow().leader.is_some();
-            if leader_known {
+            // Current only on a leader that a quorum has confirmed lately; elsewhere at most as old as its newest entry.
+            if self.is_leader() {
                 0
             } else {
                 now().since(consensus.state().time()).0

@@ -70,7 +70,7 @@ impl Handle {
         )))
     }
 
-    async fn record(
+    pub(crate) async fn record(
         &self,
         caller: &Caller,
         id: &str,
@@ -169,9 +169,16 @@ impl Reader {
         attempt: &Attempt,
         mut next: u64,
     ) -> Result<u64, Option<ServiceError>> {
-        for segment in &attempt.segments {
+        // By range, not by when they were named: a seal that failed at first is named late.
+        let mut segments: Vec<_> = attempt.segments.iter().collect();
+        segments
+            .sort_by_key(|segment| (segment.summary.first_sequence, segment.summary.end_sequence));
+        for segment in segments {
             if segment.summary.end_sequence <= next {
                 continue;
+            }
+            if segment.summary.first_sequence > next && attempt.end.is_none() {
+                break; // What is between is still in the live tail.
             }
             self.handle
                 .fetch_blobs(&[segment.hash], &segment.copies)

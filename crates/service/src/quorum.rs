@@ -33,20 +33,24 @@ impl Handle {
     /// Some member that holds the state, best connected first.
     pub(crate) fn any_replica(&self) -> Option<NodeId> {
         let members = self.opened_members()?.members;
-        let replicas: Vec<_> = members
+        let others = members
             .into_iter()
-            .filter(|member| member.has_state && member.node != *self.node_id())
-            .collect();
+            .filter(|member| member.node != *self.node_id());
+        let (replicas, others): (Vec<_>, Vec<_>) = others.partition(|member| member.has_state);
         let peers = self.inner.network.peers();
         let connected = |node: &NodeId| {
             peers
                 .iter()
                 .any(|peer| peer.node == *node && peer.connected)
         };
-        let best = replicas
-            .iter()
-            .find(|member| connected(&member.node))
-            .or_else(|| replicas.first());
+        let best = replicas.iter().find(|member| connected(&member.node));
+        // The list may be older than the last change of voters: any connected member that may vote knows more.
+        let other = || {
+            others
+                .iter()
+                .find(|member| member.facts.may_vote && connected(&member.node))
+        };
+        let best = best.or_else(other).or_else(|| replicas.first());
         best.map(|member| member.node.clone())
     }
 
@@ -106,6 +110,9 @@ impl Handle {
     pub(crate) fn propose_error(&self, error: &ProposeError) -> ServiceError {
         match error {
             ProposeError::NotLeader { .. } => self.not_leader(),
+            ProposeError::TooLarge { .. } => {
+                ServiceError::new(ErrorKind::TooLarge, "too-large", error.to_string())
+            }
             other => self.no_leader(&other.to_string()),
         }
     }

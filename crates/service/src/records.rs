@@ -5,8 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use executor::mirror::MirrorChunk;
 use state_machine::Attempt;
-use types::{AttemptToken, NodeId, SegmentRef};
+use types::{AttemptToken, NodeId, Role, SegmentRef};
 
+use crate::author::{Caller, CallerProof};
+use crate::call::ReadOptions;
 use crate::error::{ErrorKind, ServiceError};
 use crate::handle::Handle;
 use crate::peer::{BulkMessage, BulkReply};
@@ -15,6 +17,8 @@ use crate::peer::{BulkMessage, BulkReply};
 const TAIL_CHUNK: usize = 1 << 20;
 /// Longest wait for news that a peer may ask for.
 const MAX_TAIL_WAIT_MS: u64 = 20_000;
+/// Wait before an empty mirror is looked at again: mirrors grow each second.
+const MIRROR_WAIT_MS: u64 = 250;
 /// Time for a peer to answer beyond the wait it was allowed.
 const TAIL_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -90,6 +94,10 @@ impl Handle {
                 .read(token, from_sequence, TAIL_CHUNK)
                 .await;
             let read = read.map_err(|error| error.to_string())?;
+            if read.frames.is_empty() && !read.ended {
+                // Nobody tells when a mirror grows, or when an attempt gets here.
+                tokio::time::sleep(Duration::from_millis(wait_ms.min(MIRROR_WAIT_MS))).await;
+            }
             return Ok(BulkReply::Tail {
                 frames: read.frames,
                 next_sequence: read.next_sequence,
@@ -228,6 +236,41 @@ impl Handle {
             });
         }
         Ok(segments)
+    }
+
+    /// Forgets the mirrored tails of attempts that are over: their records are blobs by then.
+    ///
+    /// # Errors
+    /// The mirror's directory cannot be read.
+    pub async fn clean_mirrors(&self) -> Result<(), ServiceError> {
+        let internal = |error: executor::Error| {
+            ServiceError::new(ErrorKind::Internal, "mirror", error.to_string())
+        };
+        let caller = Caller {
+            user: "node".to_owned(),
+            role: Role::Viewer,
+            proof: CallerProof::Socket,
+        };
+        for token in self.inner.mirror.attempts().await.map_err(internal)? {
+            let Ok(experiment) = self
+                .record(
+                    &caller,
+                    &token.experiment.to_string(),
+                    ReadOptions::default(),
+                )
+                .await
+            else {
+                continue; // No majority now, or in the archive of another incarnation: looked at again.
+            };
+            let attempt = experiment
+                .attempts
+                .iter()
+                .find(|attempt| attempt.token == token);
+            if attempt.is_none_or(|attempt| attempt.end.is_some()) {
+                self.inner.mirror.remove(token).await.map_err(internal)?;
+            }
+        }
+        Ok(())
     }
 
     /// Stores a sealed segment of this node as a blob here and on a storage node.

@@ -115,10 +115,11 @@ impl Handle {
         })
     }
 
+    /// Without a request id: a repeat makes another token with its own secret, and the one whose answer was lost is
+    /// never used.
     pub(crate) async fn execute_create_join_token(
         &self,
         author: &Author,
-        request_id: RequestId,
         request: &CreateJoinTokenRequest,
     ) -> Result<TokenCreated, ServiceError> {
         let uses = request.uses.unwrap_or(1);
@@ -155,7 +156,7 @@ impl Handle {
             uses,
             expires_at,
         };
-        self.propose(author, Some(request_id), Command::CreateJoinToken(command))
+        self.propose(author, None, Command::CreateJoinToken(command))
             .await?;
         Ok(TokenCreated {
             id: text.token.to_string(),
@@ -164,10 +165,10 @@ impl Handle {
         })
     }
 
+    /// Without a request id, like a join token.
     pub(crate) async fn execute_create_user_token(
         &self,
         author: &Author,
-        request_id: RequestId,
         request: &CreateUserTokenRequest,
     ) -> Result<TokenCreated, ServiceError> {
         let role = match request.role.as_str() {
@@ -196,7 +197,7 @@ impl Handle {
             user: request.user.clone(),
             role,
         };
-        self.propose(author, Some(request_id), Command::CreateUserToken(command))
+        self.propose(author, None, Command::CreateUserToken(command))
             .await?;
         Ok(TokenCreated {
             token: format!("mt1.{id}.{secret}"),

@@ -101,6 +101,11 @@ impl Local {
                     token: self.token,
                     rank: self.rank,
                 };
+                // Storing the records may take long: until the report is in the log, the lease keeps the attempt from
+                // being given up and run again.
+                if !self.must_die() {
+                    self.ask(now, config, asks);
+                }
                 self.report(now, config, report).into_iter().collect()
             }
         }
@@ -229,11 +234,14 @@ impl Local {
         };
         let leases = match self.phase {
             None => !reports, // A stop before the start needs no lease.
-            Some(AttemptPhase::Preparing | AttemptPhase::Running) => !self.must_die(),
-            Some(AttemptPhase::Ended) => false,
+            Some(_) => !self.must_die(),
         };
         let report_at = self.report_at.filter(|_| reports);
-        let deadline = self.deadline.filter(|_| leases && self.phase.is_some());
+        let lives = matches!(
+            self.phase,
+            Some(AttemptPhase::Preparing | AttemptPhase::Running)
+        );
+        let deadline = self.deadline.filter(|_| leases && lives);
         let ask_at = self.ask_at.filter(|_| leases);
         [report_at, deadline, ask_at].into_iter().flatten().min()
     }

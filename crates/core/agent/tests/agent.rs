@@ -342,7 +342,11 @@ fn an_end_is_reported_until_it_is_committed_then_released() {
             .step(200, Input::Wanted(set(2, Vec::new()), true))
             .is_empty()
     );
-    assert_eq!(agent.step(2_100, Input::Tick), [report]);
+    // Until then its lease is kept: given up and run again, its success would come too late.
+    let lease = Action::RequestLease {
+        tokens: vec![token(1)],
+    };
+    assert_eq!(agent.step(2_100, Input::Tick), [lease, report]);
     assert_eq!(
         agent.step(2_200, Input::ReportCommitted { token: token(1) }),
         [Action::Release { token: token(1) }]

@@ -36,10 +36,15 @@ use crate::state::{ClusterState, Context};
 impl Command {
     pub(crate) fn apply(&self, state: &mut ClusterState, context: &mut Context<'_>) -> Outcome {
         if context.author.role < self.needed_role() {
-            let message = format!(
-                "{} may only read: ask an admin for a member's token",
-                context.author
-            );
+            let message = match self.needed_role() {
+                Role::Admin => format!("{} is no admin: ask one to do it", context.author),
+                Role::Viewer | Role::Member => {
+                    format!(
+                        "{} may only read: ask an admin for a member's token",
+                        context.author
+                    )
+                }
+            };
             return Outcome::refused(RefusalCode::NotAllowed, message);
         }
         match self {

@@ -109,16 +109,17 @@ pub(super) fn prepare(
     ] {
         std::fs::create_dir(path).map_err(PrepareError::Directory)?;
     }
-    let deadline_boottime_ms = attempt.known().deadline_boottime_ms;
-    let order = Order::V1(order(shared, directory, start, deadline_boottime_ms));
-    let file = durable_file::create(&directory.order(), &codec::encode(&order))
-        .map_err(PrepareError::Order)?;
     if start.wanted.spec.command.is_empty() {
         return Err(PrepareError::NoCommand);
     }
     if let Some(tree) = &start.tree {
         lay_out(tree, &start.files, &directory.work()).map_err(PrepareError::Layout)?;
     }
+    // After the layout, which may outlast a lease that is renewed meanwhile.
+    let deadline_boottime_ms = attempt.known().deadline_boottime_ms;
+    let order = Order::V1(order(shared, directory, start, deadline_boottime_ms));
+    let file = durable_file::create(&directory.order(), &codec::encode(&order))
+        .map_err(PrepareError::Order)?;
     if boottime_ms() >= deadline_boottime_ms {
         return Err(PrepareError::LeaseOver);
     }
