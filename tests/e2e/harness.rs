@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use service::view::NodesView;
+use service::view::{NodeView, NodesView};
 use tempfile::TempDir;
 
 pub(crate) use jobs::{FAR, counted, counting, wait_lines};
@@ -136,11 +136,11 @@ pub(crate) fn cluster_of([a, b, c]: [Node; 3]) -> [Node; 3] {
     c.wait_up();
     for node in [&a, &b, &c] {
         wait_until(PATIENCE, "each node lists three live voters", || {
-            let nodes = node.ask::<NodesView>(&["nodes"]).nodes;
-            let ready = nodes
-                .iter()
-                .filter(|node| node.health == "live" && ["leader", "voter"].contains(&&*node.role));
-            (ready.count() == 3).then_some(())
+            let output = node.muster(&["--json", "nodes"]);
+            let view: NodesView = serde_json::from_str(&output.out).ok()?; // an election may be under way
+            let votes = |node: &&NodeView| ["leader", "voter"].contains(&&*node.role);
+            let live = view.nodes.iter().filter(|node| node.health == "live");
+            (live.filter(votes).count() == 3).then_some(())
         });
     }
     [a, b, c]
