@@ -51,7 +51,7 @@ pub(crate) struct UpFlags {
     #[arg(long, value_name = "PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<u16>,
-    /// Unix socket of the command line; default: <name>.sock where `muster` looks for it.
+    /// Unix socket of the command line; default: `NAME.sock` where `muster` looks for it.
     #[arg(long, value_name = "PATH")]
     #[serde(skip_serializing_if = "Option::is_none")]
     socket: Option<PathBuf>,
