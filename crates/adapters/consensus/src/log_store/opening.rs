@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use sled::{Db, IVec, Tree};
@@ -120,15 +121,20 @@ fn start_flusher(
         .map_err(Error::file("start the log thread for", path))
 }
 
+/// Longest wait for the threads of a closed sled.
+const UNLOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// Time between two looks.
+const UNLOCK_PAUSE: Duration = Duration::from_millis(10);
+
 /// sled reports damage by an error or by a panic, depending on where it is.
-fn open_sled(path: &Path) -> Result<Db, Error> {
+pub(super) fn open_sled(path: &Path) -> Result<Db, Error> {
     let config = sled::Config::new()
         .path(path)
         .cache_capacity(CACHE_BYTES)
         .flush_every_ms(None);
     let opening = std::thread::Builder::new()
         .name("raft-log-open".into())
-        .spawn(move || config.open())
+        .spawn(move || open_when_unlocked(&config))
         .map_err(Error::file("start a thread for", path))?;
     let damaged = |what: String| Error::Damaged {
         file: path.join("db"),
@@ -146,6 +152,23 @@ fn open_sled(path: &Path) -> Result<Db, Error> {
             source,
         }),
         Err(_panic) => Err(damaged("sled panicked while it read them".into())),
+    }
+}
+
+/// The directory's own lock is this process's by now, so what still holds sled's is a log of this process that has
+/// just been closed: its threads let go of it a moment later.
+fn open_when_unlocked(config: &sled::Config) -> sled::Result<Db> {
+    let deadline = Instant::now() + UNLOCK_PATIENCE;
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(error))
+                if error.to_string().contains("could not acquire lock")
+                    && Instant::now() < deadline =>
+            {
+                std::thread::park_timeout(UNLOCK_PAUSE);
+            }
+            opened => return opened,
+        }
     }
 }
 

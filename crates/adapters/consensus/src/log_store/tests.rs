@@ -227,7 +227,7 @@ async fn used_log() -> TempDir {
 
 /// Changes sled's contents behind the log's back.
 fn tamper(directory: &TempDir, change: impl FnOnce(&Tree)) {
-    let db = sled::open(directory.path().join("log")).unwrap();
+    let db = opening::open_sled(&directory.path().join("log")).unwrap();
     change(&db.open_tree("raft").unwrap());
     db.flush().unwrap();
 }
