@@ -1,6 +1,5 @@
 //! `muster`: one binary for nodes, holders and people.
 
-mod clock;
 mod config;
 mod data_directory;
 mod demo;

@@ -35,7 +35,7 @@ const FIRST_TOKEN_USES: u32 = 10;
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let directory = Arc::new(DataDirectory::open(&config.data_directory)?);
     if config.rejoin
-        && let Some(aside) = directory.put_identity_aside(crate::clock::now())?
+        && let Some(aside) = directory.put_identity_aside(service::now())?
     {
         tracing::warn!(path = %aside.display(), "old identity put aside; joining under a new key");
     }

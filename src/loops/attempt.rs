@@ -5,15 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use executor::{Phase, StartAttempt};
-use service::{ErrorKind, Handle, ServiceError};
+use service::{ErrorKind, Handle, ServiceError, now};
 use state_machine::{AttemptEnd, AttemptReport, Command, ReportAttempt};
 use tokio_util::sync::CancellationToken;
 use types::{
     AttemptToken, BlobHash, Cause, CauseKind, DurationMs, SegmentRef, SourceTree, TreeEntryKind,
     WantedAttempt,
 };
-
-use crate::clock::now;
 
 /// Records of a short attempt that travel inside its report.
 const MAX_INLINE_RECORDS: usize = 4 << 10;

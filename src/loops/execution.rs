@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use agent::{Action, Agent, AgentConfig, AttemptPhase, Input, LocalAttempt};
 use executor::{Event, Phase};
-use service::Handle;
+use service::{Handle, now};
 use state_machine::AttemptReport;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use types::{AttemptToken, Cause, CauseKind, DurationMs, WantedAttempt};
 
-use crate::clock::now;
 use crate::loops::attempt::{Preparing, end_without_process, ended, lock, send_report};
 use crate::loops::records::Sealed;
 

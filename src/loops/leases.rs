@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use agent::leases::{LONG_WORK, lease_length};
 
-use service::Handle;
+use service::{Handle, now};
 use state_machine::{Command, ExtendLease, LoseAttempt};
 use tokio_util::sync::CancellationToken;
 use types::{AttemptToken, Cause, CauseKind};
-
-use crate::clock::now;
 
 /// Longest sleep without a lease: then nothing is to be watched.
 const IDLE: Duration = Duration::from_secs(3_600);

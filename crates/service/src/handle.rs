@@ -249,8 +249,9 @@ pub fn view_now() -> Timestamp {
     Timestamp(executor::boottime_ms())
 }
 
-/// The wall clock.
-pub(crate) fn now() -> Timestamp {
+/// The wall clock of the shell; the core is told the time.
+#[must_use]
+pub fn now() -> Timestamp {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

@@ -21,6 +21,6 @@ pub mod view;
 pub use author::{Caller, CallerProof};
 pub use call::ReadOptions;
 pub use error::{ErrorKind, ServiceError};
-pub use handle::{Adapters, Config, Handle, KeepClusterKey, view_now};
+pub use handle::{Adapters, Config, Handle, KeepClusterKey, now, view_now};
 pub use logs::{LogOptions, LogStream};
 pub use peer::{BulkMessage, BulkReply, LeaseAnswer, PeerMessage, PeerReply};
