@@ -83,6 +83,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "autoscaler",
         ],
     ),
+    // the same over the real openraft, for tests only: outside the default members, since it brings tokio's paused clock
+    (
+        "raft-simulation",
+        &[
+            "types",
+            "state-machine",
+            "membership",
+            "agent",
+            "scheduler",
+        ],
+    ),
 ];
 
 /// All that a core crate may import from outside: nothing that reads a clock, a file, a socket or chance.
@@ -102,7 +113,8 @@ const PURE_TESTS: &[&str] = &["proptest", "serde_json"];
 const OWNERS: &[(&str, &[&str])] = &[
     ("libp2p", &["network"]),
     ("libp2p-stream", &["network"]),
-    ("openraft", &["consensus"]),
+    ("openraft", &["consensus", "raft-simulation"]),
+    ("openraft-rt", &["raft-simulation"]),
     ("sled", &["consensus"]),
     ("axum", &["rest"]),
     ("tower", &["rest"]),
@@ -117,7 +129,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("comfy-table", &["cli"]),
     ("indicatif", &["cli"]),
     ("figment", &["muster"]),
-    ("clap", &["muster", "cli", "simulations"]),
+    ("clap", &["muster", "cli", "simulations", "raft-simulation"]),
 ];
 
 /// Non-test lines of `src/` without the demo: it wires, it does not decide.

@@ -1,0 +1,3 @@
+//! `cargo run --release -p raft-simulation -- --seeds 100`.
+
+fn main() {}
