@@ -5,8 +5,9 @@ use types::{Author, RequestId, Timestamp};
 
 use crate::commands::{
     AdmitNode, CreateJoinToken, CreateQueue, CreateUserToken, ExtendLease, FoundCluster,
-    LoseAttempt, MoveExperiment, PlaceAttempt, RemoveNode, ReportAttempt, RevokeToken, SealSegment,
-    StopExperiment, SubmitExperiment, UpdateNode,
+    IssueUserToken, LoseAttempt, MoveExperiment, NoteRefusals, NoteTokenUses, PlaceAttempt,
+    RemoveNode, RemoveUser, ReportAttempt, RevokeToken, SealSegment, StopExperiment,
+    SubmitExperiment, UpdateNode,
 };
 
 /// One entry of the Raft log.
@@ -57,4 +58,12 @@ pub enum Command {
     MoveExperiment(MoveExperiment),
     /// Make a token for a person.
     CreateUserToken(CreateUserToken),
+    /// Make a token for a person that may end by itself.
+    IssueUserToken(IssueUserToken),
+    /// End all tokens of a person.
+    RemoveUser(RemoveUser),
+    /// Remember when tokens were last used.
+    NoteTokenUses(NoteTokenUses),
+    /// Write down that somebody tries to get in.
+    NoteRefusals(NoteRefusals),
 }

@@ -7,11 +7,13 @@ mod found_cluster;
 mod lose_attempt;
 mod move_experiment;
 mod nodes;
+mod note_refusals;
 mod place_attempt;
 mod report_attempt;
 mod seal_segment;
 mod stop_experiment;
 mod submit_experiment;
+mod user_tokens;
 
 pub use create_queue::CreateQueue;
 pub use create_tokens::{CreateJoinToken, CreateUserToken, RevokeToken};
@@ -20,13 +22,15 @@ pub use found_cluster::FoundCluster;
 pub use lose_attempt::LoseAttempt;
 pub use move_experiment::MoveExperiment;
 pub use nodes::{AdmitNode, RemoveNode, UpdateNode};
+pub use note_refusals::{Entrance, NoteRefusals};
 pub use place_attempt::{PlaceAttempt, RankCapacity};
 pub use report_attempt::{AttemptReport, ReportAttempt};
 pub use seal_segment::SealSegment;
 pub use stop_experiment::StopExperiment;
 pub use submit_experiment::SubmitExperiment;
+pub use user_tokens::{IssueUserToken, NoteTokenUses, RemoveUser};
 
-use types::{AttemptToken, Author, ExperimentId, Role};
+use types::{AttemptToken, Author, AuthorProof, ExperimentId, Role, TokenId};
 
 use crate::command::Command;
 use crate::outcome::{Outcome, RefusalCode};
@@ -47,6 +51,13 @@ impl Command {
             };
             return Outcome::refused(RefusalCode::NotAllowed, message);
         }
+        if let AuthorProof::Token { token } = &context.author.proof
+            && !is_good(state, token, context)
+        {
+            let message =
+                format!("the token {token} was revoked or has expired: ask an admin for another");
+            return Outcome::refused(RefusalCode::NotAllowed, message);
+        }
         match self {
             Self::FoundCluster(command) => command.apply(state, context),
             Self::CreateJoinToken(command) => command.apply(state, context),
@@ -64,6 +75,10 @@ impl Command {
             Self::CreateQueue(command) => command.apply(state, context),
             Self::MoveExperiment(command) => command.apply(state, context),
             Self::CreateUserToken(command) => command.apply(state, context),
+            Self::IssueUserToken(command) => command.apply(state, context),
+            Self::RemoveUser(command) => command.apply(state, context),
+            Self::NoteTokenUses(command) => command.apply(state, context),
+            Self::NoteRefusals(command) => command.apply(state, context),
         }
     }
 
@@ -84,9 +99,23 @@ impl Command {
             | Self::LoseAttempt(_)
             | Self::SealSegment(_)
             | Self::CreateQueue(_)
-            | Self::CreateUserToken(_) => Role::Admin,
+            | Self::CreateUserToken(_)
+            | Self::IssueUserToken(_)
+            | Self::RemoveUser(_)
+            | Self::NoteTokenUses(_)
+            | Self::NoteRefusals(_) => Role::Admin,
         }
     }
+}
+
+/// The token that vouches for the author is still what it was when the leader looked: it may have been revoked since.
+fn is_good(state: &ClusterState, token: &TokenId, context: &Context<'_>) -> bool {
+    let known = state.user_token(token);
+    let same = known.is_some_and(|known| {
+        known.user == context.author.user && known.role == context.author.role
+    });
+    let end = state.user_token_terms(token).expires_at;
+    same && end.is_none_or(|end| context.now < end)
 }
 
 /// A member steers own experiments, an admin all.

@@ -38,6 +38,10 @@ pub enum Action {
     StaleReport,
     /// The experiment is over.
     ExperimentEnded,
+    /// All tokens of a person were ended.
+    UserRemoved,
+    /// Somebody tried to get in and was refused.
+    EntryRefused,
 }
 
 /// One line of history.

@@ -14,14 +14,16 @@ mod ledger;
 mod outcome;
 mod queries;
 mod records;
+mod snapshot;
 mod state;
 
 pub use archive::{ARCHIVE_ENTRIES, ArchiveContent, ArchiveFile, ArchiveRef, decode_archive};
 pub use command::{Command, LogEntry};
 pub use commands::{
-    AdmitNode, AttemptReport, CreateJoinToken, CreateQueue, CreateUserToken, ExtendLease,
-    FoundCluster, LoseAttempt, MoveExperiment, PlaceAttempt, RankCapacity, RemoveNode,
-    ReportAttempt, RevokeToken, SealSegment, StopExperiment, SubmitExperiment, UpdateNode,
+    AdmitNode, AttemptReport, CreateJoinToken, CreateQueue, CreateUserToken, Entrance, ExtendLease,
+    FoundCluster, IssueUserToken, LoseAttempt, MoveExperiment, NoteRefusals, NoteTokenUses,
+    PlaceAttempt, RankCapacity, RemoveNode, RemoveUser, ReportAttempt, RevokeToken, SealSegment,
+    StopExperiment, SubmitExperiment, UpdateNode,
 };
 pub use event::Event;
 pub use invariants::check_invariants;
@@ -30,6 +32,6 @@ pub use outcome::{Outcome, Refusal, RefusalCode};
 pub use queries::{Demand, ResolveError};
 pub use records::{
     Attempt, AttemptEnd, Booking, Experiment, ExperimentPhase, JoinToken, NodeRecord, Queue,
-    RankRecord, StopRequest, UserToken,
+    RankRecord, StopRequest, UserToken, UserTokenTerms,
 };
 pub use state::{Applied, ClusterState, REQUEST_WINDOW};

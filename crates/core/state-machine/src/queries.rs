@@ -7,8 +7,11 @@ use types::{
     ResourceRequest, Timestamp, TokenId, WantedAttempt, WantedSet,
 };
 
+use crate::archive::ArchiveRef;
 use crate::ledger::LedgerEntry;
-use crate::records::{Attempt, Booking, Experiment, JoinToken, NodeRecord, Queue, UserToken};
+use crate::records::{
+    Attempt, Booking, Experiment, JoinToken, NodeRecord, Queue, UserToken, UserTokenTerms,
+};
 use crate::state::ClusterState;
 
 /// A text that names no experiment, or several.
@@ -127,6 +130,12 @@ impl ClusterState {
     #[must_use]
     pub fn user_token(&self, id: &TokenId) -> Option<&UserToken> {
         self.user_tokens.get(id)
+    }
+
+    /// What a user token is bound to.
+    #[must_use]
+    pub fn user_token_terms(&self, id: &TokenId) -> UserTokenTerms {
+        self.user_token_terms.get(id).cloned().unwrap_or_default()
     }
 
     /// All user tokens.
@@ -292,5 +301,17 @@ impl ClusterState {
     #[must_use]
     pub fn ledger_head(&self) -> ([u8; 32], u64) {
         (self.ledger_head, self.ledger_length)
+    }
+    /// Number of the oldest ledger entry that was not sealed.
+    #[must_use]
+    pub fn first_hot_sequence(&self) -> u64 {
+        self.ledger_length - self.ledger.len() as u64
+    }
+
+    /// The sealed ledger files, oldest first; each holds [`ARCHIVE_ENTRIES`](crate::ARCHIVE_ENTRIES) entries.
+    pub fn ledger_archives(
+        &self,
+    ) -> impl DoubleEndedIterator<Item = &ArchiveRef> + ExactSizeIterator {
+        self.ledger_archives.iter()
     }
 }

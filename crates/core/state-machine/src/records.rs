@@ -54,6 +54,17 @@ pub struct UserToken {
     pub created_at: Timestamp,
 }
 
+/// What a user token is bound to, and how it is used; tokens of the first version have none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserTokenTerms {
+    /// When it ends; none: it is good until it is revoked.
+    pub expires_at: Option<Timestamp>,
+    /// Last use that a node told of, to within an hour.
+    pub last_used_at: Option<Timestamp>,
+    /// Who made it.
+    pub created_by: String,
+}
+
 /// A queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Queue {

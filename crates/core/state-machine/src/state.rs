@@ -16,8 +16,9 @@ use crate::event::Event;
 use crate::ledger::{Action, LedgerEntry};
 use crate::outcome::Outcome;
 use crate::records::{
-    Booking, Experiment, ExperimentPhase, JoinToken, NodeRecord, Queue, UserToken,
+    Booking, Experiment, ExperimentPhase, JoinToken, NodeRecord, Queue, UserToken, UserTokenTerms,
 };
+use crate::snapshot::Snapshot;
 
 /// Requests whose outcome is remembered. At 100 submits a second it covers three minutes of retries, at the
 /// pace of a team of fifty several days; about 2 MiB.
@@ -48,6 +49,7 @@ pub struct ClusterState {
     pub(crate) nodes: OrdMap<NodeId, NodeRecord>,
     pub(crate) join_tokens: OrdMap<TokenId, JoinToken>,
     pub(crate) user_tokens: OrdMap<TokenId, UserToken>,
+    pub(crate) user_token_terms: OrdMap<TokenId, UserTokenTerms>,
     pub(crate) queues: OrdMap<QueueName, Queue>,
     pub(crate) experiments: OrdMap<ExperimentId, Arc<Experiment>>,
     pub(crate) ended: Vector<ExperimentId>,
@@ -170,7 +172,7 @@ impl ClusterState {
         Some(experiment)
     }
 
-    fn index(&mut self, experiment: &Experiment) {
+    pub(crate) fn index(&mut self, experiment: &Experiment) {
         self.names.insert(name_key(experiment));
         match &experiment.phase {
             ExperimentPhase::Queued { .. } => {
@@ -284,96 +286,6 @@ fn booked_ranks(
             .filter(|rank| !rank.ended)
             .map(|rank| (attempt.token, &rank.placement))
     })
-}
-
-/// The stored form of the state. Frozen: a change is a new variant.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-enum Snapshot {
-    V1(Box<SnapshotV1>),
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct SnapshotV1 {
-    cluster: Option<ClusterId>,
-    cluster_public_key: Vec<u8>,
-    incarnation: Incarnation,
-    timing: String,
-    applied: LogIndex,
-    time: Timestamp,
-    members_version: u64,
-    nodes: OrdMap<NodeId, NodeRecord>,
-    join_tokens: OrdMap<TokenId, JoinToken>,
-    user_tokens: OrdMap<TokenId, UserToken>,
-    queues: OrdMap<QueueName, Queue>,
-    experiments: OrdMap<ExperimentId, Arc<Experiment>>,
-    ended: Vector<ExperimentId>,
-    ledger: Vector<LedgerEntry>,
-    ledger_head: [u8; 32],
-    ledger_length: u64,
-    ledger_archives: Vector<ArchiveRef>,
-    experiment_archives: Vector<ArchiveRef>,
-    requests: OrdMap<RequestId, Outcome>,
-    request_order: Vector<RequestId>,
-}
-
-impl From<ClusterState> for Snapshot {
-    fn from(state: ClusterState) -> Self {
-        Self::V1(Box::new(SnapshotV1 {
-            cluster: state.cluster,
-            cluster_public_key: state.cluster_public_key,
-            incarnation: state.incarnation,
-            timing: state.timing,
-            applied: state.applied,
-            time: state.time,
-            members_version: state.members_version,
-            nodes: state.nodes,
-            join_tokens: state.join_tokens,
-            user_tokens: state.user_tokens,
-            queues: state.queues,
-            experiments: state.experiments,
-            ended: state.ended,
-            ledger: state.ledger,
-            ledger_head: state.ledger_head,
-            ledger_length: state.ledger_length,
-            ledger_archives: state.ledger_archives,
-            experiment_archives: state.experiment_archives,
-            requests: state.requests,
-            request_order: state.request_order,
-        }))
-    }
-}
-
-impl From<Snapshot> for ClusterState {
-    fn from(snapshot: Snapshot) -> Self {
-        let Snapshot::V1(stored) = snapshot;
-        let mut state = Self {
-            cluster: stored.cluster,
-            cluster_public_key: stored.cluster_public_key,
-            incarnation: stored.incarnation,
-            timing: stored.timing,
-            applied: stored.applied,
-            time: stored.time,
-            members_version: stored.members_version,
-            nodes: stored.nodes,
-            join_tokens: stored.join_tokens,
-            user_tokens: stored.user_tokens,
-            queues: stored.queues,
-            experiments: stored.experiments,
-            ended: stored.ended,
-            ledger: stored.ledger,
-            ledger_head: stored.ledger_head,
-            ledger_length: stored.ledger_length,
-            ledger_archives: stored.ledger_archives,
-            experiment_archives: stored.experiment_archives,
-            requests: stored.requests,
-            request_order: stored.request_order,
-            ..Self::default()
-        };
-        for experiment in state.experiments.clone().values() {
-            state.index(experiment);
-        }
-        state
-    }
 }
 
 impl ClusterState {

@@ -112,6 +112,7 @@ impl RevokeToken {
     pub(crate) fn apply(&self, state: &mut ClusterState, context: &mut Context<'_>) -> Outcome {
         let join = state.join_tokens.remove(&self.id).is_some();
         let user = state.user_tokens.remove(&self.id).is_some();
+        state.user_token_terms.remove(&self.id);
         if !join && !user {
             return Outcome::refused(
                 RefusalCode::UnknownToken,

@@ -1,5 +1,6 @@
 //! The state machine from outside: refusals of each command, properties of random logs, golden bytes.
 
+mod admission;
 mod archives;
 mod commands;
 mod golden;

@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use state_machine::{
     AdmitNode, Applied, AttemptEnd, AttemptReport, ClusterState, Command, CreateJoinToken,
-    CreateQueue, CreateUserToken, ExtendLease, FoundCluster, LogEntry, LoseAttempt, MoveExperiment,
-    Outcome, PlaceAttempt, RankCapacity, RefusalCode, RemoveNode, ReportAttempt, RevokeToken,
-    SealSegment, StopExperiment, SubmitExperiment, UpdateNode,
+    CreateQueue, CreateUserToken, Entrance, ExtendLease, FoundCluster, IssueUserToken, LogEntry,
+    LoseAttempt, MoveExperiment, NoteRefusals, NoteTokenUses, Outcome, PlaceAttempt, RankCapacity,
+    RefusalCode, RemoveNode, RemoveUser, ReportAttempt, RevokeToken, SealSegment, StopExperiment,
+    SubmitExperiment, UpdateNode,
 };
 use types::{
     AttemptToken, Author, AuthorProof, BlobHash, Cause, CauseKind, ClusterId, DurationMs,
@@ -398,6 +399,37 @@ pub(crate) fn every_command() -> Vec<(&'static str, Command)> {
                 secret_hash: [6; 32],
                 user: "ann".to_owned(),
                 role: Role::Member,
+            }),
+        ),
+        (
+            "issue-user-token",
+            Command::IssueUserToken(IssueUserToken {
+                id: token_id("u-2"),
+                secret_hash: [8; 32],
+                user: "ben".to_owned(),
+                role: Role::Viewer,
+                expires_at: Some(Timestamp(9_000_000)),
+            }),
+        ),
+        (
+            "note-token-uses",
+            Command::NoteTokenUses(NoteTokenUses {
+                uses: vec![(token_id("u-2"), Timestamp(125))],
+            }),
+        ),
+        (
+            "note-refusals",
+            Command::NoteRefusals(NoteRefusals {
+                entrance: Entrance::Http,
+                source: "127.0.0.1".to_owned(),
+                times: 20,
+                locked_out_ms: 60_000,
+            }),
+        ),
+        (
+            "remove-user",
+            Command::RemoveUser(RemoveUser {
+                user: "eve".to_owned(),
             }),
         ),
     ]
