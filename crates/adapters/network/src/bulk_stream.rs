@@ -18,6 +18,9 @@ use crate::rate::Bucket;
 /// Bytes that one write may send at once under a limit, so that streams take turns.
 const CHUNK_BYTES: usize = 32 << 10;
 
+/// Bytes worth a write of their own under a limit: less would go out as crumbs, each with its frames around it.
+const LEAST_BYTES: u64 = 4 << 10;
+
 /// The limit that all bulk streams of a node share; none is no limit.
 #[derive(Clone, Debug)]
 pub(crate) struct SendLimit(Option<Arc<Mutex<Bucket>>>);
@@ -91,7 +94,7 @@ impl tokio::io::AsyncWrite for BulkStream {
                 this.wait = None;
             }
             let want = bytes.len().min(CHUNK_BYTES);
-            let taken = lock(bucket).take(want as u64, Instant::now());
+            let taken = lock(bucket).take_at_least(LEAST_BYTES, want as u64, Instant::now());
             let granted = match taken {
                 Ok(granted) => usize::try_from(granted).unwrap_or(want),
                 Err(wait) => {

@@ -6,6 +6,7 @@
 //! protocol on control and nothing else.
 
 mod admission;
+mod bulk_socket;
 mod bulk_stream;
 mod cluster_key;
 mod config;

@@ -1,11 +1,14 @@
 //! Which members are connected on a plane right now.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
+
+use crate::bulk_socket::host_of;
 
 /// Written by the swarm task, read by handles.
 #[derive(Debug, Default)]
@@ -22,6 +25,8 @@ pub(crate) struct Link {
     pub(crate) up: bool,
     /// Of the last ping.
     pub(crate) round_trip: Option<Duration>,
+    /// Of the fastest ping: the path's own time, without queues and busy processors.
+    shortest: Option<Duration>,
 }
 
 /// One connection to a member.
@@ -61,12 +66,24 @@ impl Links {
     pub(crate) fn answered(&self, peer: &PeerId, id: ConnectionId, round_trip: Duration) {
         if let Some(link) = self.lock().get_mut(peer) {
             link.round_trip = Some(round_trip);
+            let before = link.shortest.unwrap_or(round_trip);
+            link.shortest = Some(before.min(round_trip));
             for connection in &mut link.connections {
                 if connection.id == id {
                     connection.heard = Instant::now();
                 }
             }
         }
+    }
+
+    /// The shortest round trip to a host that a member is connected from or at.
+    pub(crate) fn shortest_round_trip(&self, host: IpAddr) -> Option<Duration> {
+        let links = self.lock();
+        let at_host = links.values().filter(|link| {
+            let mut connections = link.connections.iter();
+            connections.any(|connection| host_of(&connection.address) == Some(host))
+        });
+        at_host.filter_map(|link| link.shortest).min()
     }
 
     /// Connections on which no ping was answered for so long.

@@ -25,9 +25,22 @@ impl Bucket {
 
     /// Takes as many as there are, at most `want`; if there is none, how long until the next.
     pub(crate) fn take(&mut self, want: u64, now: Instant) -> Result<u64, Duration> {
+        self.take_at_least(1, want, now)
+    }
+
+    /// The same, but no crumbs: if there are fewer than `least`, how long until there are.
+    pub(crate) fn take_at_least(
+        &mut self,
+        least: u64,
+        want: u64,
+        now: Instant,
+    ) -> Result<u64, Duration> {
         self.fill(now);
-        if self.available == 0 {
-            return Err(Duration::from_nanos(1_000_000_000 / self.rate + 1));
+        let least = least.min(want).min(self.burst);
+        if self.available < least {
+            let nanos = u128::from(least - self.available) * 1_000_000_000 / u128::from(self.rate);
+            let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
+            return Err(Duration::from_nanos(nanos.saturating_add(1)));
         }
         let granted = want.min(self.available);
         self.available -= granted;
@@ -112,6 +125,24 @@ mod tests {
         bucket.give_back(10);
         assert_eq!(bucket.take(800, start + Duration::from_millis(101)), Ok(10));
         assert_eq!(bucket.take(9999, start + Duration::from_secs(60)), Ok(500));
+    }
+
+    #[test]
+    fn a_bucket_gives_no_crumbs_and_says_how_long_until_enough() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(1000, 500, start);
+        assert_eq!(bucket.take_at_least(100, 450, start), Ok(450));
+        let wait = bucket.take_at_least(100, 800, start).unwrap_err();
+        assert!(
+            wait >= Duration::from_millis(50) && wait < Duration::from_millis(51),
+            "{wait:?}"
+        );
+        assert_eq!(bucket.take_at_least(100, 800, start + wait), Ok(100));
+        // Who wants less, or a bucket that never holds so much, is served with that.
+        let later = start + wait + Duration::from_millis(3);
+        assert_eq!(bucket.take_at_least(100, 3, later), Ok(3));
+        let full = start + Duration::from_secs(60);
+        assert_eq!(bucket.take_at_least(9999, 9999, full), Ok(500));
     }
 
     #[test]

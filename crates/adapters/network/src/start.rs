@@ -68,6 +68,7 @@ pub async fn start(config: Config) -> Result<Network, Error> {
         sightings,
         events,
         raft,
+        control_links: _,
     } = parts;
 
     let tasks = server.tasks.clone();
@@ -125,6 +126,8 @@ pub async fn start(config: Config) -> Result<Network, Error> {
 /// What both planes share.
 struct Parts {
     server: Server,
+    /// Bulk connections are prepared by the round trips that control measures.
+    control_links: Arc<Links>,
     sightings: Arc<Sightings>,
     events: mpsc::Receiver<Event>,
     raft: mpsc::Receiver<RaftCall>,
@@ -152,6 +155,7 @@ impl Parts {
         };
         Self {
             server,
+            control_links: Arc::default(),
             sightings: Arc::default(),
             events,
             raft,
@@ -165,8 +169,12 @@ impl Parts {
         identity: &Identity,
     ) -> Result<Built, Error> {
         let admission: &Arc<Admission> = &self.server.admission;
-        let (swarm, waiting_for) = swarm::build(kind, config, identity, admission)?;
-        let links = Arc::new(Links::default());
+        let links = match kind {
+            PlaneKind::Control => Arc::clone(&self.control_links),
+            PlaneKind::Bulk => Arc::default(),
+        };
+        let (swarm, waiting_for) =
+            swarm::build(kind, config, identity, admission, &self.control_links)?;
         let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
         let (listening, listening_now) = watch::channel(Listening {
             waiting_for,

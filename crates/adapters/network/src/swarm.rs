@@ -6,19 +6,24 @@ use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::Duration;
 
-use libp2p::core::transport::ListenerId;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::{Boxed, ListenerId};
+use libp2p::core::upgrade;
 use libp2p::gossipsub::{self, MessageAuthenticity, ValidationMode};
+use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{
-    Multiaddr, Swarm, SwarmBuilder, connection_limits, identify, mdns, noise, ping, quic, tcp,
-    yamux,
+    Multiaddr, PeerId, Swarm, SwarmBuilder, Transport as _, connection_limits, identify, mdns,
+    noise, ping, quic, tcp, yamux,
 };
 
 use crate::admission::{Admission, PlaneKind};
+use crate::bulk_socket;
 use crate::gate::Gate;
+use crate::links::Links;
 use crate::protocol::{
     IDENTIFY_VERSION, JOIN, MAX_JOIN_ANSWER_BYTES, MAX_JOIN_BYTES, MAX_REPORT_BYTES,
     MAX_REQUEST_STREAMS, MAX_RPC_ANSWER_BYTES, MAX_RPC_DEADLINE, MAX_RPC_REQUEST_BYTES, RPC,
@@ -77,6 +82,7 @@ pub(crate) fn build(
     config: &Config,
     identity: &Identity,
     admission: &Arc<Admission>,
+    control_links: &Arc<Links>,
 ) -> Result<(Swarm<Behaviour>, Vec<ListenerId>), Error> {
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Transport {
         plane: plane.name(),
@@ -90,9 +96,9 @@ pub(crate) fn build(
     };
     let mut swarm = SwarmBuilder::with_existing_identity(identity.keypair().clone())
         .with_tokio()
-        .with_tcp(tcp::Config::new().nodelay(true), noise::Config::new, yamux)
-        .map_err(|source| failed(source.into()))?
         .with_quic_config(|config| quic(plane, config))
+        .with_other_transport(|key| tcp_transport(plane, key, Arc::clone(control_links)))
+        .map_err(|source| failed(source.into()))?
         .with_dns()
         .map_err(|source| failed(source.into()))?
         .with_behaviour(|_| behaviour)
@@ -138,6 +144,23 @@ fn refuse_taken(address: &Multiaddr) -> io::Result<()> {
     }
 }
 
+/// TCP with Noise and yamux, as `SwarmBuilder::with_tcp` makes it, with sockets that are prepared for their plane.
+fn tcp_transport(
+    plane: PlaneKind,
+    key: &Keypair,
+    control_links: Arc<Links>,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Box<dyn std::error::Error + Send + Sync>> {
+    let transport = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
+        .map(move |stream, _| {
+            bulk_socket::prepare(plane, &stream, &control_links);
+            stream
+        })
+        .upgrade(upgrade::Version::V1Lazy)
+        .authenticate(noise::Config::new(key)?)
+        .multiplex(yamux());
+    Ok(transport.boxed())
+}
+
 fn yamux() -> yamux::Config {
     let mut config = yamux::Config::default();
     config.set_max_num_streams(MAX_SUBSTREAMS);
@@ -145,11 +168,11 @@ fn yamux() -> yamux::Config {
 }
 
 fn quic(plane: PlaneKind, mut config: quic::Config) -> quic::Config {
-    // Little unacknowledged data in flight: enough for 1 Gbit/s at 10 ms, and no more to queue up
-    // before what control sends.
+    // Dialled only where TCP failed. What the receiver lets be in flight is the only bound here: 100 ms at
+    // 20 Mbit/s, see `bulk_socket`.
     if plane == PlaneKind::Bulk {
-        config.max_stream_data = 1 << 20;
-        config.max_connection_data = 2 << 20;
+        config.max_stream_data = 256 << 10;
+        config.max_connection_data = 256 << 10;
     }
     config
 }

@@ -1,0 +1,108 @@
+//! How little a bulk connection keeps in flight, so that what control sends never waits long behind it.
+//!
+//! A transfer that may fill the kernel's send buffer (4 MiB) also fills the queue of the slowest hop, and every
+//! heartbeat then waits behind all of it: at 20 Mbit/s for longer than an election takes. A socket with a small send
+//! buffer has no more than that under way, whatever the congestion control of the kernel and the load of the
+//! processors are.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use libp2p::tcp::tokio::TcpStream;
+use rustix::net::sockopt;
+
+use crate::admission::PlaneKind;
+use crate::links::Links;
+
+/// Under way at once on the shortest path: 26 ms of a link of 20 Mbit/s, and over 1 Gbit/s at 0.5 ms of round trip.
+const SHORT_PATH_BYTES: u64 = 64 << 10;
+/// Per second of round trip besides: 100 Mbit/s on a long path, as far as `net.core.wmem_max` lets it.
+const LONG_PATH_BYTES_PER_SECOND: u64 = 12_500_000;
+/// The kernel books twice the size that it is asked for, and full segments use nearly all of it.
+const KERNEL_FACTOR: u64 = 2;
+/// `IPTOS_THROUGHPUT`: the last band of a host's own queue.
+const BULK_SERVICE: u8 = 0x08;
+/// `IPTOS_LOWDELAY`: the first band of a host's own queue.
+const CONTROL_SERVICE: u8 = 0x10;
+
+/// Prepares a fresh TCP connection of a plane. `control` knows the round trips to the hosts of members.
+pub(crate) fn prepare(plane: PlaneKind, stream: &TcpStream, control: &Links) {
+    let TcpStream(stream) = stream;
+    let Ok(peer) = stream.peer_addr() else {
+        return; // Gone already.
+    };
+    let service = match plane {
+        PlaneKind::Control => CONTROL_SERVICE,
+        PlaneKind::Bulk => BULK_SERVICE,
+    };
+    let set = if peer.is_ipv4() {
+        sockopt::set_ip_tos(stream, service)
+    } else {
+        sockopt::set_ipv6_tclass(stream, u32::from(service))
+    };
+    if let Err(error) = set {
+        // A hint to routers and the own queue; the send buffer below is what counts.
+        tracing::debug!(%error, "type of service not set");
+    }
+    if plane == PlaneKind::Bulk {
+        let round_trip = control.shortest_round_trip(peer.ip().to_canonical());
+        let bytes = in_flight_bytes(round_trip) / KERNEL_FACTOR;
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        if let Err(error) = sockopt::set_socket_send_buffer_size(stream, bytes) {
+            tracing::warn!(%error, "send buffer of a bulk connection not set; a transfer may delay heartbeats");
+        }
+    }
+}
+
+/// What may be under way at once on a path.
+fn in_flight_bytes(round_trip: Option<Duration>) -> u64 {
+    let micros = round_trip.map_or(0, |round_trip| round_trip.as_micros());
+    let micros = u64::try_from(micros).unwrap_or(u64::MAX);
+    SHORT_PATH_BYTES + micros.saturating_mul(LONG_PATH_BYTES_PER_SECOND) / 1_000_000
+}
+
+/// The host part of an address of the control plane.
+pub(crate) fn host_of(address: &libp2p::Multiaddr) -> Option<IpAddr> {
+    use libp2p::multiaddr::Protocol;
+    match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => Some(IpAddr::V4(ip)),
+        Some(Protocol::Ip6(ip)) => Some(IpAddr::V6(ip).to_canonical()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::PeerId;
+    use libp2p::swarm::ConnectionId;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_bulk_socket_holds_little_and_more_on_a_long_path() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let fresh = async || TcpStream(tokio::net::TcpStream::connect(address).await.unwrap());
+        let booked = |stream: &TcpStream| sockopt::socket_send_buffer_size(&stream.0).unwrap();
+        let links = Links::default();
+        let control = fresh().await;
+        let before = booked(&control);
+        prepare(PlaneKind::Control, &control, &links);
+        assert_eq!(booked(&control), before);
+        assert_eq!(sockopt::ip_tos(&control.0).unwrap(), CONTROL_SERVICE);
+
+        let near = fresh().await;
+        prepare(PlaneKind::Bulk, &near, &links);
+        assert_eq!(booked(&near), 64 << 10);
+        assert_eq!(sockopt::ip_tos(&near.0).unwrap(), BULK_SERVICE);
+
+        let (peer, id) = (PeerId::random(), ConnectionId::new_unchecked(1));
+        links.connected(peer, id, "/ip4/127.0.0.1/tcp/1".parse().unwrap());
+        for millis in [9, 8, 90] {
+            links.answered(&peer, id, Duration::from_millis(millis));
+        }
+        let far = fresh().await;
+        prepare(PlaneKind::Bulk, &far, &links);
+        assert_eq!(booked(&far), (64 << 10) + 100_000, "8 ms at 100 Mbit/s");
+    }
+}
