@@ -341,7 +341,7 @@ fn every_reading_command_speaks_json_and_the_ledger_says_who_did_what() {
         &["ls", "--all"][..],
         &["nodes"],
         &["queue", "ls"],
-        &["ledger"],
+        &["audit"],
         &["show", &id],
         &["why", &id],
     ] {
@@ -353,7 +353,7 @@ fn every_reading_command_speaks_json_and_the_ledger_says_who_did_what() {
         let text = a.muster(command).success();
         assert!(!text.contains('\u{1b}'), "no colours in a pipe: {text:?}");
     }
-    let history: Vec<LedgerEntryView> = a.ask(&["ledger", &id]);
+    let history: Vec<LedgerEntryView> = a.ask(&["audit", "--experiment", &id]);
     let actions: Vec<_> = history.iter().map(|entry| entry.action.as_str()).collect();
     assert_eq!(
         actions,

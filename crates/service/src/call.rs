@@ -14,7 +14,7 @@ use crate::handle::{Handle, now};
 use crate::peer::{PeerMessage, PeerReply};
 use crate::view::{
     Answer, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest, ExperimentDetail,
-    ExperimentFilter, ExperimentList, ExperimentSummary, LedgerEntryView, NodesView, QueueView,
+    ExperimentFilter, ExperimentList, ExperimentSummary, LedgerEntryView, LedgerFilter, LedgerHead, LedgerPage, NodesView, QueueView,
     SubmitReply, SubmitRequest, TokenCreated, WhyView,
 };
 
@@ -45,11 +45,13 @@ pub(crate) enum Request {
     Why(String, ReadOptions),
     Nodes(ReadOptions),
     Queues(ReadOptions),
-    Ledger {
-        experiment: Option<String>,
+    Ledger(LedgerFilter, ReadOptions),
+    LedgerRecords {
+        from: u64,
         limit: u64,
         read: ReadOptions,
     },
+    LedgerHead(ReadOptions),
     Record(String, ReadOptions),
     UserToken(TokenId),
 }
@@ -68,6 +70,8 @@ pub(crate) enum Reply {
     Nodes(Answer<NodesView>),
     Queues(Answer<Vec<QueueView>>),
     Ledger(Answer<Vec<LedgerEntryView>>),
+    LedgerRecords(Answer<LedgerPage>),
+    LedgerHead(Answer<LedgerHead>),
     Record(Box<Answer<Experiment>>),
     UserToken(Option<UserToken>),
 }
@@ -87,7 +91,9 @@ impl Request {
             | Self::Why(..)
             | Self::Nodes(_)
             | Self::Queues(_)
-            | Self::Ledger { .. }
+            | Self::Ledger(..)
+            | Self::LedgerRecords { .. }
+            | Self::LedgerHead(_)
             | Self::Record(..)
             | Self::UserToken(_) => true,
         }
@@ -241,14 +247,14 @@ impl Handle {
             Request::Why(id, read) => self.read_why(&id, read).await.map(Reply::Why),
             Request::Nodes(read) => self.read_nodes(read).await.map(Reply::Nodes),
             Request::Queues(read) => self.read_queues(read).await.map(Reply::Queues),
-            Request::Ledger {
-                experiment,
-                limit,
-                read,
-            } => self
-                .read_ledger(experiment.as_deref(), limit, read)
+            Request::Ledger(filter, read) => {
+                self.read_ledger(&filter, read).await.map(Reply::Ledger)
+            }
+            Request::LedgerRecords { from, limit, read } => self
+                .read_ledger_records(from, limit, read)
                 .await
-                .map(Reply::Ledger),
+                .map(Reply::LedgerRecords),
+            Request::LedgerHead(read) => self.read_ledger_head(read).await.map(Reply::LedgerHead),
             Request::Record(id, read) => self
                 .read_record(&id, read)
                 .await

@@ -12,7 +12,7 @@ use crate::experiment_views::{
 use crate::handle::{Handle, view_now};
 use crate::submit::unexpected;
 use crate::view::{
-    Answer, ExperimentDetail, ExperimentFilter, ExperimentList, ExperimentSummary, LedgerEntryView,
+    Answer, ExperimentDetail, ExperimentFilter, ExperimentList, ExperimentSummary,
     NodeRefView, ResourcesView, SourceView, WhyNodeView, WhyView,
 };
 
@@ -20,8 +20,6 @@ use crate::view::{
 const DEFAULT_LIST: u64 = 100;
 /// Most experiments in one list: an answer stays under 8 MiB.
 const MAX_LIST: u64 = 5_000;
-/// Most ledger entries in one answer.
-const MAX_LEDGER: u64 = 10_000;
 
 impl Handle {
     /// Lists experiments.
@@ -77,35 +75,6 @@ impl Handle {
             .await?
         {
             Reply::Why(answer) => Ok(answer),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// The newest ledger entries, oldest first.
-    ///
-    /// # Errors
-    /// No such experiment, or no majority answers.
-    pub async fn ledger(
-        &self,
-        caller: &Caller,
-        experiment: Option<&str>,
-        limit: u64,
-        read: ReadOptions,
-    ) -> Result<Answer<Vec<LedgerEntryView>>, ServiceError> {
-        let experiment = experiment.map(str::to_owned);
-        match self
-            .call(
-                caller,
-                Request::Ledger {
-                    experiment,
-                    limit,
-                    read,
-                },
-                None,
-            )
-            .await?
-        {
-            Reply::Ledger(answer) => Ok(answer),
             other => Err(unexpected(&other)),
         }
     }
@@ -321,36 +290,6 @@ impl Handle {
             };
             body.nodes = explanation.nodes.into_iter().map(node).collect();
         }
-        Ok(Answer {
-            index: state.applied().0,
-            age_ms,
-            body,
-        })
-    }
-
-    pub(crate) async fn read_ledger(
-        &self,
-        experiment: Option<&str>,
-        limit: u64,
-        read: ReadOptions,
-    ) -> Result<Answer<Vec<LedgerEntryView>>, ServiceError> {
-        let age_ms = self.freshen(read).await?;
-        let id = experiment.map(|text| self.resolve(text)).transpose()?;
-        let limit = if limit == 0 {
-            DEFAULT_LIST
-        } else {
-            limit.min(MAX_LEDGER)
-        };
-        let state = self.inner.consensus.state();
-        let about = state
-            .ledger()
-            .rev()
-            .filter(|entry| id.is_none() || entry.experiment == id);
-        let mut body: Vec<_> = about
-            .take(usize::try_from(limit).unwrap_or(usize::MAX))
-            .map(|entry| ledger_view(&state, entry))
-            .collect();
-        body.reverse();
         Ok(Answer {
             index: state.applied().0,
             age_ms,

@@ -1,5 +1,6 @@
 //! The use cases: one door for every surface, and for what nodes ask of each other.
 
+pub mod audit;
 mod author;
 mod blobs;
 mod call;

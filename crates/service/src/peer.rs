@@ -41,6 +41,13 @@ pub enum PeerMessage {
     Members(SignedMemberList),
     /// From the leader, to a voter: the cluster's signing key.
     ClusterKey(Bytes),
+    /// Sign the head of the ledger, if the receiver has the same.
+    AttestLedger {
+        /// How many entries there are.
+        length: u64,
+        /// Hash of the newest.
+        hash: [u8; 32],
+    },
 }
 
 /// The answer to a lease request.
@@ -69,6 +76,8 @@ pub enum PeerReply {
     Lease(Result<LeaseAnswer, ServiceError>),
     /// Taken in.
     Done,
+    /// The signature under a ledger head.
+    Attested(Result<Vec<u8>, ServiceError>),
 }
 
 /// A bulk-plane request. Appended only.
@@ -227,6 +236,9 @@ impl Handle {
             PeerMessage::ClusterKey(bytes) => {
                 self.take_cluster_key(&bytes);
                 PeerReply::Done
+            }
+            PeerMessage::AttestLedger { length, hash } => {
+                PeerReply::Attested(self.attest_ledger(length, hash).await)
             }
         }
     }

@@ -2,11 +2,15 @@
 //!
 //! Times are milliseconds since the Unix epoch (UTC), sizes are bytes, shares are thousandths.
 
+mod audit;
 mod experiment;
 mod log;
 mod node;
 mod request;
 
+pub use audit::{
+    Attestation, LedgerFilter, LedgerHead, LedgerPage, LedgerRecord, SilentReplica,
+};
 pub use experiment::{
     AttemptView, CauseView, ExperimentDetail, ExperimentFilter, ExperimentList, ExperimentSummary,
     LedgerEntryView, WhyNodeView, WhyView,

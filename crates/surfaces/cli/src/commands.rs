@@ -1,6 +1,6 @@
 //! The commands of the client, one file each.
 
-mod ledger;
+mod audit;
 mod logs;
 mod ls;
 mod nodes;
@@ -61,8 +61,9 @@ pub enum Command {
     /// Let people in over TCP
     #[command(subcommand)]
     User(user::Command),
-    /// Print what was done in the cluster, by whom
-    Ledger(ledger::Arguments),
+    /// Print what was done in the cluster, by whom; check that nobody changed it
+    #[command(visible_alias = "ledger")]
+    Audit(audit::Arguments),
 }
 
 /// What every command works with.
@@ -77,6 +78,12 @@ pub(crate) struct Session {
 pub async fn execute(command: Command, globals: Globals) -> ExitCode {
     let surroundings = Surroundings::read();
     let terminal = Terminal::new(&globals, &surroundings);
+    if let Command::Audit(arguments) = &command
+        && let Some(file) = arguments.offline()
+    {
+        let report = audit::verify_file(file).and_then(|report| terminal.print(&report));
+        return code_of(report.map(|()| ExitCode::SUCCESS), &terminal);
+    }
     let done = match Client::locate(&globals, &surroundings) {
         Ok(client) => {
             let session = Session {
@@ -88,6 +95,10 @@ pub async fn execute(command: Command, globals: Globals) -> ExitCode {
         }
         Err(error) => Err(error),
     };
+    code_of(done, &terminal)
+}
+
+fn code_of(done: Result<ExitCode, Error>, terminal: &Terminal) -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) if error.is_closed_output() => ExitCode::from(CLOSED_OUTPUT),
@@ -110,7 +121,7 @@ async fn dispatch(command: Command, session: &Session) -> Result<ExitCode, Error
         Command::Queue(command) => queue::run(&command, session).await?,
         Command::Token(command) => token::run(&command, session).await?,
         Command::User(command) => user::run(&command, session).await?,
-        Command::Ledger(arguments) => ledger::run(&arguments, session).await?,
+        Command::Audit(arguments) => audit::run(&arguments, session).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

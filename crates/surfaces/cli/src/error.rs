@@ -209,6 +209,25 @@ pub enum Error {
         /// Bytes accepted.
         limit: u64,
     },
+    /// A file of history is not whole.
+    #[error("{}, line {line}: {problem}", path.display())]
+    AuditFile {
+        /// Which.
+        path: PathBuf,
+        /// Line from 1.
+        line: usize,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The history was tampered with.
+    #[error("{what} is not what the cluster wrote")]
+    LedgerBroken {
+        /// Which history.
+        what: String,
+        /// Where it breaks.
+        #[source]
+        source: rest::audit::Broken,
+    },
     /// A thread died of a bug.
     #[error("a worker of muster failed")]
     Worker(#[source] tokio::task::JoinError),

@@ -12,7 +12,7 @@ mod why;
 
 pub(crate) use experiment_page::experiment_page;
 pub(crate) use experiments::experiments;
-pub(crate) use ledger::ledger;
+pub(crate) use ledger::{audit_report, ledger};
 pub(crate) use look::Look;
 pub(crate) use nodes::nodes;
 pub(crate) use queues::queues;

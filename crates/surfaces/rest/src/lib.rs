@@ -23,4 +23,5 @@ pub use config::{Config, DEFAULT_PORT};
 pub use error::Error;
 pub use routes::openapi;
 pub use serve::serve;
+pub use service::audit;
 pub use service::view as wire;

@@ -107,6 +107,8 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(experiments::move_to))
         .routes(routes!(logs::read))
         .routes(routes!(ledger::list))
+        .routes(routes!(ledger::records))
+        .routes(routes!(ledger::head))
         .routes(routes!(tokens::create_join))
         .routes(routes!(tokens::create_user))
         .routes(routes!(tokens::revoke))
@@ -172,6 +174,8 @@ mod tests {
             "POST /experiments/{id}/move",
             "GET /experiments/{id}/logs",
             "GET /ledger",
+            "GET /ledger/records",
+            "GET /ledger/head",
             "POST /join-tokens",
             "POST /user-tokens",
             "DELETE /tokens/{id}",

@@ -52,6 +52,10 @@ pub(super) fn hint(error: &Error) -> String {
             Error::GitOutput { .. } => {
                 "commit the large changes, or allow more with --max-file-size".to_owned()
             }
+            Error::AuditFile { .. } => "export it again with `muster audit export FILE`, or use the original".to_owned(),
+            Error::LedgerBroken { .. } => {
+                "nothing after that record can be trusted; compare with another node: `muster audit verify --node OTHER`, or with an earlier export".to_owned()
+            }
             Error::HeaderValue { .. }
             | Error::AnswerTooLong { .. }
             | Error::Source { .. }

@@ -1,8 +1,8 @@
-//! `muster ledger`, and the history of `muster show`.
+//! `muster audit`, and the history of `muster show`.
 
-use rest::wire::LedgerEntryView;
+use rest::wire::{LedgerEntryView, LedgerHead};
 
-use super::amounts::ago;
+use super::amounts::{ago, plain};
 use super::look::Look;
 use super::sheet::{Sheet, cell};
 
@@ -21,6 +21,29 @@ pub(crate) fn ledger(entries: &[LedgerEntryView], look: &Look) -> String {
         ]);
     }
     sheet.text()
+}
+
+/// What a check of the whole history found, which was good.
+pub(crate) fn audit_report(head: &LedgerHead, what: &str) -> String {
+    let mut text = format!(
+        "{what}: {} records, and none was changed, removed, added or moved\ncluster {}\nhead    {}\n",
+        head.length, head.cluster, head.hash
+    );
+    for one in &head.attestations {
+        text.push_str(&format!(
+            "signed  by {} ({})\n",
+            plain(&one.name),
+            plain(&one.node)
+        ));
+    }
+    for one in &head.silent {
+        text.push_str(&format!(
+            "not signed by {}: {}\n",
+            plain(&one.name),
+            plain(&one.why)
+        ));
+    }
+    text
 }
 
 #[cfg(test)]
