@@ -384,6 +384,7 @@ fn refusal_kind(code: RefusalCode) -> (ErrorKind, &'static str) {
         RefusalCode::DoesNotFit => (ErrorKind::Conflict, "does-not-fit"),
         RefusalCode::NotAllowed => (ErrorKind::Forbidden, "not-allowed"),
         RefusalCode::Invalid => (ErrorKind::Invalid, "invalid"),
+        RefusalCode::Removed => (ErrorKind::Forbidden, "removed"),
     }
 }
 

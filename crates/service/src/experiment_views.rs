@@ -30,7 +30,9 @@ pub(crate) fn state_word(experiment: &Experiment) -> &'static str {
 /// Why it is where it is.
 pub(crate) fn reason(state: &ClusterState, experiment: &Experiment) -> String {
     match &experiment.phase {
-        ExperimentPhase::Queued { .. } => "waits for a place".to_owned(),
+        ExperimentPhase::Queued { .. } => state
+            .held(experiment)
+            .unwrap_or_else(|| "waits for a place".to_owned()),
         ExperimentPhase::Active => {
             let Some(attempt) = experiment.current_attempt() else {
                 return String::new();
@@ -147,6 +149,8 @@ pub(crate) fn cause_view(cause: &Cause) -> CauseView {
         CauseKind::NodeRestarted => "node-restarted",
         CauseKind::HolderFailed => "holder-failed",
         CauseKind::RefusedByNode => "refused-by-node",
+        CauseKind::Moved { .. } => "moved",
+        CauseKind::HistoryReplaced => "history-replaced",
     };
     CauseView {
         kind: kind.to_owned(),

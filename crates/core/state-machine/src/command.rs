@@ -3,12 +3,7 @@
 use serde::{Deserialize, Serialize};
 use types::{Author, RequestId, Timestamp};
 
-use crate::commands::{
-    AdmitNode, CreateJoinToken, CreateQueue, CreateUserToken, ExtendLease, FoundCluster,
-    IssueUserToken, LoseAttempt, MoveExperiment, NoteRefusals, NoteTokenUses, PlaceAttempt,
-    RemoveNode, RemoveUser, ReportAttempt, RevokeToken, SealSegment, StopExperiment,
-    SubmitExperiment, UpdateNode,
-};
+use crate::commands::{AdmitNode, CreateJoinToken, CreateQueue, CreateUserToken, DrainNode, EvictNode, ExtendLease, FoundCluster, IssueUserToken, LoseAttempt, MoveExperiment, NoteRefusals, NoteTokenUses, PinRole, PlaceAttempt, ReleasePlacements, RemoveNode, RemoveUser, ReplaceNode, ReportAttempt, RevokeToken, SealSegment, StopExperiment, SubmitExperiment, UndrainNode, UpdateNode};
 
 /// One entry of the Raft log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,4 +61,16 @@ pub enum Command {
     NoteTokenUses(NoteTokenUses),
     /// Write down that somebody tries to get in.
     NoteRefusals(NoteRefusals),
+    /// End the hold after a new history began.
+    ReleasePlacements(ReleasePlacements),
+    /// Let a node get empty.
+    DrainNode(DrainNode),
+    /// Take a node into use again.
+    UndrainNode(UndrainNode),
+    /// Give a node a role.
+    PinRole(PinRole),
+    /// Take a node out whatever it runs.
+    EvictNode(Box<EvictNode>),
+    /// Let a node in under a new key and take its old identity out.
+    ReplaceNode(Box<ReplaceNode>),
 }

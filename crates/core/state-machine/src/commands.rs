@@ -2,13 +2,16 @@
 
 mod create_queue;
 mod create_tokens;
+mod evict_node;
 mod extend_lease;
 mod found_cluster;
 mod lose_attempt;
 mod move_experiment;
+mod node_standing;
 mod nodes;
 mod note_refusals;
 mod place_attempt;
+mod release_placements;
 mod report_attempt;
 mod seal_segment;
 mod stop_experiment;
@@ -17,13 +20,16 @@ mod user_tokens;
 
 pub use create_queue::CreateQueue;
 pub use create_tokens::{CreateJoinToken, CreateUserToken, RevokeToken};
+pub use evict_node::{EvictNode, EvictedAttempts, ReplaceNode};
 pub use extend_lease::ExtendLease;
 pub use found_cluster::FoundCluster;
 pub use lose_attempt::LoseAttempt;
 pub use move_experiment::MoveExperiment;
+pub use node_standing::{DrainNode, PinRole, UndrainNode};
 pub use nodes::{AdmitNode, RemoveNode, UpdateNode};
 pub use note_refusals::{Entrance, NoteRefusals};
 pub use place_attempt::{PlaceAttempt, RankCapacity};
+pub use release_placements::ReleasePlacements;
 pub use report_attempt::{AttemptReport, ReportAttempt};
 pub use seal_segment::SealSegment;
 pub use stop_experiment::StopExperiment;
@@ -79,6 +85,12 @@ impl Command {
             Self::RemoveUser(command) => command.apply(state, context),
             Self::NoteTokenUses(command) => command.apply(state, context),
             Self::NoteRefusals(command) => command.apply(state, context),
+            Self::ReleasePlacements(command) => command.apply(state, context),
+            Self::DrainNode(command) => command.apply(state, context),
+            Self::UndrainNode(command) => command.apply(state, context),
+            Self::PinRole(command) => command.apply(state, context),
+            Self::EvictNode(command) => command.apply(state, context),
+            Self::ReplaceNode(command) => command.apply(state, context),
         }
     }
 
@@ -103,7 +115,13 @@ impl Command {
             | Self::IssueUserToken(_)
             | Self::RemoveUser(_)
             | Self::NoteTokenUses(_)
-            | Self::NoteRefusals(_) => Role::Admin,
+            | Self::NoteRefusals(_)
+            | Self::ReleasePlacements(_)
+            | Self::DrainNode(_)
+            | Self::UndrainNode(_)
+            | Self::PinRole(_)
+            | Self::EvictNode(_)
+            | Self::ReplaceNode(_) => Role::Admin,
         }
     }
 }

@@ -42,6 +42,18 @@ pub enum Action {
     UserRemoved,
     /// Somebody tried to get in and was refused.
     EntryRefused,
+    /// A node is to get empty.
+    NodeDrained,
+    /// A node is in use again.
+    NodeUndrained,
+    /// A node was given a role, or left to the rule again.
+    RolePinned,
+    /// A new history began, by restore or by recovery.
+    HistoryBegun,
+    /// What the history before may have left running is over: placements go on.
+    PlacementsReleased,
+    /// A copy of everything was made.
+    BackupTaken,
 }
 
 /// One line of history.

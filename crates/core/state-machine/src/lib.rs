@@ -11,27 +11,26 @@ mod commands;
 mod event;
 mod invariants;
 mod ledger;
+mod new_history;
 mod outcome;
 mod queries;
 mod records;
 mod snapshot;
+mod standing;
 mod state;
 
 pub use archive::{ARCHIVE_ENTRIES, ArchiveContent, ArchiveFile, ArchiveRef, decode_archive};
 pub use command::{Command, LogEntry};
-pub use commands::{
-    AdmitNode, AttemptReport, CreateJoinToken, CreateQueue, CreateUserToken, Entrance, ExtendLease,
-    FoundCluster, IssueUserToken, LoseAttempt, MoveExperiment, NoteRefusals, NoteTokenUses,
-    PlaceAttempt, RankCapacity, RemoveNode, RemoveUser, ReportAttempt, RevokeToken, SealSegment,
-    StopExperiment, SubmitExperiment, UpdateNode,
-};
+pub use commands::{AdmitNode, AttemptReport, CreateJoinToken, CreateQueue, CreateUserToken, DrainNode, Entrance, EvictNode, EvictedAttempts, ExtendLease, FoundCluster, IssueUserToken, LoseAttempt, MoveExperiment, NoteRefusals, NoteTokenUses, PinRole, PlaceAttempt, RankCapacity, ReleasePlacements, RemoveNode, RemoveUser, ReplaceNode, ReportAttempt, RevokeToken, SealSegment, StopExperiment, SubmitExperiment, UndrainNode, UpdateNode};
 pub use event::Event;
 pub use invariants::check_invariants;
 pub use ledger::{Action, LedgerEntry, verify_chain};
+pub use new_history::{HISTORY_STRIDE, NewHistory, Survivors};
 pub use outcome::{Outcome, Refusal, RefusalCode};
 pub use queries::{Demand, ResolveError};
 pub use records::{
     Attempt, AttemptEnd, Booking, Experiment, ExperimentPhase, JoinToken, NodeRecord, Queue,
-    RankRecord, StopRequest, UserToken, UserTokenTerms,
+    PlacementHold, RankRecord, StopRequest, UserToken, UserTokenTerms,
 };
+pub use standing::{Departure, Drain, NodeStanding, Pin, PinnedRole, ResolveNodeError, Steadiness, fleeting_label};
 pub use state::{Applied, ClusterState, REQUEST_WINDOW};

@@ -14,6 +14,7 @@ use types::{
 use crate::archive::{self, ArchiveFile};
 use crate::ledger::Action;
 use crate::records::{AttemptEnd, Experiment, NodeRecord, PlacementHold};
+use crate::standing::Departure;
 use crate::state::{ClusterState, Context};
 
 /// Log indexes that one history may use. The index at which a history starts is a multiple of it, so that every index
@@ -117,7 +118,15 @@ impl ClusterState {
         }
         for node in leaves.iter().filter(|node| **node != new.founder) {
             if let Some(record) = self.nodes.remove(node) {
+                self.standings.remove(node);
                 let detail = format!("{} ({node}): {}", record.facts.name, new.reason);
+                let departure = Departure {
+                    name: record.facts.name,
+                    by: context.author.to_string(),
+                    at: context.now,
+                    reason: new.reason.clone(),
+                };
+                self.departures.insert(node.clone(), departure);
                 self.record(context, Action::NodeRemoved, None, detail);
             }
         }

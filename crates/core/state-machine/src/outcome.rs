@@ -75,4 +75,6 @@ pub enum RefusalCode {
     NotAllowed,
     /// The values make no sense.
     Invalid,
+    /// The identity was taken out of the cluster.
+    Removed,
 }

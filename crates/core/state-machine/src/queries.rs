@@ -12,6 +12,7 @@ use crate::ledger::LedgerEntry;
 use crate::records::{
     Attempt, Booking, Experiment, JoinToken, NodeRecord, Queue, UserToken, UserTokenTerms,
 };
+use crate::standing::{self, Departure, ResolveNodeError};
 use crate::state::ClusterState;
 
 /// A text that names no experiment, or several.
@@ -96,6 +97,21 @@ impl ClusterState {
     #[must_use]
     pub fn node(&self, node: &NodeId) -> Option<&NodeRecord> {
         self.nodes.get(node)
+    }
+
+    /// A machine that was taken out.
+    #[must_use]
+    pub fn departure(&self, node: &NodeId) -> Option<&Departure> {
+        self.departures.get(node)
+    }
+
+    /// Finds a member by name, id, or a unique start of either.
+    ///
+    /// # Errors
+    /// Nothing fits, or several are called so.
+    pub fn resolve_node(&self, text: &str) -> Result<NodeId, ResolveNodeError> {
+        let nodes: Vec<_> = self.nodes.values().collect();
+        standing::resolve(&nodes, self.departures.iter(), text)
     }
 
     /// The member list to be signed; `has_state` tells who votes or learns.
@@ -223,7 +239,9 @@ impl ClusterState {
                 stop_requested_by: experiment
                     .stop_requested
                     .as_ref()
-                    .map(|stop| stop.by.clone()),
+                    .map(|stop| stop.by.as_str())
+                    .or_else(|| self.evacuated_by(node))
+                    .map(str::to_owned),
             })
         });
         let attempts = attempts.collect();

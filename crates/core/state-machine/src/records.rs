@@ -153,7 +153,9 @@ impl Experiment {
     /// Attempts that failed by themselves.
     #[must_use]
     pub fn own_failures(&self) -> u32 {
-        self.count_ends(|cause| !cause.is_node_failure() && !cause.is_success())
+        self.count_ends(|cause| {
+            !cause.is_node_failure() && !cause.is_success() && !cause.is_move()
+        })
     }
 
     fn count_ends(&self, counts: impl Fn(&Cause) -> bool) -> u32 {
@@ -228,6 +230,15 @@ pub struct AttemptEnd {
     pub cpu_ms: DurationMs,
     /// How the process tree was ended, as the holder did it; empty if it ended by itself.
     pub tree_kill_method: String,
+}
+
+/// After a new history began: experiments of the old one may still run on its leases, and are not placed meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacementHold {
+    /// Experiments submitted up to this index are held.
+    pub submitted_until: LogIndex,
+    /// How long a leader must wait before it may release them.
+    pub length: DurationMs,
 }
 
 /// What active attempts book on one node.

@@ -12,7 +12,8 @@ use types::{
 use crate::archive::ArchiveRef;
 use crate::ledger::LedgerEntry;
 use crate::outcome::Outcome;
-use crate::records::{Experiment, JoinToken, NodeRecord, Queue, UserToken, UserTokenTerms};
+use crate::records::{Experiment, JoinToken, NodeRecord, PlacementHold, Queue, UserToken, UserTokenTerms};
+use crate::standing::{Departure, NodeStanding};
 use crate::state::ClusterState;
 
 /// Written as the last, read as any.
@@ -20,6 +21,8 @@ use crate::state::ClusterState;
 pub(crate) enum Snapshot {
     V1(Box<SnapshotV1>),
     V2(Box<SnapshotV2>),
+    V3(Box<SnapshotV3>),
+    V4(Box<SnapshotV4>),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -53,6 +56,21 @@ pub(crate) struct SnapshotV2 {
     user_token_terms: OrdMap<TokenId, UserTokenTerms>,
 }
 
+/// The second, and what came after it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SnapshotV3 {
+    second: SnapshotV2,
+    placement_hold: Option<PlacementHold>,
+}
+
+/// The third, and what came after it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SnapshotV4 {
+    third: SnapshotV3,
+    standings: OrdMap<NodeId, NodeStanding>,
+    departures: OrdMap<NodeId, Departure>,
+}
+
 impl From<ClusterState> for Snapshot {
     fn from(state: ClusterState) -> Self {
         let first = SnapshotV1 {
@@ -77,19 +95,70 @@ impl From<ClusterState> for Snapshot {
             requests: state.requests,
             request_order: state.request_order,
         };
-        Self::V2(Box::new(SnapshotV2 {
+        let second = SnapshotV2 {
             first,
             user_token_terms: state.user_token_terms,
+        };
+        let third = SnapshotV3 {
+            second,
+            placement_hold: state.placement_hold,
+        };
+        Self::V4(Box::new(SnapshotV4 {
+            third,
+            standings: state.standings,
+            departures: state.departures,
         }))
+    }
+}
+
+impl From<SnapshotV1> for SnapshotV2 {
+    fn from(first: SnapshotV1) -> Self {
+        Self {
+            first,
+            user_token_terms: OrdMap::new(),
+        }
+    }
+}
+
+impl From<SnapshotV2> for SnapshotV3 {
+    fn from(second: SnapshotV2) -> Self {
+        Self {
+            second,
+            placement_hold: None,
+        }
+    }
+}
+
+impl From<SnapshotV3> for SnapshotV4 {
+    fn from(third: SnapshotV3) -> Self {
+        Self {
+            third,
+            standings: OrdMap::new(),
+            departures: OrdMap::new(),
+        }
     }
 }
 
 impl From<Snapshot> for ClusterState {
     fn from(snapshot: Snapshot) -> Self {
-        let (stored, user_token_terms) = match snapshot {
-            Snapshot::V1(first) => (*first, OrdMap::new()),
-            Snapshot::V2(second) => (second.first, second.user_token_terms),
+        let SnapshotV4 {
+            third,
+            standings,
+            departures,
+        } = match snapshot {
+            Snapshot::V1(first) => SnapshotV4::from(SnapshotV3::from(SnapshotV2::from(*first))),
+            Snapshot::V2(second) => SnapshotV4::from(SnapshotV3::from(*second)),
+            Snapshot::V3(third) => SnapshotV4::from(*third),
+            Snapshot::V4(fourth) => *fourth,
         };
+        let SnapshotV3 {
+            second,
+            placement_hold,
+        } = third;
+        let SnapshotV2 {
+            first: stored,
+            user_token_terms,
+        } = second;
         let mut state = Self {
             cluster: stored.cluster,
             cluster_public_key: stored.cluster_public_key,
@@ -102,6 +171,8 @@ impl From<Snapshot> for ClusterState {
             join_tokens: stored.join_tokens,
             user_tokens: stored.user_tokens,
             user_token_terms,
+            standings,
+            departures,
             queues: stored.queues,
             experiments: stored.experiments,
             ended: stored.ended,
@@ -112,6 +183,7 @@ impl From<Snapshot> for ClusterState {
             experiment_archives: stored.experiment_archives,
             requests: stored.requests,
             request_order: stored.request_order,
+            placement_hold,
             ..Self::default()
         };
         for experiment in state.experiments.clone().values() {

@@ -16,9 +16,10 @@ use crate::event::Event;
 use crate::ledger::{Action, LedgerEntry};
 use crate::outcome::Outcome;
 use crate::records::{
-    Booking, Experiment, ExperimentPhase, JoinToken, NodeRecord, Queue, UserToken, UserTokenTerms,
+    Booking, Experiment, ExperimentPhase, JoinToken, NodeRecord, PlacementHold, Queue, UserToken, UserTokenTerms,
 };
 use crate::snapshot::Snapshot;
+use crate::standing::{Departure, NodeStanding};
 
 /// Requests whose outcome is remembered. At 100 submits a second it covers three minutes of retries, at the
 /// pace of a team of fifty several days; about 2 MiB.
@@ -50,6 +51,8 @@ pub struct ClusterState {
     pub(crate) join_tokens: OrdMap<TokenId, JoinToken>,
     pub(crate) user_tokens: OrdMap<TokenId, UserToken>,
     pub(crate) user_token_terms: OrdMap<TokenId, UserTokenTerms>,
+    pub(crate) standings: OrdMap<NodeId, NodeStanding>,
+    pub(crate) departures: OrdMap<NodeId, Departure>,
     pub(crate) queues: OrdMap<QueueName, Queue>,
     pub(crate) experiments: OrdMap<ExperimentId, Arc<Experiment>>,
     pub(crate) ended: Vector<ExperimentId>,
@@ -60,6 +63,7 @@ pub struct ClusterState {
     pub(crate) experiment_archives: Vector<ArchiveRef>,
     pub(crate) requests: OrdMap<RequestId, Outcome>,
     pub(crate) request_order: Vector<RequestId>,
+    pub(crate) placement_hold: Option<PlacementHold>,
     // Derived from the fields above; rebuilt when a snapshot is read.
     pub(crate) waiting: OrdSet<(i128, LogIndex, ExperimentId)>,
     pub(crate) active: OrdSet<ExperimentId>,

@@ -41,6 +41,13 @@ pub enum CauseKind {
     HolderFailed,
     /// The node refused to start it.
     RefusedByNode,
+    /// A person empties the machine: it runs again elsewhere.
+    Moved {
+        /// user@node.
+        by: String,
+    },
+    /// A new history of the cluster began, from a backup, which does not know what became of it.
+    HistoryReplaced,
 }
 
 /// Why, and what was looked at to say so.
@@ -88,7 +95,14 @@ impl Cause {
                 | CauseKind::NodeRestarted
                 | CauseKind::HolderFailed
                 | CauseKind::RefusedByNode
+                | CauseKind::HistoryReplaced
         )
+    }
+
+    /// It was moved elsewhere by a person's wish: neither it nor the machine failed.
+    #[must_use]
+    pub fn is_move(&self) -> bool {
+        matches!(self.kind, CauseKind::Moved { .. })
     }
 
     /// Exit code for a command line that waits for the experiment: its own, 128 + signal, or 1.
@@ -100,7 +114,7 @@ impl Cause {
             CauseKind::Signal(signal) => 128 + signal,
             CauseKind::CommandNotFound { .. } => 127,
             CauseKind::HostOutOfMemory => 137,
-            CauseKind::Stopped { .. } => 143,
+            CauseKind::Stopped { .. } | CauseKind::Moved { .. } => 143,
             CauseKind::TimeLimit => 124,
             CauseKind::SourceTree
             | CauseKind::DiskFull
@@ -108,7 +122,8 @@ impl Cause {
             | CauseKind::LeaseExpired
             | CauseKind::NodeRestarted
             | CauseKind::HolderFailed
-            | CauseKind::RefusedByNode => 1,
+            | CauseKind::RefusedByNode
+            | CauseKind::HistoryReplaced => 1,
         }
     }
 }
@@ -134,6 +149,10 @@ impl fmt::Display for Cause {
             CauseKind::NodeRestarted => f.write_str("the machine restarted"),
             CauseKind::HolderFailed => f.write_str("the process that holds the experiment failed"),
             CauseKind::RefusedByNode => f.write_str("refused by the node"),
+            CauseKind::Moved { by } => write!(f, "moved: {by} empties the machine"),
+            CauseKind::HistoryReplaced => {
+                f.write_str("the cluster was restored from a backup while it ran")
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use types::{NodeFacts, NodeId, TokenId};
 
+use crate::commands::evict_node::{refuse_last, take_out};
 use crate::event::Event;
 use crate::ledger::Action;
 use crate::outcome::{Outcome, RefusalCode};
@@ -22,6 +23,13 @@ pub struct AdmitNode {
 
 impl AdmitNode {
     pub(crate) fn apply(&self, state: &mut ClusterState, context: &mut Context<'_>) -> Outcome {
+        if let Some(was) = state.departures.get(&self.node) {
+            let message = format!(
+                "this identity ({}) was removed from the cluster by {} and never comes back: `muster up --rejoin <token>` joins this machine under a new one",
+                was.name, was.by
+            );
+            return Outcome::refused(RefusalCode::Removed, message);
+        }
         let Some(mut token) = state.join_tokens.get(&self.token).cloned() else {
             let message = format!(
                 "no token {}: ask for a new one (`muster token new`)",
@@ -105,26 +113,21 @@ pub struct RemoveNode {
 
 impl RemoveNode {
     pub(crate) fn apply(&self, state: &mut ClusterState, context: &mut Context<'_>) -> Outcome {
-        if !state.nodes.contains_key(&self.node) {
+        let Some(record) = state.nodes.get(&self.node).cloned() else {
             return unknown(&self.node);
-        }
+        };
         if let Some(booking) = state.bookings.get(&self.node) {
             let message = format!(
-                "{} still runs {} attempts: stop them first",
-                self.node,
+                "{} still runs {} attempts: `muster node drain` it first, or remove it with --now; with --is-dead if the machine will never run again",
+                record.facts.name,
                 booking.attempts.len()
             );
             return Outcome::refused(RefusalCode::NotAllowed, message);
         }
-        state.nodes.remove(&self.node);
-        state.members_version = context.index.0;
-        state.record(
-            context,
-            Action::NodeRemoved,
-            None,
-            format!("{}: {}", self.node, self.reason),
-        );
-        context.events.push(Event::MembersChanged);
+        if let Some(refused) = refuse_last(state, &record) {
+            return refused;
+        }
+        take_out(state, context, record, &self.reason);
         Outcome::Done
     }
 }
@@ -136,7 +139,7 @@ fn store(state: &mut ClusterState, context: &mut Context<'_>, node: NodeRecord) 
     Outcome::Done
 }
 
-fn unknown(node: &NodeId) -> Outcome {
+pub(crate) fn unknown(node: &NodeId) -> Outcome {
     Outcome::refused(
         RefusalCode::UnknownNode,
         format!("{node} is not a member: `muster nodes` lists them"),

@@ -57,6 +57,9 @@ impl PlaceAttempt {
         if self.ranks.is_empty() {
             return Outcome::refused(RefusalCode::Invalid, "a placement names at least one node");
         }
+        if let Some(why) = state.held(experiment) {
+            return Outcome::refused(RefusalCode::DoesNotFit, why);
+        }
         if let Some(why) = self.misfit(state) {
             return Outcome::refused(RefusalCode::DoesNotFit, why);
         }

@@ -28,7 +28,10 @@ impl ReleasePlacements {
         let Some(hold) = state.placement_hold.take() else {
             return Outcome::Done;
         };
-        let detail = format!("after {}: no lease of the history before is left", hold.length);
+        let detail = format!(
+            "after {}: no lease of the history before is left",
+            hold.length
+        );
         state.record(context, Action::PlacementsReleased, None, detail);
         // Wakes the scheduler for everything that waits.
         context.events.push(Event::QueuesChanged);

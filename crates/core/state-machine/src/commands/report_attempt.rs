@@ -204,6 +204,9 @@ impl ClusterState {
         };
         let token = attempt.token;
         end.cause = with_evidence(&end.cause, context);
+        if experiment.stop_requested.is_none() {
+            end.cause = self.as_move(attempt, end.cause);
+        };
         let cause = end.cause.clone();
         attempt.end = Some(end);
         self.record(
@@ -216,7 +219,9 @@ impl ClusterState {
         let policy = &experiment.spec.policy;
         let again = !cause.is_success()
             && experiment.stop_requested.is_none()
-            && if cause.is_node_failure() {
+            && if cause.is_move() {
+                true // A person asked for each one.
+            } else if cause.is_node_failure() {
                 experiment.nodes_lost() <= policy.retries_node_lost
             } else {
                 experiment.own_failures() <= policy.retries_failed
