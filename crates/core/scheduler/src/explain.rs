@@ -137,6 +137,9 @@ fn summary(
         }
         ExperimentPhase::Queued { .. } => {}
     }
+    if let Some(why) = state.held(experiment) {
+        return format!("it waits: {why}");
+    }
     let request = &experiment.spec.resources;
     let ahead = position.saturating_sub(1);
     let fitting = nodes

@@ -60,6 +60,9 @@ pub fn place_next(
         if experiment.spec.resources.nodes != 1 {
             continue; // Gangs are not built yet; submission refuses them.
         }
+        if state.held(experiment).is_some() {
+            continue;
+        }
         match round.place(state, experiment) {
             Some(placement) => placements.push(placement),
             None => round.keep_node_for(experiment, state.time()),
@@ -88,7 +91,7 @@ pub fn place_new(
     let single = new
         .iter()
         .filter_map(waits)
-        .filter(|one| one.spec.resources.nodes == 1);
+        .filter(|one| one.spec.resources.nodes == 1 && state.held(one).is_none());
     single
         .filter_map(|experiment| round.place(state, experiment))
         .collect()

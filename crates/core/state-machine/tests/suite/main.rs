@@ -4,5 +4,6 @@ mod admission;
 mod archives;
 mod commands;
 mod golden;
+mod histories;
 mod properties;
 mod samples;

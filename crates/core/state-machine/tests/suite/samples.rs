@@ -5,8 +5,8 @@ use state_machine::{
     AdmitNode, Applied, AttemptEnd, AttemptReport, ClusterState, Command, CreateJoinToken,
     CreateQueue, CreateUserToken, Entrance, ExtendLease, FoundCluster, IssueUserToken, LogEntry,
     LoseAttempt, MoveExperiment, NoteRefusals, NoteTokenUses, Outcome, PlaceAttempt, RankCapacity,
-    RefusalCode, RemoveNode, RemoveUser, ReportAttempt, RevokeToken, SealSegment, StopExperiment,
-    SubmitExperiment, UpdateNode,
+    RefusalCode, ReleasePlacements, RemoveNode, RemoveUser, ReportAttempt, RevokeToken,
+    SealSegment, StopExperiment, SubmitExperiment, UpdateNode,
 };
 use types::{
     AttemptToken, Author, AuthorProof, BlobHash, Cause, CauseKind, ClusterId, DurationMs,
@@ -424,6 +424,12 @@ pub(crate) fn every_command() -> Vec<(&'static str, Command)> {
                 source: "127.0.0.1".to_owned(),
                 times: 20,
                 locked_out_ms: 60_000,
+            }),
+        ),
+        (
+            "release-placements",
+            Command::ReleasePlacements(ReleasePlacements {
+                incarnation: Incarnation(2),
             }),
         ),
         (
