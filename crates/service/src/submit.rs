@@ -369,3 +369,9 @@ mod tests {
         assert_eq!(name(&["/usr/bin/true"]), "true");
     }
 }
+
+/// The specification that a request asks for.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(request: SubmitRequest) -> Result<ExperimentSpec, ServiceError> {
+    spec_of(request)
+}

@@ -8,6 +8,8 @@ mod collect;
 mod config;
 mod draft;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod protocol;
 mod read;
 mod store;

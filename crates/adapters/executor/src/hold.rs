@@ -147,3 +147,10 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// The scalars of an output that comes in pieces.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_metrics(pieces: &[&[u8]]) -> Vec<types::RecordBody> {
+    let mut lines = metric::MetricLines::default();
+    pieces.iter().flat_map(|piece| lines.take(piece)).collect()
+}

@@ -12,6 +12,8 @@ mod cgroup;
 mod clock;
 mod durable_file;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod hold;
 mod layout;
 pub mod mirror;

@@ -159,3 +159,9 @@ mod tests {
         assert!(!child.wait().unwrap().success());
     }
 }
+
+/// Reads text as a line of `/proc/pid/stat`.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(text: &str) {
+    parse_stat(1, text);
+}

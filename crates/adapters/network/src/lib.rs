@@ -15,6 +15,8 @@ mod dialer;
 mod error;
 mod event;
 mod frame;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gate;
 mod handle;
 mod identity;

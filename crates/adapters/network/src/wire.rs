@@ -255,3 +255,12 @@ mod tests {
         });
     }
 }
+
+/// Reads bytes as a request and as an answer.
+#[cfg(fuzzing)]
+pub(crate) async fn fuzz(bytes: &[u8]) {
+    let mut io = futures::io::Cursor::new(bytes.to_vec());
+    if let Ok((_kind, body)) = read_message(&mut io, crate::MAX_RPC_ANSWER_BYTES).await {
+        assert!(body.len() <= bytes.len());
+    }
+}

@@ -96,7 +96,8 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, Erro
     }
     let stored = u32::from_le_bytes([header[1], header[2], header[3], header[4]]);
     let found = crc32fast::hash(payload);
-    if found != stored {
+    // A fuzzer does not find checksums; what is behind them is what it is for.
+    if found != stored && !cfg!(fuzzing) {
         return Err(Error::Checksum { found, stored });
     }
     options()

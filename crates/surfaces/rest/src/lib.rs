@@ -10,6 +10,8 @@ mod blob_batch;
 mod body;
 mod config;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod front;
 mod identity;
 mod log_stream;

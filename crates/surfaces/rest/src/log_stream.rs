@@ -235,3 +235,9 @@ mod tests {
         }
     }
 }
+
+/// Reads text as the position of a reader that comes back.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(text: &str) {
+    Position::parse(text);
+}
