@@ -6,18 +6,23 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use state_machine::{ArchiveFile, ClusterState};
+use tokio::sync::watch;
 use types::{BlobHash, ExperimentId, codec};
 
 use crate::directory::{Layout, remove_temporary_files, write_durably};
 use crate::error::Error;
+use crate::failpoint;
 use crate::log_store::LogStore;
 
 /// Largest archive that is read: 4,096 entries of at most 64 KiB.
 const MAX_ARCHIVE_BYTES: usize = 512 << 20;
+/// How long a look-up right after a start waits for the index to be complete.
+const SCRUB_PATIENCE: Duration = Duration::from_secs(5);
 /// End of the name of an archive file on disk.
 const SUFFIX: &str = ".archive";
 
@@ -39,6 +44,8 @@ pub(crate) struct Archives {
     pending: Arc<Mutex<BTreeMap<String, ArchiveFile>>>,
     /// One writer at a time.
     writing: Arc<tokio::sync::Mutex<()>>,
+    /// Every archive was read and the index completed since the start: what is not in it then is not archived.
+    scrubbed: watch::Sender<bool>,
     log: LogStore,
 }
 
@@ -50,6 +57,7 @@ impl Archives {
             directory,
             pending: Arc::default(),
             writing: Arc::default(),
+            scrubbed: watch::Sender::new(false),
             log,
         })
     }
@@ -86,6 +94,7 @@ impl Archives {
         experiments: Vec<ExperimentId>,
         bytes: Bytes,
     ) -> Result<(), Error> {
+        failpoint::reached("archive.before_write");
         let directory = self.directory.clone();
         let path = self.path(&name);
         let record_experiments = experiments.clone();
@@ -110,7 +119,9 @@ impl Archives {
             return Ok(());
         }
         // Also after a restart: the index may not have been written.
+        failpoint::reached("archive.before_index");
         let indexing = self.log.index_experiments(experiments, name).await;
+        failpoint::reached("archive.after_index");
         indexing.map_err(Error::file(
             "index archived experiments in",
             &self.directory,
@@ -252,6 +263,65 @@ impl Archives {
         .await
     }
 
+    /// Checks one archive file against the state's `hash` and completes the index from it; returns how many
+    /// experiments the index had lost.
+    pub(crate) async fn scrub(&self, name: &str, hash: BlobHash) -> Result<usize, Error> {
+        let file = self.path(name);
+        let damaged = |what: String| Error::Damaged {
+            file: file.clone(),
+            key: "the archive".into(),
+            what,
+        };
+        let Some(record) = self.record(name).await? else {
+            return Err(damaged("the file is missing".into()));
+        };
+        let (log, checked) = (self.log.clone(), file.clone());
+        let lost = blocking("check an archive", move || {
+            let ArchiveRecord::V1 {
+                hash, experiments, ..
+            } = decode(checked.clone(), &record)?;
+            let mut lost = Vec::new();
+            for experiment in experiments {
+                let found = log
+                    .find_archive(experiment)
+                    .map_err(|error| Error::Stopped {
+                        why: error.to_string(),
+                    })?;
+                if found.is_none() {
+                    lost.push(experiment);
+                }
+            }
+            Ok((hash, lost))
+        });
+        let (found, lost) = lost.await?;
+        if found != hash {
+            return Err(damaged(format!("it is {found}, the state names {hash}")));
+        }
+        let count = lost.len();
+        if count > 0 && !self.pending().contains_key(name) {
+            let indexing = self.log.index_experiments(lost, name.to_owned()).await;
+            indexing.map_err(Error::file(
+                "index archived experiments in",
+                &self.directory,
+            ))?;
+            return Ok(count);
+        }
+        Ok(0)
+    }
+
+    pub(crate) fn set_scrubbed(&self) {
+        self.scrubbed.send_replace(true);
+    }
+
+    async fn find(&self, experiment: ExperimentId) -> Result<Option<String>, Error> {
+        let (log, directory) = (self.log.clone(), self.directory.clone());
+        blocking("look up an archived experiment", move || {
+            log.find_archive(experiment)
+                .map_err(Error::file("look up an experiment in", directory))
+        })
+        .await
+    }
+
     /// The archive that holds `experiment`.
     pub(crate) async fn read_experiment(
         &self,
@@ -267,12 +337,14 @@ impl Archives {
         if waiting.is_some() {
             return Ok(waiting);
         }
-        let (log, directory) = (self.log.clone(), self.directory.clone());
-        let name = blocking("look up an archived experiment", move || {
-            log.find_archive(experiment)
-                .map_err(Error::file("look up an experiment in", directory))
-        })
-        .await?;
+        let mut name = self.find(experiment).await?;
+        if name.is_none() && !*self.scrubbed.borrow() {
+            let mut scrubbed = self.scrubbed.subscribe();
+            let done = scrubbed.wait_for(|done| *done);
+            // One that takes longer, or was stopped by damage, is not waited for.
+            drop(tokio::time::timeout(SCRUB_PATIENCE, done).await);
+            name = self.find(experiment).await?;
+        }
         match name {
             None => Ok(None),
             Some(name) => self.read(&name).await,
@@ -314,5 +386,13 @@ pub(crate) async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(_panic) => Err(Error::Panicked { step }),
+    }
+}
+
+/// Reads bytes as an archive file and what is in it.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(file: PathBuf, bytes: &[u8]) {
+    if let Ok(ArchiveRecord::V1 { bytes, .. }) = decode(file, bytes) {
+        drop(state_machine::decode_archive(&bytes));
     }
 }

@@ -11,6 +11,11 @@ const DEFAULT_SNAPSHOT_EVERY_ENTRIES: u64 = 20_000;
 /// Log entries kept behind a snapshot, so that a replica that was away for a moment needs no snapshot.
 const DEFAULT_KEEP_LOG_ENTRIES: u64 = 2_000;
 
+/// A comparison costs an encoding of the state, in the background: as often as one snapshot or two.
+const DEFAULT_COMPARE_EVERY_ENTRIES: u64 = 10_000;
+/// Room for some hundred thousand log entries, a snapshot and the time in which a person frees some more.
+const DEFAULT_RESERVE_BYTES: u64 = 64 << 20;
+
 /// Settings of one replica.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -24,6 +29,10 @@ pub struct Config {
     pub snapshot_every_entries: u64,
     /// Log entries kept behind a snapshot. Default 2,000.
     pub keep_log_entries: u64,
+    /// Log entries between two comparisons of this replica's state with the others'. Default 10,000; the same on all.
+    pub compare_every_entries: u64,
+    /// Bytes of the file that keeps room on the disk of the log; 0: none, and the disk is not watched. Default 64 MiB.
+    pub reserve_bytes: u64,
     /// There was a store here before: one that is missing is lost, and is not replaced by an empty one.
     pub must_exist: bool,
 }
@@ -38,6 +47,8 @@ impl Config {
             timing: Timing::lan(),
             snapshot_every_entries: DEFAULT_SNAPSHOT_EVERY_ENTRIES,
             keep_log_entries: DEFAULT_KEEP_LOG_ENTRIES,
+            compare_every_entries: DEFAULT_COMPARE_EVERY_ENTRIES,
+            reserve_bytes: DEFAULT_RESERVE_BYTES,
             must_exist: false,
         }
     }

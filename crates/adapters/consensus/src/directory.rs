@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
+use crate::failpoint;
 
 /// Where things are.
 #[derive(Clone, Debug)]
@@ -93,9 +94,12 @@ pub(crate) fn write_durably(
         file.write_all(part)
             .map_err(Error::file("write", &temporary))?;
     }
+    failpoint::reached("file.before_sync");
     file.sync_all().map_err(Error::file("sync", &temporary))?;
+    failpoint::reached("file.before_rename");
     fs::rename(&temporary, &path).map_err(Error::file("rename", &temporary))?;
     sync_directory(directory)?;
+    failpoint::reached("file.after_rename");
     Ok(path)
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use types::NodeId;
 
 /// What a person does about a damaged or lost store (invariant 3).
-const REMEDY: &str = "a damaged replica never rejoins under its old identity: run `muster up --rejoin <token>` with a \
-     token of another machine; the old files are kept aside (a cluster of one machine: put a copy of the data directory back)";
+pub(crate) const REMEDY: &str = "a damaged replica never rejoins under its old identity: run `muster up --rejoin <token>` with a \
+     token of another machine; the old files are kept aside (a cluster of one machine: `muster restore` of a backup)";
 
 /// Opening the store or using it failed.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +62,17 @@ pub enum Error {
         /// Why not.
         #[source]
         source: sled::Error,
+    },
+    /// A committed command that cannot be applied: the replicas cannot go on, but agree about what they have.
+    #[error(
+        "log entry {index} of {author} makes the state machine panic: nothing after it can be applied; keep the data \
+         directories and install a muster in which it is mended"
+    )]
+    Poison {
+        /// Its index.
+        index: u64,
+        /// Who proposed it.
+        author: String,
     },
     /// The timing or counts make no sense to Raft.
     #[error("the consensus settings are not usable")]
@@ -143,6 +154,12 @@ pub enum ProposeError {
     Unknown {
         /// What happened.
         why: String,
+    },
+    /// The disk of the leader's log runs full. Nothing was written.
+    #[error("this write is refused: {problem}")]
+    DiskFull {
+        /// Which disk, how full, what to do.
+        problem: String,
     },
     /// Larger than a log entry may be; it belongs into a blob.
     #[error("a log entry of {bytes} bytes is over the limit of {limit}")]

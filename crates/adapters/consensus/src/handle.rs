@@ -24,9 +24,12 @@ pub(crate) use self::leadership::{Watcher, watch_leadership};
 pub(crate) use self::read::{Asker, ReadQueue, serve_reads};
 use crate::config::Config;
 use crate::error::{Error, chain};
+use crate::hand_over::Fitness;
 use crate::log_store::LogStore;
 use crate::raft_types::{Raft, Replica};
 use crate::receiver::Receiver;
+use crate::reserve::{DiskRoom, Reserve};
+use crate::stamped::Door;
 use crate::wire::{Request, Response};
 
 /// One replica of the cluster's state; clones are the same replica.
@@ -46,6 +49,8 @@ pub(crate) struct Inner {
     pub(crate) changing: tokio::sync::Mutex<()>,
     /// Ends the background tasks.
     pub(crate) stop: CancellationToken,
+    pub(crate) reserve: Reserve,
+    pub(crate) door: Door,
     /// The directory's lock; given back by a shutdown.
     pub(crate) lock: Mutex<Option<File>>,
 }
@@ -92,6 +97,8 @@ pub struct Metrics {
     pub group_commits: u64,
     /// Appends that shared them.
     pub appends: u64,
+    /// Smoothed time of a group commit.
+    pub sync_micros: u64,
 }
 
 impl Handle {
@@ -194,12 +201,33 @@ impl Handle {
     /// Answers a request that another replica sent through its transport. `from` is authenticated by
     /// the caller.
     pub async fn handle_call(&self, from: &NodeId, request: Bytes) -> Bytes {
+        let request = match self.inner.door.receive(from, &request).await {
+            Ok(request) => request,
+            Err(refusal) => return refusal,
+        };
         let response = match Request::decode(&request) {
             Ok(Request::ReadIndex) => self.answer_read(from).await,
+            Ok(Request::Fitness) => {
+                let Fitness { roomy, sync_micros } = self.inner.fitness();
+                Response::Fitness { roomy, sync_micros }
+            }
             Ok(request) => self.inner.receiver.answer(from, request).await,
             Err(error) => Response::Failed(error.to_string()),
         };
-        response.encode()
+        self.inner.door.seal(response.encode())
+    }
+
+    /// How much room the disk of the log has; changes wake whoever must tell people.
+    #[must_use]
+    pub fn disk_room(&self) -> watch::Receiver<DiskRoom> {
+        self.inner.reserve.watch()
+    }
+
+    /// What a person should know of the disk of the log.
+    #[must_use]
+    pub fn disk_problem(&self) -> Option<String> {
+        let reserve = &self.inner.reserve;
+        reserve.room().problem(reserve.directory())
     }
 
     /// The archive file that holds an experiment which has left the hot state.
@@ -245,6 +273,7 @@ impl Handle {
             log_bytes_on_disk: self.inner.log.size_on_disk().unwrap_or(0),
             group_commits: counters.commits.load(Ordering::Relaxed),
             appends: counters.appends.load(Ordering::Relaxed),
+            sync_micros: counters.sync_micros(),
         }
     }
 

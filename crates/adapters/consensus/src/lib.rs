@@ -6,12 +6,19 @@
 //! brings, so that this crate knows no network.
 
 mod archives;
+mod compare;
 mod config;
 mod directory;
 mod error;
+#[doc(hidden)]
+pub mod failpoint;
 mod failure;
+mod generation;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 #[cfg(test)]
 mod golden;
+mod hand_over;
 mod handle;
 mod log_store;
 mod machine;
@@ -20,6 +27,9 @@ mod published;
 mod raft_network;
 mod raft_types;
 mod receiver;
+mod reserve;
+mod scrub;
+mod stamped;
 mod transport;
 mod wire;
 
@@ -27,4 +37,5 @@ pub use config::{Config, Timing};
 pub use error::{Error, MembershipError, ProposeError, ReadError};
 pub use handle::{Committed, Handle, Leadership, Metrics};
 pub use open::open;
+pub use reserve::{DiskRoom, release_reserve};
 pub use transport::{BoxFuture, Transport, TransportError};

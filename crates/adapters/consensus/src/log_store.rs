@@ -29,6 +29,7 @@ use self::record::{Entries, ReadFault};
 use crate::error::Error;
 use crate::failure::Failure;
 use crate::raft_types::{RaftEntry, RaftLogId, RaftVote, Types};
+use crate::reserve::Reserve;
 
 pub(crate) use self::opening::open_log;
 pub(crate) use self::record::MAX_ENTRY_BYTES;
@@ -57,6 +58,7 @@ struct Shared {
     trees: Mutex<Option<Trees>>,
     counters: Counters,
     failure: Failure,
+    reserve: Reserve,
     log_path: PathBuf,
     mark_path: PathBuf,
     #[cfg(test)]
@@ -275,6 +277,11 @@ impl LogStore {
             .map_err(io::Error::other)
     }
 
+    /// Index up to which the log is purged.
+    pub(crate) fn purged_index(&self) -> Option<u64> {
+        self.shared.view().purged.map(|purged| purged.index)
+    }
+
     pub(crate) fn counters(&self) -> &Counters {
         &self.shared.counters
     }
@@ -468,4 +475,11 @@ impl RaftLogStorage<Types> for LogStore {
         self.shared.view().purge(upto);
         self.send(Write::Purge { upto })
     }
+}
+
+/// Takes bytes as the rows of a log (index, row, length, content) and as each of its small records.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    record::fuzz(bytes);
+    mark::fuzz(bytes);
 }

@@ -13,7 +13,9 @@ use types::{LogIndex, codec};
 
 pub(crate) use self::snapshots::{IncomingSnapshot, SnapshotFile, Snapshots, read_state};
 use crate::archives::{Archives, blocking};
+use crate::compare::Hashes;
 use crate::error::Error;
+use crate::failpoint;
 use crate::failure::Failure;
 use crate::log_store::MAX_ENTRY_BYTES;
 use crate::published::Published;
@@ -33,6 +35,7 @@ pub(crate) struct Stores {
     pub(crate) snapshots: Snapshots,
     pub(crate) archives: Archives,
     pub(crate) published: Arc<Published>,
+    pub(crate) hashes: Hashes,
     pub(crate) failure: Failure,
 }
 
@@ -82,6 +85,7 @@ impl Machine {
             EntryPayload::Normal(proposal) => self.apply_command(index, &proposal, effects)?,
         };
         self.applied = Some(entry.log_id);
+        self.stores.hashes.note(index.0, &self.state);
         if let Some(responder) = responder {
             effects.replies.push((responder, Reply { index, outcome }));
         }
@@ -100,7 +104,12 @@ impl Machine {
                 key: format!("command {index}"),
                 what: error.to_string(),
             })?;
-        let applied = self.state.apply(index, &entry);
+        // A command that panics must stop the node with its name, not only end a task.
+        let apply = std::panic::AssertUnwindSafe(|| self.state.apply(index, &entry));
+        let applied = std::panic::catch_unwind(apply).map_err(|_panic| Error::Poison {
+            index: index.0,
+            author: entry.author.to_string(),
+        })?;
         effects
             .events
             .extend(applied.events.into_iter().map(|event| (index, event)));
@@ -110,12 +119,14 @@ impl Machine {
 
     /// Shows the state, then answers: who gets an answer finds its write in the state.
     fn finish(&self, effects: Effects) {
+        failpoint::reached("apply.before_publish");
         if let Some(applied) = &self.applied {
             let term = **applied.committed_leader_id();
             self.stores
                 .published
                 .publish(self.state.clone(), LogIndex(applied.index), term);
         }
+        failpoint::reached("apply.after_publish");
         for (responder, reply) in effects.replies {
             responder.send(reply);
         }
@@ -183,6 +194,7 @@ impl RaftStateMachine<Types> for Machine {
         let state = blocking("install a snapshot", move || {
             let state = read_state(&snapshot)?;
             stores.archives.check(&state)?;
+            failpoint::reached("snapshot.before_adopt");
             stores.snapshots.adopt(&wanted, &snapshot)?;
             Ok(state)
         })
@@ -215,6 +227,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let result = async {
             // Everything that this snapshot lets the log forget must be on disk first.
             stores.archives.store().await?;
+            failpoint::reached("snapshot.before_write");
             let snapshots = stores.snapshots.clone();
             blocking("write a snapshot", move || snapshots.write(&state, &meta)).await
         };
@@ -223,3 +236,6 @@ impl RaftSnapshotBuilder<Types> for Builder {
             .map_err(|error| self.stores.failure.report_error(error))
     }
 }
+
+#[cfg(fuzzing)]
+pub(crate) use snapshots::fuzz as fuzz_snapshot;

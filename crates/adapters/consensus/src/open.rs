@@ -1,32 +1,42 @@
 //! Starting a replica: lock, check, replay, run.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use openraft::SnapshotPolicy;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::archives::{Archives, blocking};
+use crate::compare::{self, Hashes};
 use crate::config::Config;
 use crate::directory::Layout;
 use crate::error::{Error, chain};
 use crate::failure::Failure;
+use crate::generation::{self, Seen};
+use crate::hand_over;
 use crate::handle::{
     Asker, Handle, Inner, Leadership, ReadQueue, Watcher, serve_reads, watch_leadership,
 };
 use crate::log_store::{LogStore, open_log};
 use crate::machine::{Machine, Snapshots, Stores};
 use crate::published::Published;
-use crate::raft_network::Network;
+use crate::raft_network::{Acknowledged, Network};
 use crate::raft_types::{Raft, Replica};
-use crate::receiver::Receiver;
+use crate::receiver::{Gate, Receiver};
+use crate::reserve::{Reserve, watch_disk};
+use crate::scrub;
+use crate::stamped::{Door, Stamped};
 use crate::transport::Transport;
 
 /// Entries in one append message: more would make a follower's fsync late for the next heartbeat.
 const MAX_APPEND_ENTRIES: u64 = 512;
 /// Entries that a purge waits for, so that purges are few.
 const PURGE_BATCH_ENTRIES: u64 = 512;
+/// A reopened replica listens for so many of the longest election timeouts before it takes part in elections.
+const QUIET_ELECTIONS: u32 = 2;
 /// Time to send and install a whole snapshot.
 const SNAPSHOT_DEADLINE: Duration = Duration::from_mins(10);
 
@@ -36,33 +46,37 @@ const SNAPSHOT_DEADLINE: Duration = Duration::from_mins(10);
 /// # Errors
 /// In use, damaged, another node's, or a file operation failed.
 pub async fn open(config: Config, transport: Arc<dyn Transport>) -> Result<Handle, Error> {
-    let layout = Layout {
-        root: config.data_directory.clone(),
-    };
     let failure = Failure::new();
-    let (opening, node, reported) = (layout.clone(), config.node.clone(), failure.clone());
-    let must_exist = config.must_exist;
-    let (lock, log, snapshots, archives) = blocking("open the data directory", move || {
-        let file = opening.log().join("db");
-        if must_exist && !file.exists() {
-            let (key, what) = ("the file".into(), "it is missing".into());
-            return Err(Error::Damaged { file, key, what });
-        }
-        opening.create()?;
-        let lock = opening.lock()?;
-        let log = open_log(&opening, &node, reported)?;
-        let snapshots = Snapshots::open(&opening)?;
-        let archives = Archives::open(&opening, log.clone())?;
-        Ok((lock, log, snapshots, archives))
+    let (settings, reported) = (config.clone(), failure.clone());
+    let on_disk = blocking("open the data directory", move || {
+        open_stores(&settings, reported)
     })
     .await?;
-    let published = Arc::new(Published::new());
+    let OnDisk {
+        lock,
+        log,
+        snapshots,
+        archives,
+        reserve,
+        door,
+        used,
+    } = on_disk;
+    let slow = hand_over::slow_micros(&config.timing);
+    log.counters()
+        .slow_above_micros
+        .store(slow, Ordering::Relaxed);
+    let (hashes, to_hash) = Hashes::new(config.compare_every_entries);
     let stores = Stores {
         snapshots,
         archives,
-        published,
+        published: Arc::new(Published::new()),
+        hashes,
         failure,
     };
+    let transport: Arc<dyn Transport> = Arc::new(Stamped {
+        inner: transport,
+        door: door.clone(),
+    });
     let raft = match start_raft(&config, &transport, &log, &stores).await {
         Ok(raft) => raft,
         Err(error) => {
@@ -70,17 +84,88 @@ pub async fn open(config: Config, transport: Arc<dyn Transport>) -> Result<Handl
             return Err(error);
         }
     };
-    Ok(start_tasks(
-        config,
-        transport,
-        Started {
-            raft,
-            log,
-            stores,
-            lock,
-        },
-    )
-    .await)
+    let started = Started {
+        raft,
+        log,
+        stores,
+        lock,
+        reserve,
+        door,
+        to_hash,
+        used,
+    };
+    Ok(start_tasks(config, transport, started).await)
+}
+
+/// The files of a replica, checked, and nothing running yet.
+struct OnDisk {
+    lock: std::fs::File,
+    log: LogStore,
+    snapshots: Snapshots,
+    archives: Archives,
+    reserve: Reserve,
+    door: Door,
+    /// The store was there before this opening.
+    used: bool,
+}
+
+fn open_stores(config: &Config, failure: Failure) -> Result<OnDisk, Error> {
+    let layout = Layout {
+        root: config.data_directory.clone(),
+    };
+    let file = layout.log().join("db");
+    let used = file.exists();
+    if config.must_exist && !used {
+        let (key, what) = ("the file".into(), "it is missing".into());
+        return Err(Error::Damaged { file, key, what });
+    }
+    layout.create()?;
+    let lock = layout.lock()?;
+    let reserve = Reserve::open(&layout.root, config.reserve_bytes);
+    // The generation comes first: a log without one is damaged.
+    let own = generation::next(&layout, used)?;
+    let seen = Seen::open(&layout)?;
+    let log = open_log(&layout, &config.node, failure.clone(), reserve.clone())?;
+    let snapshots = Snapshots::open(&layout)?;
+    check_no_gap(&layout, &log, &snapshots)?;
+    let archives = Archives::open(&layout, log.clone())?;
+    let directory = layout.root.as_path().into();
+    let door = Door {
+        own,
+        seen,
+        failure,
+        directory,
+    };
+    Ok(OnDisk {
+        lock,
+        log,
+        snapshots,
+        archives,
+        reserve,
+        door,
+        used,
+    })
+}
+
+/// The log was purged up to where a snapshot stood: one that ends before is not the newest that there was.
+fn check_no_gap(layout: &Layout, log: &LogStore, snapshots: &Snapshots) -> Result<(), Error> {
+    let Some(purged) = log.purged_index() else {
+        return Ok(());
+    };
+    let current = snapshots.current();
+    let covered = current.and_then(|snapshot| snapshot.meta.last_log_id);
+    if covered.is_some_and(|last| last.index >= purged) {
+        return Ok(());
+    }
+    let end = covered.map_or_else(
+        || "there is none".to_owned(),
+        |last| format!("it ends at entry {}", last.index),
+    );
+    Err(Error::Damaged {
+        file: layout.snapshots(),
+        key: "the newest snapshot".into(),
+        what: format!("{end}, but the log begins after entry {purged}"),
+    })
 }
 
 fn raft_config(config: &Config) -> Result<openraft::Config, Error> {
@@ -111,6 +196,7 @@ async fn start_raft(
     stores: &Stores,
 ) -> Result<Raft, Error> {
     let network = Network {
+        acknowledged: Acknowledged::default(),
         transport: Arc::clone(transport),
         append_deadline: config.timing.election_max(),
     };
@@ -134,6 +220,10 @@ struct Started {
     log: LogStore,
     stores: Stores,
     lock: std::fs::File,
+    reserve: Reserve,
+    door: Door,
+    to_hash: compare::Queued,
+    used: bool,
 }
 
 async fn start_tasks(config: Config, transport: Arc<dyn Transport>, started: Started) -> Handle {
@@ -142,6 +232,10 @@ async fn start_tasks(config: Config, transport: Arc<dyn Transport>, started: Sta
         log,
         stores,
         lock,
+        reserve,
+        door,
+        to_hash,
+        used,
     } = started;
     let stop = CancellationToken::new();
     let leadership = watch::Sender::new(Leadership::unknown());
@@ -169,16 +263,16 @@ async fn start_tasks(config: Config, transport: Arc<dyn Transport>, started: Sta
         stop.clone()
             .run_until_cancelled_owned(serve_reads(asker, queued)),
     );
-    let alone = raft
-        .voter_ids()
-        .map(|replica| replica.0)
-        .eq([config.node.clone()]);
-    if alone && let Err(error) = raft.trigger().elect(false).await {
-        // The only voter need not wait for an election timeout; if this fails it does.
-        tracing::warn!(error = chain(&error), "cannot start an election");
+    let quiet_until = begin_elections(&config, &raft, used, &stop).await;
+    let gate = Gate {
+        reserve: reserve.clone(),
+        quiet_until,
+    };
+    if config.reserve_bytes > 0 {
+        tokio::spawn(watch_disk(reserve.clone(), stop.clone()));
     }
-    let receiver = Receiver::new(raft.clone(), stores, transport);
-    let inner = Inner {
+    let receiver = Receiver::new(raft.clone(), stores, transport, gate);
+    let inner = Arc::new(Inner {
         config,
         raft,
         log,
@@ -187,17 +281,54 @@ async fn start_tasks(config: Config, transport: Arc<dyn Transport>, started: Sta
         leadership,
         changing: tokio::sync::Mutex::new(()),
         stop,
+        reserve,
+        door,
         lock: Mutex::new(Some(lock)),
-    };
-    Handle {
-        inner: Arc::new(inner),
+    });
+    tokio::spawn(compare::run(Arc::downgrade(&inner), to_hash));
+    tokio::spawn(hand_over::run(Arc::downgrade(&inner)));
+    tokio::spawn(scrub::run(Arc::downgrade(&inner)));
+    Handle { inner }
+}
+
+/// Lets this replica ask for votes: at once if it is the only voter or new, else after it has listened for a leader.
+/// Returns until when it gives no vote either. A store that was put back from a copy has forgotten what it voted and
+/// acknowledged; a leader in office notices, an election would not.
+async fn begin_elections(
+    config: &Config,
+    raft: &Raft,
+    used: bool,
+    stop: &CancellationToken,
+) -> Instant {
+    let now = Instant::now();
+    let alone = raft
+        .voter_ids()
+        .map(|replica| replica.0)
+        .eq([config.node.clone()]);
+    if alone {
+        if let Err(error) = raft.trigger().elect(false).await {
+            // The only voter need not wait for an election timeout; if this fails it does.
+            tracing::warn!(error = chain(&error), "cannot start an election");
+        }
+        return now;
     }
+    if !used || raft.voter_ids().next().is_none() {
+        return now;
+    }
+    let quiet_until = now + config.timing.election_max() * QUIET_ELECTIONS;
+    raft.runtime_config().elect(false);
+    let (raft, stop) = (raft.clone(), stop.clone());
+    tokio::spawn(async move {
+        let quiet = tokio::time::sleep_until(quiet_until);
+        if stop.run_until_cancelled_owned(quiet).await.is_some() {
+            raft.runtime_config().elect(true);
+        }
+    });
+    quiet_until
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
-
     use bytes::Bytes;
     use futures::FutureExt as _;
     use state_machine::{Command, CreateQueue, LogEntry};

@@ -1,7 +1,8 @@
 //! Raft's messages over the [`Transport`].
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -27,9 +28,38 @@ const CHUNK_DEADLINE: Duration = Duration::from_secs(30);
 /// Time for the other end to check and install what it has, archives fetched included.
 const INSTALL_DEADLINE: Duration = Duration::from_mins(5);
 
+/// What each other replica has said that it has durably, by the term in which it said so to this leader.
+///
+/// openraft takes for granted that a follower's log never goes back. One whose disk did would make a leader of a debug
+/// build panic, and one of a release build count what is gone; so it is noticed here and openraft never hears of it.
+#[derive(Clone, Default)]
+pub(crate) struct Acknowledged(Arc<Mutex<BTreeMap<NodeId, (u64, u64)>>>);
+
+impl Acknowledged {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, (u64, u64)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last index that `node` has acknowledged in `term`.
+    fn get(&self, node: &NodeId, term: u64) -> Option<u64> {
+        let known = self.lock();
+        let (at, index) = known.get(node)?;
+        (*at == term).then_some(*index)
+    }
+
+    fn note(&self, node: &NodeId, term: u64, index: u64) {
+        let mut known = self.lock();
+        let entry = known.entry(node.clone()).or_insert((term, index));
+        if entry.0 < term || (entry.0 == term && entry.1 < index) {
+            *entry = (term, index);
+        }
+    }
+}
+
 /// Makes a connection object for each other replica.
 #[derive(Clone)]
 pub(crate) struct Network {
+    pub(crate) acknowledged: Acknowledged,
     pub(crate) transport: Arc<dyn Transport>,
     /// Time for an append: its fsync on the other end is part of it, so a heartbeat is too short.
     pub(crate) append_deadline: Duration,
@@ -101,6 +131,20 @@ impl Peer {
         }
     }
 
+    /// The replica's log went back behind what it has acknowledged: it must stop, and counts for nothing until then.
+    async fn tell_reverted(&self, vote: RaftVote, acknowledged: u64) -> Rpc {
+        tracing::error!(
+            node_id = %self.node,
+            acknowledged,
+            "a replica has lost log entries that it had acknowledged"
+        );
+        let request = Request::Reverted { vote, acknowledged };
+        if let Err(error) = self.call(&request, self.network.append_deadline).await {
+            tracing::debug!(node_id = %self.node, %error, "it was not told");
+        }
+        self.failed("its log went back behind what it has acknowledged")
+    }
+
     async fn send_snapshot(
         &self,
         vote: RaftVote,
@@ -161,13 +205,34 @@ impl RaftNetworkV2<Types> for Peer {
         rpc: AppendEntriesRequest<Types>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, Rpc> {
-        match self
+        let (vote, previous) = (rpc.vote.clone(), rpc.prev_log_id);
+        let last = rpc.entries.last().map(|entry| entry.log_id).or(previous);
+        let term = vote.leader_id.term;
+        // What is known before it is asked: an answer that is overtaken by a later one is no news.
+        let known = self.network.acknowledged.get(&self.node, term);
+        let answer = self
             .call(&Request::Append(rpc), self.network.append_deadline)
-            .await?
-        {
-            Response::Append(response) => Ok(response),
-            other => Err(self.unexpected(&other)),
+            .await?;
+        let Response::Append(response) = answer else {
+            return Err(self.unexpected(&answer));
+        };
+        let matching = match &response {
+            AppendEntriesResponse::Success => last,
+            AppendEntriesResponse::PartialSuccess(matching) => *matching,
+            AppendEntriesResponse::Conflict => {
+                let conflict = previous.map_or(0, |id| id.index);
+                if let Some(acknowledged) = known.filter(|known| conflict <= *known) {
+                    return Err(self.tell_reverted(vote, acknowledged).await);
+                }
+                None
+            }
+            AppendEntriesResponse::HigherVote(_) => None,
+        };
+        if let Some(matching) = matching {
+            let acknowledged = &self.network.acknowledged;
+            acknowledged.note(&self.node, term, matching.index);
         }
+        Ok(response)
     }
 
     async fn vote(

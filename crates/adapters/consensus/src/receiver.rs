@@ -5,13 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::raft::SnapshotResponse;
+use tokio::time::Instant;
 use types::{BlobHash, NodeId};
 
 use crate::archives::blocking;
 use crate::error::chain;
 use crate::machine::{IncomingSnapshot, SnapshotFile, Stores, read_state};
 use crate::raft_types::{Raft, RaftVote, Types};
+use crate::reserve::{DiskRoom, Reserve};
 use crate::transport::Transport;
 use crate::wire::{CHUNK_BYTES, Request, Response};
 
@@ -20,11 +23,26 @@ const CHUNK_DEADLINE: Duration = Duration::from_secs(30);
 /// Largest snapshot or archive that is accepted.
 const MAX_TRANSFER_BYTES: u64 = 1 << 30;
 
+/// When this replica may write for others.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) reserve: Reserve,
+    /// Until then no vote is given: should the store be an older copy, a leader in office says so first.
+    pub(crate) quiet_until: Instant,
+}
+
+impl Gate {
+    fn is_quiet(&self) -> bool {
+        Instant::now() < self.quiet_until
+    }
+}
+
 /// The receiving side of this replica.
 pub(crate) struct Receiver {
     pub(crate) raft: Raft,
     pub(crate) stores: Stores,
     pub(crate) transport: Arc<dyn Transport>,
+    gate: Gate,
     sessions: AtomicU64,
     /// The one snapshot that is arriving; a newer one replaces it.
     incoming: Mutex<Option<Session>>,
@@ -38,8 +56,14 @@ struct Session {
 }
 
 impl Receiver {
-    pub(crate) fn new(raft: Raft, stores: Stores, transport: Arc<dyn Transport>) -> Self {
+    pub(crate) fn new(
+        raft: Raft,
+        stores: Stores,
+        transport: Arc<dyn Transport>,
+        gate: Gate,
+    ) -> Self {
         Self {
+            gate,
             raft,
             stores,
             transport,
@@ -50,6 +74,9 @@ impl Receiver {
 
     /// Answers everything but reads.
     pub(crate) async fn answer(&self, from: &NodeId, request: Request) -> Response {
+        if let Some(refusal) = self.cannot_store(&request) {
+            return refusal;
+        }
         match request {
             Request::Append(rpc) if !speaks_for(from, &rpc.vote) => impostor(from),
             Request::Append(rpc) => respond(self.raft.append_entries(rpc).await, Response::Append),
@@ -75,7 +102,51 @@ impl Receiver {
                 checksum,
             } => self.finish(from, session, vote, checksum).await,
             Request::Archive { name, offset } => self.archive(&name, offset).await,
+            Request::StateHash { index } => Response::StateHash(self.stores.hashes.at(index)),
+            Request::Reverted { vote, acknowledged } => self.reverted(from, &vote, acknowledged),
+            Request::Fitness => Response::Failed("fitness belongs to the handle".into()),
         }
+    }
+
+    /// What would have to be written is refused while it may not or cannot be.
+    fn cannot_store(&self, request: &Request) -> Option<Response> {
+        let is_vote = matches!(request, Request::Vote(_) | Request::PreVote(_));
+        if is_vote && self.gate.is_quiet() {
+            let why = "it has just opened its store and listens for the leader first";
+            return Some(Response::Failed(why.into()));
+        }
+        let writes = match request {
+            Request::Append(rpc) => !rpc.entries.is_empty(),
+            Request::BeginSnapshot { .. } => true,
+            _ => is_vote,
+        };
+        match self.gate.reserve.room() {
+            room @ DiskRoom::Full { .. } if writes => {
+                let problem = room.problem(self.gate.reserve.directory());
+                Some(Response::Failed(problem.unwrap_or_default()))
+            }
+            DiskRoom::Enough | DiskRoom::Low { .. } | DiskRoom::Full { .. } => None,
+        }
+    }
+
+    /// The leader says that this replica has lost entries; its own log says whether that is so.
+    fn reverted(&self, from: &NodeId, vote: &RaftVote, acknowledged: u64) -> Response {
+        if !speaks_for(from, vote) {
+            return impostor(from);
+        }
+        let metrics = self.raft.metrics();
+        let last = metrics.borrow_watched().last_log_index;
+        if last.is_some_and(|last| last >= acknowledged) {
+            return Response::Failed(format!("its log reaches entry {last:?}"));
+        }
+        let end = last.map_or_else(|| "is empty".to_owned(), |last| format!("ends at {last}"));
+        self.stores.failure.report(format!(
+            "the store in {} is an older copy: the log {end}, but this node has acknowledged entries up to \
+             {acknowledged} to the leader {from}; {}",
+            self.gate.reserve.directory().display(),
+            crate::error::REMEDY
+        ));
+        Response::Stopping
     }
 
     async fn begin(&self, from: &NodeId, vote: &RaftVote, length: u64) -> Response {

@@ -43,6 +43,17 @@ pub(crate) enum Request {
         name: String,
         offset: u64,
     },
+    /// How well it could lead.
+    Fitness,
+    /// The hash of its state after this entry.
+    StateHash {
+        index: u64,
+    },
+    /// The leader of `vote` has heard from this replica that it has entries up to `acknowledged`, and now it has not.
+    Reverted {
+        vote: RaftVote,
+        acknowledged: u64,
+    },
 }
 
 /// The answer.
@@ -62,6 +73,14 @@ pub(crate) enum Response {
     Archive(Option<(Bytes, u64)>),
     /// Not done, and why.
     Failed(String),
+    Fitness {
+        roomy: bool,
+        sync_micros: u64,
+    },
+    /// `None`: not known (yet, or any more).
+    StateHash(Option<[u8; 32]>),
+    /// The replica has looked at its log and stops.
+    Stopping,
 }
 
 impl Request {
@@ -96,6 +115,9 @@ impl Response {
             Self::SnapshotInstalled(_) => "snapshot installed",
             Self::Archive(_) => "archive",
             Self::Failed(_) => "failed",
+            Self::Fitness { .. } => "fitness",
+            Self::StateHash(_) => "state hash",
+            Self::Stopping => "stopping",
         }
     }
 }

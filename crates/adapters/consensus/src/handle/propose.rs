@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use openraft::errors::{ClientWriteError, ForwardToLeader, RaftError};
-use state_machine::LogEntry;
+use state_machine::{Command, LogEntry};
 use tokio::time::Instant;
-use types::codec;
+use types::{AuthorProof, codec};
 
 use super::{Committed, Handle};
 use crate::error::ProposeError;
 use crate::log_store::MAX_ENTRY_BYTES;
 use crate::raft_types::{Proposal, Types};
+use crate::reserve::DiskRoom;
 
 /// Time for a proposal to commit: longer than any election, short enough for a person.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -41,6 +42,7 @@ impl Handle {
         if let Some(why) = self.inner.receiver.stores.failure.why() {
             return Err(ProposeError::Stopped { why });
         }
+        self.check_room(&entry)?;
         let start = Instant::now();
         loop {
             let write = self.inner.raft.client_write(Proposal(bytes.clone()));
@@ -71,6 +73,22 @@ impl Handle {
                 }
                 Refused::Answer(error) => return Err(error),
             }
+        }
+    }
+
+    /// While room is low, what nodes report and what a person stops still goes in: it lets things end.
+    fn check_room(&self, entry: &LogEntry) -> Result<(), ProposeError> {
+        let is_needed = entry.author.proof == AuthorProof::Node
+            || matches!(entry.command, Command::StopExperiment(_));
+        let room = self.inner.reserve.room();
+        let refused = match room {
+            DiskRoom::Enough => false,
+            DiskRoom::Low { .. } => !is_needed,
+            DiskRoom::Full { .. } => true,
+        };
+        match room.problem(self.inner.reserve.directory()) {
+            Some(problem) if refused => Err(ProposeError::DiskFull { problem }),
+            Some(_) | None => Ok(()),
         }
     }
 

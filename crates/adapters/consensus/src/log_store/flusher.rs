@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use openraft::storage::IOFlushed;
 use sled::{Batch, Db, Tree};
@@ -20,6 +20,7 @@ use super::record::{
     PurgedRecord, ReadFault, VOTE_KEY, VoteRecord,
 };
 use crate::error::Error;
+use crate::failpoint;
 use crate::raft_types::{RaftEntry, RaftLogId, RaftVote, Types};
 
 /// Bytes in one group commit: more would only delay the first of them.
@@ -81,6 +82,44 @@ pub(crate) struct Counters {
     pub(crate) commits: AtomicU64,
     /// Appends acknowledged.
     pub(crate) appends: AtomicU64,
+    /// Smoothed time of a group commit.
+    sync_micros: AtomicU64,
+    /// A commit above this is slow; 0: none is.
+    pub(crate) slow_above_micros: AtomicU64,
+    /// Slow commits in a row.
+    slow_streak: AtomicU64,
+}
+
+/// Weight of the newest commit in the smoothed time, as a divisor.
+const SMOOTHING: u64 = 4;
+
+impl Counters {
+    /// Smoothed time of a group commit.
+    pub(crate) fn sync_micros(&self) -> u64 {
+        self.sync_micros.load(Ordering::Relaxed)
+    }
+
+    /// Slow commits in a row, up to now.
+    pub(crate) fn slow_streak(&self) -> u64 {
+        self.slow_streak.load(Ordering::Relaxed)
+    }
+
+    fn note_commit(&self, took: Duration) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let before = self.sync_micros();
+        let smoothed = match before {
+            0 => took,
+            _ => before - before / SMOOTHING + took / SMOOTHING,
+        };
+        self.sync_micros.store(smoothed, Ordering::Relaxed);
+        let limit = self.slow_above_micros.load(Ordering::Relaxed);
+        if limit > 0 && took > limit {
+            self.slow_streak.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.slow_streak.store(0, Ordering::Relaxed);
+        }
+    }
 }
 
 /// State of the thread.
@@ -155,6 +194,7 @@ impl Flusher {
         first: Option<Write>,
         queue: &Receiver<Write>,
     ) -> Option<oneshot::Sender<()>> {
+        self.shared.reserve.guard();
         let mut group = Group::default();
         let mut next = first;
         let mut closing = None;
@@ -278,7 +318,10 @@ impl Flusher {
         if done {
             self.purge_target = None;
         }
-        self.write_group(&mut group)
+        failpoint::reached("purge.before_write");
+        self.write_group(&mut group)?;
+        failpoint::reached("purge.after_write");
+        Ok(())
     }
 
     /// Adds the removal of the rows below `end`; returns the last entry among them.
@@ -314,6 +357,7 @@ impl Flusher {
         }
         self.add_committed(group);
         let batch = std::mem::take(&mut group.batch);
+        failpoint::reached("append.before_write");
         self.raft
             .apply_batch(batch)
             .map_err(|source| self.report_sled("write", source))?;
@@ -324,6 +368,8 @@ impl Flusher {
     }
 
     fn make_durable(&mut self) -> io::Result<()> {
+        let start = Instant::now();
+        failpoint::reached("append.before_sync");
         self.db
             .flush()
             .map_err(|source| self.report_sled("flush", source))?;
@@ -335,8 +381,10 @@ impl Flusher {
                 source,
             })
         })?;
+        failpoint::reached("append.before_mark");
         self.write_mark()?;
-        self.shared.counters.commits.fetch_add(1, Ordering::Relaxed);
+        failpoint::reached("append.after_mark");
+        self.shared.counters.note_commit(start.elapsed());
         Ok(())
     }
 
@@ -375,7 +423,9 @@ impl Flusher {
     fn truncate(&mut self, next_index: u64) -> io::Result<()> {
         self.position.next_index = next_index;
         self.position.chain = self.chain_before(next_index)?;
+        failpoint::reached("truncate.before_mark");
         self.write_mark()?;
+        failpoint::reached("truncate.before_write");
         let mut batch = Batch::default();
         for row in self
             .raft

@@ -193,3 +193,11 @@ mod tests {
         assert!(text.contains("mark") && text.contains("rejoin"), "{text}");
     }
 }
+
+/// See [`super::fuzz`].
+#[cfg(fuzzing)]
+pub(super) fn fuzz(bytes: &[u8]) {
+    let mut slot = bytes.to_vec();
+    slot.resize(SLOT_BYTES, 0);
+    parse(&slot);
+}

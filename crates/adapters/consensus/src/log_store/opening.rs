@@ -21,6 +21,7 @@ use crate::directory::{Layout, sync_directory};
 use crate::error::Error;
 use crate::failure::Failure;
 use crate::raft_types::RaftLogId;
+use crate::reserve::Reserve;
 
 /// sled's page cache. The log is short and its young end is in our own memory, so this is only for
 /// restarts and replicas that lag; the whole node has 40 MiB.
@@ -34,6 +35,7 @@ pub(crate) fn open_log(
     layout: &Layout,
     node: &NodeId,
     failure: Failure,
+    reserve: Reserve,
 ) -> Result<LogStore, Error> {
     let path = layout.log();
     let had_log = path.join("db").exists();
@@ -75,6 +77,7 @@ pub(crate) fn open_log(
         trees: Mutex::new(Some(trees.clone())),
         counters: Counters::default(),
         failure,
+        reserve,
         log_path: path.clone(),
         mark_path: layout.mark(),
         #[cfg(test)]

@@ -248,3 +248,27 @@ pub(crate) fn golden_records(vote: RaftVote, entry: &RaftEntry) -> Vec<(&'static
         ),
     ]
 }
+
+/// See [`super::fuzz`].
+#[cfg(fuzzing)]
+pub(super) fn fuzz(bytes: &[u8]) {
+    let mut rows = Vec::new();
+    let mut rest = bytes;
+    while let Some((head, tail)) = rest.split_first_chunk::<4>() {
+        let length = usize::from(u16::from_le_bytes([head[2], head[3]])).min(tail.len());
+        let (content, tail) = tail.split_at(length);
+        let key = if head[1] & 0x80 == 0 {
+            IVec::from(&key(u64::from(head[0]), u16::from(head[1])))
+        } else {
+            IVec::from(content)
+        };
+        rows.push(Ok((key, IVec::from(content))));
+        rest = tail;
+    }
+    let found = Entries::new(rows.into_iter()).take_while(Result::is_ok);
+    assert!(found.count() <= bytes.len());
+    drop(decode_meta::<OwnerRecord>(bytes));
+    drop(decode_meta::<VoteRecord>(bytes));
+    drop(decode_meta::<CommittedRecord>(bytes));
+    drop(decode_meta::<PurgedRecord>(bytes));
+}

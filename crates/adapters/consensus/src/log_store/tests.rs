@@ -31,7 +31,11 @@ fn layout(directory: &TempDir) -> Layout {
 }
 
 fn open(directory: &TempDir) -> Result<LogStore, Error> {
-    open_log(&layout(directory), &node(), Failure::new())
+    open_log(&layout(directory), &node(), Failure::new(), no_reserve())
+}
+
+fn no_reserve() -> Reserve {
+    Reserve::open(std::path::Path::new("/nowhere"), 0)
 }
 
 fn log_id(term: u64, index: u64) -> RaftLogId {
@@ -67,6 +71,7 @@ impl StoreBuilder<Types, LogStore, Machine, TempDir> for Builder {
             snapshots: Snapshots::open(&layout).unwrap(),
             archives: Archives::open(&layout, log.clone()).unwrap(),
             published: Arc::new(Published::new()),
+            hashes: crate::compare::Hashes::new(1_000).0,
             failure: Failure::new(),
         };
         Ok((directory, log, Machine::new(stores)))
@@ -178,7 +183,7 @@ async fn waiting_appends_share_one_commit() {
 async fn after_one_failed_sync_nothing_is_acknowledged() {
     let directory = tempfile::tempdir().unwrap();
     let failure = Failure::new();
-    let mut log = open_log(&layout(&directory), &node(), failure.clone()).unwrap();
+    let mut log = open_log(&layout(&directory), &node(), failure.clone(), no_reserve()).unwrap();
     log.blocking_append(numbered(0..3)).await.unwrap();
     log.fail_next_sync();
     assert!(log.blocking_append(numbered(3..4)).await.is_err());
@@ -203,7 +208,12 @@ async fn after_one_failed_sync_nothing_is_acknowledged() {
 async fn another_nodes_log_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     open(&directory).unwrap().close().await;
-    let Err(error) = open_log(&layout(&directory), &"b".parse().unwrap(), Failure::new()) else {
+    let Err(error) = open_log(
+        &layout(&directory),
+        &"b".parse().unwrap(),
+        Failure::new(),
+        no_reserve(),
+    ) else {
         panic!("opened")
     };
     assert!(matches!(error, Error::OtherNode { .. }), "{error}");

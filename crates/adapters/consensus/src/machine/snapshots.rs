@@ -17,6 +17,7 @@ use types::codec;
 use super::Snapshot;
 use crate::directory::{Layout, file_names, remove_temporary_files, sync_directory, write_durably};
 use crate::error::Error;
+use crate::failpoint;
 use crate::raft_types::RaftSnapshotMeta;
 
 /// Snapshots kept: the newest, and one more for a person with a damaged disk.
@@ -210,6 +211,7 @@ impl Snapshots {
             snapshot: SnapshotFile::open(path)?,
         };
         *self.lock() = Some(snapshot.clone());
+        failpoint::reached("snapshot.before_remove");
         let mut names = self.names()?;
         names.truncate(names.len().saturating_sub(KEPT));
         for name in names {
@@ -284,4 +286,12 @@ impl Drop for IncomingSnapshot {
         // Gone already if it was adopted; what stays after a failure is removed at the next start.
         drop(fs::remove_file(&self.path));
     }
+}
+
+/// Reads a file as a snapshot.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(path: PathBuf) {
+    let snapshot = SnapshotFile::open(path).expect("the target has made it");
+    drop(snapshot.meta());
+    drop(read_state(&snapshot));
 }

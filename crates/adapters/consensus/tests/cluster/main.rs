@@ -1,6 +1,8 @@
 //! Whole replicas against each other: elections, restarts, snapshots, reads.
 
 #[cfg(test)]
+mod copies;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod reads;

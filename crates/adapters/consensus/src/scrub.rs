@@ -1,0 +1,49 @@
+//! The look at all archive files after a start: nobody reads most of them for months, and a disk forgets silently.
+
+use std::collections::BTreeMap;
+use std::sync::Weak;
+
+use types::BlobHash;
+
+use crate::error::Error;
+use crate::handle::Inner;
+
+/// Reads every archive that the state names, checks it, and completes the index of experiments from it. What is
+/// damaged stops the node, as any damaged record does.
+pub(crate) async fn run(inner: Weak<Inner>) {
+    let Some(replica) = inner.upgrade() else {
+        return;
+    };
+    let stores = replica.receiver.stores.clone();
+    drop(replica);
+    let wanted: BTreeMap<String, BlobHash> = stores
+        .published
+        .state()
+        .archives()
+        .map(|(name, hash)| (name.to_owned(), hash))
+        .collect();
+    for (name, hash) in wanted {
+        if inner
+            .upgrade()
+            .is_none_or(|replica| replica.stop.is_cancelled())
+        {
+            return;
+        }
+        match stores.archives.scrub(&name, hash).await {
+            Ok(0) => {}
+            Ok(completed) => {
+                tracing::warn!(
+                    archive = name,
+                    completed,
+                    "the index of archived experiments had lost some"
+                );
+            }
+            Err(Error::Stopped { .. }) => return,
+            Err(error) => {
+                drop(stores.failure.report_error(error));
+                return;
+            }
+        }
+    }
+    stores.archives.set_scrubbed();
+}

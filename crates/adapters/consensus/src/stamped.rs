@@ -1,0 +1,161 @@
+//! Messages between replicas with the stamp of the sender's store, both ways.
+//!
+//! A message of an older opening of a store is not answered, and its answer is not taken: whatever that store has
+//! acknowledged since is not in it. The replica itself is told, and stops.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use serde::{Deserialize, Serialize};
+use types::{NodeId, codec};
+
+use crate::archives::blocking;
+use crate::error::chain;
+use crate::failure::Failure;
+use crate::generation::{Seen, Stamp, Verdict};
+use crate::transport::{BoxFuture, Transport, TransportError};
+
+/// A message as it travels. Frozen: variants are appended, never changed.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Envelope {
+    V1 {
+        stamp: Stamp,
+        message: Bytes,
+    },
+    /// `refused` is an older copy of a store of which `seen` was heard.
+    Stale {
+        stamp: Stamp,
+        refused: Stamp,
+        seen: Stamp,
+    },
+}
+
+/// The end of this replica.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    pub(crate) own: Stamp,
+    pub(crate) seen: Seen,
+    pub(crate) failure: Failure,
+    /// Directory of the store, for the message to a person.
+    pub(crate) directory: Arc<std::path::Path>,
+}
+
+impl Door {
+    /// Puts a message into its envelope.
+    pub(crate) fn seal(&self, message: Bytes) -> Bytes {
+        let stamp = self.own;
+        codec::encode(&Envelope::V1 { stamp, message }).into()
+    }
+
+    fn refuse(&self, refused: Stamp, seen: Stamp) -> Bytes {
+        let stamp = self.own;
+        let envelope = Envelope::Stale {
+            stamp,
+            refused,
+            seen,
+        };
+        codec::encode(&envelope).into()
+    }
+
+    /// The message of `from`, or what to answer instead.
+    pub(crate) async fn receive(&self, from: &NodeId, bytes: &[u8]) -> Result<Bytes, Bytes> {
+        match codec::decode(bytes, codec::MAX_MESSAGE_BYTES) {
+            Ok(Envelope::V1 { stamp, message }) => match self.judge(from, stamp).await {
+                Ok(()) => Ok(message),
+                Err(seen) => Err(self.refuse(stamp, seen)),
+            },
+            Ok(Envelope::Stale { .. }) => Err(Bytes::new()),
+            Err(error) => {
+                tracing::debug!(node_id = %from, %error, "unreadable message of a replica");
+                Err(Bytes::new())
+            }
+        }
+    }
+
+    async fn judge(&self, node: &NodeId, stamp: Stamp) -> Result<(), Stamp> {
+        match self.seen.judge(node, stamp) {
+            Verdict::Current => Ok(()),
+            Verdict::Newer => {
+                let seen = self.seen.clone();
+                let kept = blocking("remember a replica's store", move || seen.keep());
+                if let Err(error) = kept.await {
+                    // Known until the restart at least.
+                    tracing::warn!(error = chain(&error), "cannot remember a replica's store");
+                }
+                Ok(())
+            }
+            Verdict::Stale { seen } => {
+                tracing::warn!(
+                    node_id = %node,
+                    generation = stamp.number,
+                    seen = seen.number,
+                    "a message of an older copy of a store is refused"
+                );
+                Err(seen)
+            }
+        }
+    }
+
+    /// Opens the answer of `from`.
+    async fn open(&self, from: &NodeId, bytes: &[u8]) -> Result<Bytes, TransportError> {
+        let failed = |why: String| Err(TransportError::Failed { why });
+        match codec::decode(bytes, codec::MAX_MESSAGE_BYTES) {
+            Ok(Envelope::V1 { stamp, message }) => match self.judge(from, stamp).await {
+                Ok(()) => Ok(message),
+                Err(_seen) => failed("it runs on an older copy of its store".into()),
+            },
+            Ok(Envelope::Stale { refused, seen, .. }) => {
+                // Only what was said of this very opening: an answer to a process before it is no news.
+                if refused == self.own && seen != self.own {
+                    self.failure.report(self.stale(from, seen));
+                }
+                failed("it refuses this node's store as an older copy".into())
+            }
+            Err(error) => failed(error.to_string()),
+        }
+    }
+
+    fn stale(&self, from: &NodeId, seen: Stamp) -> String {
+        format!(
+            "the store in {} is an older copy, or a second copy, of this node's: opening {} of it is running here, \
+             and node {from} has heard opening {} of another copy; what was acknowledged since is not here; if the other \
+             copy runs, stop this one; else {}",
+            self.directory.display(),
+            self.own.number,
+            seen.number,
+            crate::error::REMEDY
+        )
+    }
+}
+
+/// A transport that seals what it sends and opens what comes back.
+pub(crate) struct Stamped {
+    pub(crate) inner: Arc<dyn Transport>,
+    pub(crate) door: Door,
+}
+
+impl Transport for Stamped {
+    fn call(
+        &self,
+        to: NodeId,
+        request: Bytes,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+        let door = self.door.clone();
+        let asking = self.inner.call(to.clone(), door.seal(request), deadline);
+        async move { door.open(&to, &asking.await?).await }.boxed()
+    }
+
+    fn bulk(
+        &self,
+        to: NodeId,
+        request: Bytes,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+        let door = self.door.clone();
+        let asking = self.inner.bulk(to.clone(), door.seal(request), deadline);
+        async move { door.open(&to, &asking.await?).await }.boxed()
+    }
+}
