@@ -5,6 +5,7 @@
 //! new version (see [`codec`]); golden-byte tests in `tests/golden.rs` hold them still.
 
 mod author;
+mod backup;
 mod cause;
 pub mod codec;
 mod experiment;
@@ -18,6 +19,10 @@ mod source_tree;
 mod time;
 
 pub use author::{Author, AuthorProof, Role};
+pub use backup::{
+    BackupError, BackupHeader, BackupItem, BackupPart, BackupReader, BackupSummary, BackupWriter,
+    MAX_BACKUP_DATA_BYTES,
+};
 pub use cause::{Cause, CauseKind};
 pub use experiment::{Environment, ExperimentSpec, Policy, SourceTreeRef};
 pub use ids::{

@@ -363,6 +363,7 @@ fn causes() {
         ("cause-node-restarted", CauseKind::NodeRestarted),
         ("cause-holder-failed", CauseKind::HolderFailed),
         ("cause-refused-by-node", CauseKind::RefusedByNode),
+        ("cause-history-replaced", CauseKind::HistoryReplaced),
     ];
     let causes = kinds.map(|(name, kind)| (name, Cause::new(kind, vec!["line".to_owned()])));
     hold(&causes);
