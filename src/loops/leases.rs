@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use agent::leases::{LONG_WORK, lease_length};
 
-use service::{Handle, now};
+use service::Handle;
 use state_machine::{Command, ExtendLease, LoseAttempt};
 use tokio_util::sync::CancellationToken;
 use types::{AttemptToken, Cause, CauseKind};
@@ -57,8 +57,9 @@ async fn lengthen(handle: &Handle) -> Duration {
         let Some(since) = attempt.ranks.iter().find_map(|rank| rank.started_at) else {
             continue;
         };
-        let ran = now().since(since);
-        let lease_ms = lease_length(&experiment.spec.policy, Some(since), now());
+        let now = handle.cluster_time();
+        let ran = now.since(since);
+        let lease_ms = lease_length(&experiment.spec.policy, Some(since), now);
         if lease_ms > attempt.lease_ms {
             let reason = format!("it has run for {ran}");
             let extend = ExtendLease {
