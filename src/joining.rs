@@ -20,6 +20,8 @@ const JOIN_PATIENCE: Duration = Duration::from_secs(30);
 const LISTEN_FIRST: Duration = Duration::from_secs(3);
 /// Time between two looks for a leader: several elections.
 const LOOK_FOR_LEADER: Duration = Duration::from_secs(2);
+/// Strangers of the local network that are asked for the member list in one round: anyone can claim to be many.
+const MAX_UNKNOWN_ASKED: usize = 32;
 /// Largest answer of a join server: a signed list of 200 members takes about 200 KiB.
 const MAX_ANSWER_BYTES: usize = 8 << 20;
 
@@ -160,24 +162,27 @@ fn reaches_leader(handle: &service::Handle) -> bool {
     })
 }
 
-/// Asks known members for the newest list; for a node that was away while things changed.
+/// Asks known members for the newest list, then whoever mDNS sees; for a node that was away while things changed, even
+/// while all that it knew were replaced. Only a list that the cluster signed counts, so anyone may be asked.
 pub(crate) async fn newer_members(
     network: &network::Handle,
     pinned: ClusterId,
     known: &MemberList,
 ) -> Option<SignedMemberList> {
     let request = Bytes::from(codec::encode(&JoinRequest::Members));
-    for member in known
-        .members
-        .iter()
+    let members = known.members.iter();
+    let mut asked: Vec<_> = members
         .filter(|member| member.node != *network.node_id())
-    {
+        .map(|member| member.facts.control_addresses.clone())
+        .collect();
+    let is_known =
+        |seen: &network::Discovered| known.members.iter().any(|member| member.node == seen.node);
+    let seen = network.discovered().into_iter();
+    let unknown = seen.filter(|seen| !is_known(seen)).take(MAX_UNKNOWN_ASKED);
+    asked.extend(unknown.map(|seen| seen.addresses));
+    for addresses in asked {
         let answer = network
-            .join_call(
-                &member.facts.control_addresses,
-                request.clone(),
-                Duration::from_secs(2),
-            )
+            .join_call(&addresses, request.clone(), Duration::from_secs(2))
             .await;
         let Ok((_, answer)) = answer else { continue };
         if let Ok(JoinReply::Admitted { members }) = codec::decode(&answer, MAX_ANSWER_BYTES)
