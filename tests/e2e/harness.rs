@@ -3,9 +3,14 @@
 //! Everything of a node, also the processes of its experiments, carries the node's directory as `HOME`; this is
 //! how the harness finds what belongs to a machine and never touches anything else.
 
+// With their paths, so that the laboratory of networks can take the same harness as a module of its own.
+#[path = "harness/jobs.rs"]
 mod jobs;
+#[path = "harness/node.rs"]
 mod node;
+#[path = "harness/processes.rs"]
 mod processes;
+#[path = "harness/talk.rs"]
 mod talk;
 
 use std::path::{Path, PathBuf};
@@ -80,7 +85,7 @@ impl Drop for Turn {
 }
 
 /// A failed test must not fail the others by a poisoned lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

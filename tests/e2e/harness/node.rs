@@ -30,6 +30,12 @@ pub(crate) struct Node {
     pub(crate) listen: String,
     /// Port of its API.
     pub(crate) port: u16,
+    /// The network namespace in which the node runs; none: that of the test, on loopback.
+    pub(crate) namespace: Option<PathBuf>,
+    /// Whether it speaks multicast DNS, which must not leave a namespace.
+    pub(crate) mdns: bool,
+    /// Variables for the node process alone, over those of the machine.
+    pub(crate) variables: Vec<(String, String)>,
     /// None: it is not meant to run.
     process: Mutex<Option<Child>>,
 }
@@ -45,6 +51,9 @@ impl Node {
             home,
             listen: "127.0.0.1:0".to_owned(),
             port: 0,
+            namespace: None,
+            mdns: false,
+            variables: Vec::new(),
             process: Mutex::new(None),
         };
         node.settings("pool=none", "64MiB");
@@ -76,7 +85,22 @@ memory = \"4GiB\"
 
     /// The program with the environment of this machine.
     pub(crate) fn program(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+        self.with_environment(Command::new(env!("CARGO_BIN_EXE_muster")))
+    }
+
+    /// The same inside the machine's network. nsenter becomes the program: no process in between.
+    fn program_inside(&self) -> Command {
+        let Some(namespace) = &self.namespace else {
+            return self.program();
+        };
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net={}", namespace.display()))
+            .arg(env!("CARGO_BIN_EXE_muster"));
+        self.with_environment(command)
+    }
+
+    fn with_environment(&self, mut command: Command) -> Command {
         command
             .env_clear()
             .env("HOME", &self.home)
@@ -90,9 +114,13 @@ memory = \"4GiB\"
 
     /// `muster up` on this machine.
     pub(crate) fn up_command(&self, flags: &[&str]) -> Command {
-        let mut command = self.program();
+        let mut command = self.program_inside();
+        command.args(["up", "--name", &self.name]);
+        if !self.mdns {
+            command.arg("--no-mdns");
+        }
         command
-            .args(["up", "--no-mdns", "--name", &self.name])
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .args(["--listen", &self.listen, "--port", &self.port.to_string()])
             .arg("--data-dir")
             .arg(self.data())
