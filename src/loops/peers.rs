@@ -83,10 +83,13 @@ fn dispatch(handle: &Handle, event: Event) {
         }
         Event::Join {
             from,
+            source,
             request,
             reply,
         } => {
-            tokio::spawn(async move { reply.send(handle.answer_join(&from, &request).await) });
+            tokio::spawn(async move {
+                reply.send(handle.answer_join(&from, &source, &request).await);
+            });
         }
         Event::Report { from, bytes } => {
             match codec::decode::<NodeReport>(&bytes, MAX_REPORT_BYTES) {
@@ -97,8 +100,11 @@ fn dispatch(handle: &Handle, event: Event) {
         Event::PeerUp { node } => tracing::info!(node_id = %node, "peer connected"),
         Event::PeerDown { node } => tracing::info!(node_id = %node, "peer disconnected"),
         Event::Discovered { node, .. } => tracing::debug!(node_id = %node, "peer discovered"),
-        Event::StrangerRefused { node, address } => {
-            tracing::info!(peer_id = %node, %address, "stranger cut off: it is no member");
-        }
+        Event::StrangersRefused {
+            count,
+            node,
+            source,
+            reason,
+        } => handle.note_strangers(count, node.as_ref(), &source, &reason),
     }
 }

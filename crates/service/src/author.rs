@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use state_machine::{Entrance, UserToken, UserTokenTerms};
 use types::{Author, AuthorProof, NodeId, RequestId, Role, TokenId, codec};
 
+use crate::doorkeeper::refuse_wrong_clock;
 use crate::error::{ErrorKind, ServiceError};
-use crate::handle::Handle;
+use crate::handle::{Handle, now};
 
 /// How the entry node knew the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,62 +41,120 @@ pub struct Vouched {
     pub caller: Caller,
     /// The client's name for the request.
     pub request_id: RequestId,
-    /// Entry node's signature over (request id, request); empty for token callers.
+    /// Entry node's signature over (user, role, request id, request); empty for token callers.
     pub signature: Vec<u8>,
     /// JSON of the [`crate::call::Request`].
     pub request: Bytes,
 }
 
-impl Handle {
-    /// The person behind a bearer token `mt1.<id>.<secret>`.
-    ///
-    /// # Errors
-    /// The text is no token, or no such token is known here.
-    pub async fn authenticate(&self, bearer: &str) -> Result<Caller, ServiceError> {
-        let refused = |message: &str| {
-            ServiceError::new(ErrorKind::Unauthenticated, "unauthenticated", message)
-                .hint("make a token on a machine of the cluster with `muster user token NAME` and send it as `Authorization: Bearer …`")
-        };
-        let mut parts = bearer.split('.');
+/// A user token and what it is bound to, as one node tells another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KnownUserToken {
+    pub(crate) token: UserToken,
+    pub(crate) terms: UserTokenTerms,
+}
+
+/// What the entry node keeps of a bearer token: never the secret.
+struct Bearer {
+    id: TokenId,
+    secret_hash: [u8; 32],
+}
+
+impl Bearer {
+    fn read(text: &str) -> Option<Self> {
+        let mut parts = text.split('.');
         let (Some("mt1"), Some(id), Some(secret), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return Err(refused(
-                "the bearer token has not the form mt1.<id>.<secret>",
-            ));
+            return None;
         };
-        let id: TokenId = id
-            .parse()
-            .map_err(|_bad_id| refused("the bearer token is damaged"))?;
-        let secret_hash = *blake3::hash(secret.as_bytes()).as_bytes();
-        let known = self.inner.consensus.state().user_token(&id).cloned();
-        let known = match known {
-            Some(token) => token,
-            None if self.is_replica() => {
-                return Err(refused("this token is unknown or was revoked"));
+        Some(Self {
+            id: id.parse().ok()?, // the reason does not matter: it is no token
+            secret_hash: *blake3::hash(secret.as_bytes()).as_bytes(),
+        })
+    }
+}
+
+impl Handle {
+    /// The person behind a bearer token `mt1.<id>.<secret>` that came from `source`, an address.
+    ///
+    /// # Errors
+    /// The text is no token, no such token is good, or too many bad ones came from there.
+    pub async fn authenticate(&self, bearer: &str, source: &str) -> Result<Caller, ServiceError> {
+        let key = *blake3::hash(bearer.as_bytes()).as_bytes();
+        self.refuse_locked_out(Entrance::Http, source, &key)?;
+        match self.check_bearer(bearer).await {
+            Ok(caller) => {
+                if let CallerProof::Token { id, .. } = &caller.proof {
+                    self.note_good_token(id, key);
+                }
+                Ok(caller)
             }
-            None => self
-                .ask_user_token(&id)
-                .await?
-                .ok_or_else(|| refused("this token is unknown or was revoked"))?,
+            Err(error) => {
+                if error.kind == ErrorKind::Unauthenticated {
+                    tracing::debug!(%source, code = %error.code, "bad user token");
+                    self.note_bad_token(Entrance::Http, source);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn check_bearer(&self, bearer: &str) -> Result<Caller, ServiceError> {
+        let refused = |code: &str, message: &str| {
+            ServiceError::new(ErrorKind::Unauthenticated, code, message)
+                .hint("make a token on a machine of the cluster with `muster user add NAME` and send it as `Authorization: Bearer …`")
         };
-        if blake3::Hash::from_bytes(known.secret_hash) != blake3::Hash::from_bytes(secret_hash) {
-            return Err(refused("this token is unknown or was revoked"));
+        refuse_wrong_clock()?;
+        let given = Bearer::read(bearer).ok_or_else(|| {
+            refused(
+                "unauthenticated",
+                "the bearer token has not the form mt1.<id>.<secret>",
+            )
+        })?;
+        let unknown = || refused("unauthenticated", "this token is unknown or was revoked");
+        let known = match self.user_token_here(&given.id) {
+            Some(token) => token,
+            None if self.is_replica() => return Err(unknown()),
+            None => self.ask_user_token(&given.id).await?.ok_or_else(unknown)?,
+        };
+        let known_hash = blake3::Hash::from_bytes(known.token.secret_hash);
+        // In constant time.
+        if known_hash != blake3::Hash::from_bytes(given.secret_hash) {
+            return Err(unknown());
+        }
+        if known.terms.expires_at.is_some_and(|end| now() >= end) {
+            return Err(refused(
+                "token-expired",
+                "this token has expired: ask an administrator for another",
+            ));
         }
         Ok(Caller {
-            user: known.user,
-            role: known.role,
-            proof: CallerProof::Token { id, secret_hash },
+            user: known.token.user,
+            role: known.token.role,
+            proof: CallerProof::Token {
+                id: given.id,
+                secret_hash: given.secret_hash,
+            },
         })
+    }
+
+    /// A user token as this node's state knows it.
+    pub(crate) fn user_token_here(&self, id: &TokenId) -> Option<KnownUserToken> {
+        let state = self.inner.consensus.state();
+        let token = state.user_token(id)?.clone();
+        let terms = state.user_token_terms(id);
+        Some(KnownUserToken { token, terms })
     }
 
     /// Signs a socket caller's request as its entry node.
     pub(crate) fn vouch(&self, caller: &Caller, request_id: RequestId, request: Bytes) -> Vouched {
         let signature = match caller.proof {
-            CallerProof::Socket => self
-                .inner
-                .network
-                .sign(&signed_bytes(&request_id, &request)),
+            CallerProof::Socket => {
+                self.inner
+                    .network
+                    .sign(&signed_bytes(caller, &request_id, &request))
+            }
             CallerProof::Token { .. } => Vec::new(),
         };
         Vouched {
@@ -115,7 +175,7 @@ impl Handle {
             |code: &str, message: &str| ServiceError::new(ErrorKind::Forbidden, code, message);
         let proof = match &vouched.caller.proof {
             CallerProof::Socket => {
-                let signed = signed_bytes(&vouched.request_id, &vouched.request);
+                let signed = signed_bytes(&vouched.caller, &vouched.request_id, &vouched.request);
                 if entry != self.node_id() && !network::verify(entry, &signed, &vouched.signature) {
                     return Err(forbidden(
                         "bad-signature",
@@ -135,6 +195,10 @@ impl Handle {
                 if known.user != vouched.caller.user || known.role != vouched.caller.role {
                     return Err(forbidden("revoked", "the token belongs to somebody else"));
                 }
+                let end = state.user_token_terms(id).expires_at;
+                if end.is_some_and(|end| now() >= end) {
+                    return Err(forbidden("token-expired", "the token has expired"));
+                }
                 AuthorProof::Token { token: id.clone() }
             }
         };
@@ -147,6 +211,6 @@ impl Handle {
     }
 }
 
-fn signed_bytes(request_id: &RequestId, request: &Bytes) -> Vec<u8> {
-    codec::encode(&(request_id, request))
+fn signed_bytes(caller: &Caller, request_id: &RequestId, request: &Bytes) -> Vec<u8> {
+    codec::encode(&(&caller.user, caller.role, request_id, request))
 }

@@ -4,18 +4,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use state_machine::{Command, Experiment, LogEntry, Outcome, RefusalCode, UserToken};
+use state_machine::{Command, Experiment, LogEntry, Outcome, RefusalCode};
 use tokio::time::Instant;
-use types::{Author, LogIndex, NodeId, RequestId, TokenId};
+use types::{Author, LogIndex, NodeId, RequestId, Role, TokenId};
 
-use crate::author::{Caller, Vouched};
+use crate::author::{Caller, KnownUserToken, Vouched};
 use crate::error::{ErrorKind, ServiceError};
 use crate::handle::{Handle, now};
 use crate::peer::{PeerMessage, PeerReply};
 use crate::view::{
     Answer, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest, ExperimentDetail,
-    ExperimentFilter, ExperimentList, ExperimentSummary, LedgerEntryView, LedgerFilter, LedgerHead, LedgerPage, NodesView, QueueView,
-    SubmitReply, SubmitRequest, TokenCreated, WhyView,
+    ExperimentFilter, ExperimentList, ExperimentSummary, JoinTokenView, LedgerEntryView,
+    LedgerFilter, LedgerHead, LedgerPage, NodesView, QueueView, SubmitReply, SubmitRequest,
+    TokenCreated, UserTokenView, WhyView,
 };
 
 /// How fresh an answer must be.
@@ -40,6 +41,7 @@ pub(crate) enum Request {
     CreateJoinToken(CreateJoinTokenRequest),
     CreateUserToken(CreateUserTokenRequest),
     RevokeToken(TokenId),
+    RemoveUser(String),
     Experiments(ExperimentFilter, ReadOptions),
     Experiment(String, ReadOptions),
     Why(String, ReadOptions),
@@ -54,6 +56,8 @@ pub(crate) enum Request {
     LedgerHead(ReadOptions),
     Record(String, ReadOptions),
     UserToken(TokenId),
+    UserTokens(ReadOptions),
+    JoinTokens(ReadOptions),
 }
 
 /// The answers.
@@ -73,7 +77,9 @@ pub(crate) enum Reply {
     LedgerRecords(Answer<LedgerPage>),
     LedgerHead(Answer<LedgerHead>),
     Record(Box<Answer<Experiment>>),
-    UserToken(Option<UserToken>),
+    UserToken(Option<Box<KnownUserToken>>),
+    UserTokens(Answer<Vec<UserTokenView>>),
+    JoinTokens(Answer<Vec<JoinTokenView>>),
 }
 
 impl Request {
@@ -85,7 +91,8 @@ impl Request {
             | Self::CreateQueue(_)
             | Self::CreateJoinToken(_)
             | Self::CreateUserToken(_)
-            | Self::RevokeToken(_) => false,
+            | Self::RevokeToken(_)
+            | Self::RemoveUser(_) => false,
             Self::Experiments(..)
             | Self::Experiment(..)
             | Self::Why(..)
@@ -95,8 +102,45 @@ impl Request {
             | Self::LedgerRecords { .. }
             | Self::LedgerHead(_)
             | Self::Record(..)
-            | Self::UserToken(_) => true,
+            | Self::UserToken(_)
+            | Self::UserTokens(_)
+            | Self::JoinTokens(_) => true,
         }
+    }
+
+    /// Least role that may ask it; `apply` checks again what changes the state.
+    fn needed_role(&self) -> Role {
+        match self {
+            Self::CreateQueue(_)
+            | Self::CreateJoinToken(_)
+            | Self::CreateUserToken(_)
+            | Self::RevokeToken(_)
+            | Self::RemoveUser(_)
+            | Self::JoinTokens(_) => Role::Admin,
+            Self::Submit(_) | Self::Stop(_) | Self::Move { .. } => Role::Member,
+            Self::Experiments(..)
+            | Self::Experiment(..)
+            | Self::Why(..)
+            | Self::Nodes(_)
+            | Self::Queues(_)
+            | Self::Ledger(..)
+            | Self::LedgerRecords { .. }
+            | Self::LedgerHead(_)
+            | Self::Record(..)
+            | Self::UserToken(_)
+            | Self::UserTokens(_) => Role::Viewer,
+        }
+    }
+
+    /// Refuses who may not ask it, before anything is proposed.
+    fn check_role(&self, role: Role) -> Result<(), ServiceError> {
+        let message = match self.needed_role() {
+            needed if role >= needed => return Ok(()),
+            Role::Admin => "only an administrator may do this",
+            Role::Viewer | Role::Member => "a viewer may read but not change anything",
+        };
+        let error = ServiceError::new(ErrorKind::Forbidden, "not-allowed", message);
+        Err(error.hint("`muster user` shows who you are; an administrator makes tokens with `muster user add NAME --role …`"))
     }
 }
 
@@ -111,6 +155,7 @@ impl Handle {
         request: Request,
         key: Option<&str>,
     ) -> Result<Reply, ServiceError> {
+        request.check_role(caller.role)?;
         let request_id = match key {
             Some(key) => RequestId::from_key(&caller.user, key),
             None => RequestId {
@@ -131,7 +176,8 @@ impl Handle {
             };
             let author = self.author_of(self.node_id(), &self.vouch(caller, request_id, bytes))?;
             match self.execute(&author, request_id, request.clone()).await {
-                Err(error) if error.code == "not-leader" => {}
+                // Also one whose disk is full: it is about to hand leadership over, if anybody can take it.
+                Err(error) if matches!(error.code.as_str(), "not-leader" | "disk-full") => {}
                 answer => return answer,
             }
         }
@@ -147,6 +193,9 @@ impl Handle {
                 Ok(reply) => return Ok(reply),
                 Err(error) if error.kind != ErrorKind::Unavailable => return Err(error),
                 Err(error) if !self.wait_for_leader(deadline).await => {
+                    if error.code == "disk-full" {
+                        return Err(error);
+                    }
                     return Err(self.no_leader(&error.message));
                 }
                 Err(_) => {}
@@ -194,6 +243,7 @@ impl Handle {
             let message = format!("the request is not understood by this version: {error}");
             ServiceError::new(ErrorKind::Invalid, "bad-request", message)
         })?;
+        request.check_role(author.role)?;
         if !(self.is_leader() || request.is_read() && self.is_replica()) {
             return Err(self.not_leader());
         }
@@ -259,9 +309,16 @@ impl Handle {
                 .read_record(&id, read)
                 .await
                 .map(|answer| Reply::Record(Box::new(answer))),
-            Request::UserToken(id) => Ok(Reply::UserToken(
-                self.inner.consensus.state().user_token(&id).cloned(),
-            )),
+            Request::UserToken(id) => Ok(Reply::UserToken(self.user_token_here(&id).map(Box::new))),
+            Request::UserTokens(read) => self
+                .read_user_tokens(author, read)
+                .await
+                .map(Reply::UserTokens),
+            Request::JoinTokens(read) => self.read_join_tokens(read).await.map(Reply::JoinTokens),
+            Request::RemoveUser(user) => self
+                .execute_remove_user(author, request, user)
+                .await
+                .map(|()| Reply::Done),
         }
     }
 
@@ -273,7 +330,7 @@ impl Handle {
         command: Command,
     ) -> Result<(LogIndex, Outcome), ServiceError> {
         let entry = LogEntry {
-            time: now(),
+            time: self.cluster_time(),
             author: author.clone(),
             request,
             command,
@@ -346,25 +403,6 @@ impl Handle {
             waited.map_err(|error| self.no_leader(&error.to_string()))?;
         }
         Ok(age_ms)
-    }
-
-    /// A user token, asked of the leader by a node without state.
-    pub(crate) async fn ask_user_token(
-        &self,
-        id: &TokenId,
-    ) -> Result<Option<UserToken>, ServiceError> {
-        let caller = Caller {
-            user: "node".to_owned(),
-            role: types::Role::Viewer,
-            proof: crate::CallerProof::Socket,
-        };
-        match self
-            .call(&caller, Request::UserToken(id.clone()), None)
-            .await?
-        {
-            Reply::UserToken(token) => Ok(token),
-            _ => Ok(None),
-        }
     }
 }
 

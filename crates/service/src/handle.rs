@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::doorkeeper::Doorkeeper;
+use crate::liveness::Liveness;
 use agent::leases::LeaseTable;
 use membership::View;
 use tokio::sync::Notify;
@@ -46,6 +48,9 @@ pub(crate) struct Inner {
     pub(crate) replicated_trees: Mutex<BTreeMap<BlobHash, u64>>,
     pub(crate) members_pushed: Notify,
     pub(crate) keep_cluster_key: KeepClusterKey,
+    pub(crate) liveness: Mutex<Liveness>,
+    pub(crate) speak_up: Notify,
+    pub(crate) doorkeeper: Mutex<Doorkeeper>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -104,6 +109,9 @@ impl Handle {
             replicated_trees: Mutex::new(BTreeMap::new()),
             members_pushed: Notify::new(),
             keep_cluster_key: adapters.keep_cluster_key,
+            liveness: Mutex::new(Liveness::new()),
+            speak_up: Notify::new(),
+            doorkeeper: Mutex::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -174,6 +182,7 @@ impl Handle {
             tracing::warn!(node_id = %from, claimed = %report.node, "report of another node dropped");
             return;
         }
+        self.tell_detector(membership::Input::Heard(from.clone()));
         if lock(&self.inner.view).observe(report, view_now()) {
             self.inner.view_changed.notify_one();
         }

@@ -1,12 +1,13 @@
 //! Admission: what a stranger may ask, and the signed member list.
 
 use bytes::Bytes;
-use state_machine::{AdmitNode, Command};
+use state_machine::{AdmitNode, Command, Entrance};
 use types::{
     JoinProof, JoinReply, JoinRequest, MemberList, NodeFacts, NodeId, SignedMemberList, TokenId,
     codec,
 };
 
+use crate::doorkeeper::refuse_wrong_clock;
 use crate::error::ServiceError;
 use crate::handle::{Handle, lock};
 
@@ -15,13 +16,16 @@ const MAX_JOIN_BYTES: usize = 64 << 10;
 
 impl Handle {
     /// Answers a stranger.
-    pub async fn answer_join(&self, from: &NodeId, request: &Bytes) -> Bytes {
+    pub async fn answer_join(&self, from: &NodeId, source: &str, request: &Bytes) -> Bytes {
         let reply = match codec::decode(request, MAX_JOIN_BYTES) {
             Ok(JoinRequest::V1 {
                 token,
                 proof,
                 facts,
-            }) => self.admit(from, token, &proof, facts).await,
+            }) => match self.check_join(from, source, &token, &proof).await {
+                Ok(()) => self.admit(from, token, facts).await,
+                Err(refusal) => refusal,
+            },
             Ok(JoinRequest::Members) => self.answer_members(from),
             Err(error) => refused(
                 "unreadable",
@@ -31,42 +35,50 @@ impl Handle {
         codec::encode(&reply).into()
     }
 
-    async fn admit(
+    /// Whether the stranger knows the token's secret. Its number of bad tries is bounded, and its state not yet touched.
+    async fn check_join(
         &self,
         from: &NodeId,
-        token: TokenId,
+        source: &str,
+        token: &TokenId,
         proof: &JoinProof,
-        facts: NodeFacts,
-    ) -> JoinReply {
+    ) -> Result<(), JoinReply> {
         if !self.is_replica() {
-            return refused(
+            return Err(refused(
                 "not-a-member",
                 "ask another member: this node does not hold the cluster's state",
-            );
+            ));
         }
+        let from_error = |error: ServiceError| refused(&error.code, &error.message);
+        refuse_wrong_clock().map_err(from_error)?;
+        // A joiner tries again and again while there is no leader, with a token of which nobody knows yet whether it is good.
+        self.refuse_locked_out(Entrance::Join, source, &[0; 32])
+            .map_err(from_error)?;
         let patience = self.inner.config.write_patience;
         if let Err(error) = self.inner.consensus.read_index(patience).await {
-            return refused("no-leader", &self.no_leader(&error.to_string()).message);
+            let message = self.no_leader(&error.to_string()).message;
+            return Err(refused("no-leader", &message));
         }
-        let verifier = self
-            .inner
-            .consensus
-            .state()
-            .join_token(&token)
-            .map(|known| known.verifier);
-        let Some(verifier) = verifier else {
-            return refused(
+        let state = self.inner.consensus.state();
+        let Some(verifier) = state.join_token(token).map(|known| known.verifier) else {
+            self.note_bad_token(Entrance::Join, source);
+            return Err(refused(
                 "unknown-token",
                 "this token is unknown here: it was revoked, is long over, or belongs to another cluster; make one with `muster token new`",
-            );
+            ));
         };
         if !proof.verify(&verifier, from, self.node_id()) {
             tracing::warn!(peer_id = %from, %token, "wrong join proof");
-            return refused(
+            self.note_bad_token(Entrance::Join, source);
+            return Err(refused(
                 "bad-proof",
                 "the token's secret is wrong: copy the whole token again",
-            );
+            ));
         }
+        Ok(())
+    }
+
+    async fn admit(&self, from: &NodeId, token: TokenId, facts: NodeFacts) -> JoinReply {
         let command = Command::AdmitNode(AdmitNode {
             token,
             node: from.clone(),

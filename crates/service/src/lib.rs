@@ -4,12 +4,18 @@ pub mod audit;
 mod author;
 mod blobs;
 mod call;
+mod clock;
+mod doorkeeper;
 mod error;
 mod experiment_views;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod experiments;
 mod handle;
 mod join;
 mod leases;
+mod liveness;
+mod lockout;
 mod logs;
 mod nodes;
 mod peer;
@@ -17,6 +23,7 @@ mod quorum;
 mod records;
 mod submit;
 mod tokens;
+mod users;
 pub mod view;
 
 pub use author::{Caller, CallerProof};

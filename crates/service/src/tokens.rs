@@ -1,16 +1,16 @@
 //! Queues and tokens: made, listed, ended.
 
-use state_machine::{Command, CreateJoinToken, CreateQueue, CreateUserToken, RevokeToken};
-use types::{Author, DurationMs, JoinTokenText, QueueName, RequestId, Role, TokenId};
+use state_machine::{Command, CreateJoinToken, CreateQueue, JoinToken, RevokeToken};
+use types::{Author, DurationMs, JoinTokenText, QueueName, RequestId, TokenId};
 
 use crate::author::Caller;
 use crate::call::{ReadOptions, Reply, Request};
+use crate::doorkeeper::refuse_wrong_clock;
 use crate::error::{ErrorKind, ServiceError};
 use crate::handle::{Handle, now};
 use crate::submit::{invalid, unexpected};
 use crate::view::{
-    Answer, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest, QueueView,
-    TokenCreated,
+    Answer, CreateJoinTokenRequest, CreateQueueRequest, JoinTokenView, QueueView, TokenCreated,
 };
 
 /// Life of a join token unless told otherwise.
@@ -57,20 +57,17 @@ impl Handle {
         }
     }
 
-    /// Makes a token for a person.
+    /// Lists the join tokens that are not yet forgotten.
     ///
     /// # Errors
-    /// The caller is no admin, the role is unknown, or no majority answers.
-    pub async fn create_user_token(
+    /// The caller is no admin, or no majority answers.
+    pub async fn join_tokens(
         &self,
         caller: &Caller,
-        request: CreateUserTokenRequest,
-    ) -> Result<TokenCreated, ServiceError> {
-        match self
-            .call(caller, Request::CreateUserToken(request), None)
-            .await?
-        {
-            Reply::Token(token) => Ok(token),
+        read: ReadOptions,
+    ) -> Result<Answer<Vec<JoinTokenView>>, ServiceError> {
+        match self.call(caller, Request::JoinTokens(read), None).await? {
+            Reply::JoinTokens(answer) => Ok(answer),
             other => Err(unexpected(&other)),
         }
     }
@@ -122,6 +119,7 @@ impl Handle {
         author: &Author,
         request: &CreateJoinTokenRequest,
     ) -> Result<TokenCreated, ServiceError> {
+        refuse_wrong_clock()?;
         let uses = request.uses.unwrap_or(1);
         let life = request.expires_in_ms.map_or(DEFAULT_TOKEN_LIFE, DurationMs);
         if uses == 0 || uses > MAX_TOKEN_USES || life.0 == 0 || life > MAX_TOKEN_LIFE {
@@ -165,44 +163,34 @@ impl Handle {
         })
     }
 
-    /// Without a request id, like a join token.
-    pub(crate) async fn execute_create_user_token(
+    pub(crate) async fn read_join_tokens(
         &self,
-        author: &Author,
-        request: &CreateUserTokenRequest,
-    ) -> Result<TokenCreated, ServiceError> {
-        let role = match request.role.as_str() {
-            "viewer" => Role::Viewer,
-            "member" => Role::Member,
-            "admin" => Role::Admin,
-            other => {
-                return Err(invalid(&format!(
-                    "{other:?} is no role: viewer, member or admin"
-                )));
+        read: ReadOptions,
+    ) -> Result<Answer<Vec<JoinTokenView>>, ServiceError> {
+        let age_ms = self.freshen(read).await?;
+        let state = self.inner.consensus.state();
+        let view = |token: &JoinToken| {
+            let word = if now() >= token.expires_at {
+                "expired"
+            } else if token.uses_left == 0 {
+                "used-up"
+            } else {
+                "good"
+            };
+            JoinTokenView {
+                id: token.id.to_string(),
+                uses_left: token.uses_left,
+                expires_at: token.expires_at.0,
+                created_by: token.created_by.clone(),
+                state: word.to_owned(),
             }
         };
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
-        if request.user.is_empty() || request.user.len() > 64 || !request.user.chars().all(plain) {
-            return Err(invalid("a user has 1 to 64 letters, digits, -, _, . or @"));
-        }
-        let id = random_token_id()?;
-        let secret: String = rand::random::<[u8; 32]>()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        let secret_hash = *blake3::hash(secret.as_bytes()).as_bytes();
-        let command = CreateUserToken {
-            id: id.clone(),
-            secret_hash,
-            user: request.user.clone(),
-            role,
-        };
-        self.propose(author, None, Command::CreateUserToken(command))
-            .await?;
-        Ok(TokenCreated {
-            token: format!("mt1.{id}.{secret}"),
-            id: id.to_string(),
-            expires_at: None,
+        let mut body: Vec<_> = state.join_tokens().map(view).collect();
+        body.sort_by(|a, b| (a.expires_at, &a.id).cmp(&(b.expires_at, &b.id)));
+        Ok(Answer {
+            index: state.applied().0,
+            age_ms,
+            body,
         })
     }
 
@@ -263,7 +251,7 @@ impl Handle {
 /// Addresses that a token carries: a few members' are enough to find the cluster, and the text stays copyable.
 const MAX_TOKEN_ADDRESSES: usize = 6;
 
-fn random_token_id() -> Result<TokenId, ServiceError> {
+pub(crate) fn random_token_id() -> Result<TokenId, ServiceError> {
     let bits: u32 = rand::random();
     format!("t-{bits:08x}")
         .parse()

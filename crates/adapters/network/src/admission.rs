@@ -1,11 +1,12 @@
 //! The admission table: who is a member, and where members may be reached.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use libp2p::{Multiaddr, PeerId};
 
 use crate::config::MemberAddresses;
+use crate::gate::Source;
 use crate::identity::peer_id;
 
 /// Which of the two swarms.
@@ -43,6 +44,8 @@ pub(crate) struct Admission {
 struct Table {
     version: Option<u64>,
     members: HashMap<PeerId, Addresses>,
+    /// Where members are known to be.
+    sources: HashSet<Source>,
 }
 
 #[derive(Debug)]
@@ -54,6 +57,11 @@ struct Addresses {
 impl Admission {
     pub(crate) fn is_member(&self, peer: &PeerId) -> bool {
         self.read().members.contains_key(peer)
+    }
+
+    /// Whether a member is known at this source.
+    pub(crate) fn is_known(&self, source: &Source) -> bool {
+        self.read().sources.contains(source)
     }
 
     pub(crate) fn members(&self) -> Vec<PeerId> {
@@ -79,7 +87,7 @@ impl Admission {
         members: &[MemberAddresses],
         own: &PeerId,
     ) -> Replaced {
-        let members = members
+        let members: HashMap<_, _> = members
             .iter()
             .filter_map(|(node, control, bulk)| {
                 let Some(peer) = peer_id(node) else {
@@ -92,6 +100,10 @@ impl Admission {
             })
             .filter(|(peer, _)| peer != own)
             .collect();
+        let addresses = members
+            .values()
+            .flat_map(|addresses: &Addresses| addresses.control.iter().chain(&addresses.bulk));
+        let sources = addresses.filter_map(Source::of_address).collect();
         let mut table = self.write();
         if table.version.is_some_and(|current| version < current) {
             return Replaced::Older;
@@ -99,6 +111,7 @@ impl Admission {
         let newer = table.version != Some(version);
         table.version = Some(version);
         table.members = members;
+        table.sources = sources;
         Replaced::InForce { newer }
     }
 

@@ -42,6 +42,8 @@ pub enum Event {
     Join {
         /// Who: proven by its key, not admitted.
         from: NodeId,
+        /// From where: an IP address.
+        source: String,
         /// What.
         request: Bytes,
         /// Where the answer goes.
@@ -71,12 +73,16 @@ pub enum Event {
         /// Where.
         addresses: Vec<String>,
     },
-    /// A stranger was cut off: it spoke what only members may, or idled.
-    StrangerRefused {
-        /// Who.
-        node: NodeId,
-        /// From where.
-        address: String,
+    /// Strangers were cut off or not let in: they spoke what only members may, idled, or were too many.
+    StrangersRefused {
+        /// How many since the last word about them.
+        count: u64,
+        /// The last one, if it proved its key.
+        node: Option<NodeId>,
+        /// From where it came: an IP address.
+        source: String,
+        /// What it did.
+        reason: String,
     },
 }
 

@@ -6,6 +6,7 @@
 //! them; when it stops being one, all are closed at once.
 
 mod behaviour;
+mod crowd;
 mod stranger;
 
 use std::collections::{HashMap, VecDeque};
@@ -19,6 +20,8 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::admission::{Admission, PlaneKind};
+use crowd::Crowd;
+pub(crate) use crowd::Source;
 
 /// A stranger that asks nothing is cut off after this.
 const STRANGER_IDLE: Duration = Duration::from_secs(5);
@@ -26,8 +29,6 @@ const STRANGER_IDLE: Duration = Duration::from_secs(5);
 const STRANGER_LIFE: Duration = Duration::from_secs(60);
 /// How often strangers are looked at, while there are any.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// Connections of strangers at once on control: a rack that joins together.
-const MAX_STRANGERS: usize = 64;
 
 /// Wraps the behaviours that are for members only.
 pub(crate) struct Gate<B: NetworkBehaviour> {
@@ -39,6 +40,7 @@ pub(crate) struct Gate<B: NetworkBehaviour> {
     admitted: HashMap<PeerId, usize>,
     /// Join requests under way.
     holds: HashMap<PeerId, usize>,
+    crowd: Crowd,
     actions: VecDeque<Action>,
     sweep: Option<Pin<Box<Sleep>>>,
 }
@@ -90,6 +92,7 @@ impl<B: NetworkBehaviour> Gate<B> {
             connections: HashMap::new(),
             admitted: HashMap::new(),
             holds: HashMap::new(),
+            crowd: Crowd::default(),
             actions: VecDeque::new(),
             sweep: None,
         }
@@ -146,9 +149,9 @@ impl<B: NetworkBehaviour> Gate<B> {
     ) -> Result<bool, ConnectionDenied> {
         let admitted = self.admission.is_member(&peer);
         if !admitted {
-            let strangers = self.connections.values().filter(|other| !other.admitted);
-            let full = inbound && strangers.count() >= MAX_STRANGERS;
-            if full || self.plane == PlaneKind::Bulk {
+            let source = Source::of_address(address);
+            let shut = self.plane == PlaneKind::Bulk;
+            if shut || inbound && !self.crowd.enter(id, source) {
                 return Err(ConnectionDenied::new(NoStrangers(self.plane.name())));
             }
             self.sweep
@@ -166,6 +169,22 @@ impl<B: NetworkBehaviour> Gate<B> {
         };
         self.connections.insert(id, connection);
         Ok(admitted)
+    }
+
+    /// Whether a handshake from `remote` may begin.
+    fn begin(&mut self, id: ConnectionId, remote: &Multiaddr) -> Result<(), ConnectionDenied> {
+        let Some(source) = Source::of_address(remote) else {
+            return Ok(());
+        };
+        if self.admission.is_known(&source) || self.crowd.begin(id, source) {
+            return Ok(());
+        }
+        Err(ConnectionDenied::new(NoStrangers(self.plane.name())))
+    }
+
+    /// Where an established connection comes from.
+    pub(crate) fn source_of(&self, id: ConnectionId) -> Option<Source> {
+        Source::of_address(&self.connections.get(&id)?.address)
     }
 
     fn cut_off(&mut self, id: ConnectionId, reason: &str) {
@@ -225,6 +244,7 @@ impl<B: NetworkBehaviour> Gate<B> {
     }
 
     fn closed(&mut self, event: ConnectionClosed<'_>) {
+        self.crowd.leave(event.connection_id);
         let connection = self.connections.remove(&event.connection_id);
         if !connection.is_some_and(|connection| connection.admitted) {
             return;
@@ -245,6 +265,8 @@ impl<B: NetworkBehaviour> Gate<B> {
 
     /// Forgets a connection that was denied after the gate had let it in; whether the inner ones knew it.
     fn denied(&mut self, id: ConnectionId) -> bool {
+        self.crowd.end(id);
+        self.crowd.leave(id);
         self.connections
             .remove(&id)
             .is_none_or(|connection| connection.admitted)

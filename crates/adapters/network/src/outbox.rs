@@ -27,7 +27,7 @@ impl Outbox {
     pub(crate) fn push(&mut self, event: Event) {
         let soft = matches!(
             event,
-            Event::Report { .. } | Event::Discovered { .. } | Event::StrangerRefused { .. }
+            Event::Report { .. } | Event::Discovered { .. } | Event::StrangersRefused { .. }
         );
         if self.queue.len() >= OUTBOX_QUEUE / 2 && soft {
             tracing::debug!("owner is behind, event dropped");

@@ -4,6 +4,7 @@ mod connections;
 mod discovery;
 mod gossip;
 mod joins;
+mod refusals;
 mod requests;
 
 use std::collections::HashMap;
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use libp2p::core::transport::ListenerId;
 use libp2p::request_response::OutboundFailure;
-use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p::swarm::{ConnectionId, ListenError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, Interval, sleep_until};
@@ -21,9 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, PlaneKind};
 use crate::dialer::{Dialer, Waiting};
-use crate::event::Event;
-use crate::gate::GateEvent;
-use crate::identity::node_id;
+use crate::gate::{GateEvent, Source};
 use crate::links::Links;
 use crate::outbox::Outbox;
 use crate::swarm::{Behaviour, BehaviourEvent, MembersEvent};
@@ -31,6 +30,7 @@ use crate::wire::{Outcome, Request};
 
 pub(crate) use discovery::Sightings;
 use joins::Joins;
+use refusals::Refusals;
 use requests::Requests;
 
 /// What handles ask of a swarm.
@@ -105,6 +105,7 @@ pub(crate) struct State {
     dials: HashMap<ConnectionId, PeerId>,
     requests: Requests,
     joins: Joins,
+    refusals: Refusals,
     /// The last report of this node.
     report: Option<Bytes>,
 }
@@ -122,10 +123,17 @@ impl Plane {
                 Some(command) = self.commands.recv() => self.on_command(command),
                 Some(answered) = requests.answers.next() => self.send_answer(answered),
                 () = self.outbox.deliver(), if !self.outbox.is_empty() => {}
-                _ = self.pulse.tick(), if self.kind == PlaneKind::Control => self.close_silent(),
+                _ = self.pulse.tick() => self.on_pulse(),
                 () = sleep_until(due_at), if due.is_some() => self.dial_due(),
             }
         }
+    }
+
+    fn on_pulse(&mut self) {
+        if self.kind == PlaneKind::Control {
+            self.close_silent();
+        }
+        self.tell_refusals();
     }
 
     fn on_command(&mut self, command: Command) {
@@ -191,8 +199,16 @@ impl Plane {
             SwarmEvent::ListenerError { error, .. } => {
                 tracing::warn!(plane = self.kind.name(), %error, "listener failed");
             }
-            SwarmEvent::IncomingConnectionError { error, .. } => {
-                tracing::debug!(plane = self.kind.name(), %error, "incoming connection failed");
+            SwarmEvent::IncomingConnectionError {
+                error,
+                send_back_addr,
+                ..
+            } => {
+                tracing::trace!(plane = self.kind.name(), %error, "incoming connection failed");
+                if let ListenError::Denied { .. } = error {
+                    let source = Source::of_address(&send_back_addr);
+                    self.refuse_stranger(None, source, "too many connections");
+                }
             }
             _ => {}
         }
@@ -208,10 +224,8 @@ impl Plane {
                 address,
                 reason,
             }) => {
-                tracing::info!(peer_id = %peer, %address, reason, "stranger cut off");
-                let address = address.to_string();
-                let node = node_id(&peer);
-                self.outbox.push(Event::StrangerRefused { node, address });
+                tracing::debug!(peer_id = %peer, %address, reason, "stranger cut off");
+                self.refuse_stranger(Some(peer), Source::of_address(&address), &reason);
             }
             BehaviourEvent::Gate(GateEvent::Inner(event)) => match event {
                 MembersEvent::Streams(()) => {}

@@ -68,18 +68,18 @@ impl Bucket {
     }
 }
 
-/// Join requests per second of one peer: a person retries, a program does not need to.
-const JOINS_PER_PEER: u64 = 2;
-/// At once of one peer.
-const JOIN_BURST_PER_PEER: u64 = 10;
+/// Join requests per second of one source (keys are free, addresses are not): a node tries four times a second.
+const JOINS_PER_SOURCE: u64 = 5;
+/// At once of one source: a rack behind one address.
+const JOIN_BURST_PER_SOURCE: u64 = 30;
 /// Of all peers: a rack that is switched on joins within seconds.
 const JOINS: u64 = 20;
 /// At once of all peers.
 const JOIN_BURST: u64 = 100;
-/// Peers remembered; beyond, new ones share the global bucket only after old ones filled up again.
-const JOIN_PEERS: usize = 1024;
+/// Sources remembered; beyond, new ones share the global bucket only after old ones filled up again.
+const JOIN_SOURCES: usize = 1024;
 
-/// Limits join requests per peer and in all.
+/// Limits join requests per source and in all.
 #[derive(Debug)]
 pub(crate) struct JoinLimit<P> {
     all: Bucket,
@@ -96,16 +96,16 @@ impl<P: Eq + Hash> JoinLimit<P> {
 
     /// Whether a request of `peer` may pass now.
     pub(crate) fn admit(&mut self, peer: P, now: Instant) -> bool {
-        if self.peers.len() >= JOIN_PEERS {
+        if self.peers.len() >= JOIN_SOURCES {
             self.peers.retain(|_, bucket| !bucket.is_full(now));
         }
-        if self.peers.len() >= JOIN_PEERS && !self.peers.contains_key(&peer) {
+        if self.peers.len() >= JOIN_SOURCES && !self.peers.contains_key(&peer) {
             return false;
         }
         let bucket = self
             .peers
             .entry(peer)
-            .or_insert_with(|| Bucket::new(JOINS_PER_PEER, JOIN_BURST_PER_PEER, now));
+            .or_insert_with(|| Bucket::new(JOINS_PER_SOURCE, JOIN_BURST_PER_SOURCE, now));
         bucket.take(1, now).is_ok() && self.all.take(1, now).is_ok()
     }
 }
@@ -150,7 +150,7 @@ mod tests {
         let start = Instant::now();
         let mut limit = JoinLimit::new(start);
         let passed = (0..1000).filter(|_| limit.admit(1, start)).count();
-        assert_eq!(passed as u64, JOIN_BURST_PER_PEER);
+        assert_eq!(passed as u64, JOIN_BURST_PER_SOURCE);
         assert!(limit.admit(2, start));
         assert!(limit.admit(1, start + Duration::from_secs(1)));
     }
@@ -161,7 +161,7 @@ mod tests {
         let mut limit = JoinLimit::new(start);
         let passed = (0..5000).filter(|peer| limit.admit(*peer, start)).count();
         assert_eq!(passed as u64, JOIN_BURST);
-        assert!(limit.peers.len() <= JOIN_PEERS);
+        assert!(limit.peers.len() <= JOIN_SOURCES);
         assert!(limit.admit(9999, start + Duration::from_secs(10)));
     }
 }

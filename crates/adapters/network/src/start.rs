@@ -135,7 +135,8 @@ struct Parts {
 
 /// One plane before it runs.
 struct Built {
-    plane: Plane,
+    /// On the heap: the future that starts a node holds both for a while.
+    plane: Box<Plane>,
     connector: Connector,
     listening: watch::Receiver<Listening>,
     incoming: Vec<(IncomingStreams, Purpose)>,
@@ -197,7 +198,7 @@ impl Parts {
         let incoming = purposes.map(|(protocol, purpose)| (incoming(&swarm, protocol), purpose));
         let incoming = incoming.collect();
         let dialer = Dialer::new(*swarm.local_peer_id(), kind == PlaneKind::Control);
-        let plane = Plane {
+        let plane = Box::new(Plane {
             kind,
             swarm,
             commands,
@@ -211,7 +212,7 @@ impl Parts {
             bulk: None,
             pulse: tokio::time::interval(PULSE),
             state: State::default(),
-        };
+        });
         Ok(Built {
             plane,
             connector,

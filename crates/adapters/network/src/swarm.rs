@@ -47,14 +47,18 @@ const GOSSIP_HEARTBEAT: Duration = Duration::from_secs(2);
 const GOSSIP_OVERHEAD_BYTES: usize = 2 << 10;
 /// mDNS asks again so often, in case a packet was lost.
 const MDNS_QUERY_INTERVAL: Duration = Duration::from_secs(60);
-/// Handshakes under way from outside.
-const MAX_PENDING_INCOMING: u32 = 64;
+/// Handshakes under way from outside; half of them only from where a member is known, see `gate::crowd`.
+const MAX_PENDING_INCOMING: u32 = 128;
 /// Dials under way: a leader of a large cluster after a restart.
 const MAX_PENDING_OUTGOING: u32 = 256;
 /// Both ends dialling over two transports, and the old connections of a fresh member.
 const MAX_CONNECTIONS_PER_PEER: u32 = 8;
 /// Substreams of one connection.
 const MAX_SUBSTREAMS: usize = 512;
+/// Of a stranger that dialled us: each may hold 256 KiB of unread bytes, and joining takes one at a time.
+const MAX_STRANGER_SUBSTREAMS: usize = 8;
+/// Join requests of one connection at once.
+const MAX_JOIN_STREAMS: usize = 4;
 
 /// All protocols of a swarm; on bulk only the limits and the streams inside the gate are there.
 #[derive(NetworkBehaviour)]
@@ -97,7 +101,7 @@ pub(crate) fn build(
     let mut swarm = SwarmBuilder::with_existing_identity(identity.keypair().clone())
         .with_tokio()
         .with_quic_config(|config| quic(plane, config))
-        .with_other_transport(|key| tcp_transport(plane, key, Arc::clone(control_links)))
+        .with_other_transport(|key| tcp_transport(plane, key, admission, control_links))
         .map_err(|source| failed(source.into()))?
         .with_dns()
         .map_err(|source| failed(source.into()))?
@@ -148,8 +152,10 @@ fn refuse_taken(address: &Multiaddr) -> io::Result<()> {
 fn tcp_transport(
     plane: PlaneKind,
     key: &Keypair,
-    control_links: Arc<Links>,
+    admission: &Arc<Admission>,
+    control_links: &Arc<Links>,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Box<dyn std::error::Error + Send + Sync>> {
+    let (admission, control_links) = (Arc::clone(admission), Arc::clone(control_links));
     let transport = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
         .map(move |stream, _| {
             bulk_socket::prepare(plane, &stream, &control_links);
@@ -157,13 +163,19 @@ fn tcp_transport(
         })
         .upgrade(upgrade::Version::V1Lazy)
         .authenticate(noise::Config::new(key)?)
-        .multiplex(yamux());
+        .multiplex_ext(move |peer, endpoint| {
+            yamux(admission.is_member(peer) || endpoint.is_dialer())
+        });
     Ok(transport.boxed())
 }
 
-fn yamux() -> yamux::Config {
+fn yamux(is_trusted: bool) -> yamux::Config {
     let mut config = yamux::Config::default();
-    config.set_max_num_streams(MAX_SUBSTREAMS);
+    config.set_max_num_streams(if is_trusted {
+        MAX_SUBSTREAMS
+    } else {
+        MAX_STRANGER_SUBSTREAMS
+    });
     config
 }
 
@@ -173,6 +185,10 @@ fn quic(plane: PlaneKind, mut config: quic::Config) -> quic::Config {
     if plane == PlaneKind::Bulk {
         config.max_stream_data = 256 << 10;
         config.max_connection_data = 256 << 10;
+    } else {
+        // A stranger can make us hold so much for a connection: libp2p's own 15 MB times 64 would be a gigabyte.
+        config.max_stream_data = 1 << 20;
+        config.max_connection_data = 2 << 20;
     }
     config
 }
@@ -208,7 +224,14 @@ fn behaviour(
     let members = Members {
         streams: libp2p_stream::Behaviour::new(),
         rpc: control
-            .then(|| requests(RPC, MAX_RPC_REQUEST_BYTES, MAX_RPC_ANSWER_BYTES))
+            .then(|| {
+                requests(
+                    RPC,
+                    MAX_RPC_REQUEST_BYTES,
+                    MAX_RPC_ANSWER_BYTES,
+                    MAX_REQUEST_STREAMS,
+                )
+            })
             .into(),
         gossip: control.then(|| gossip(identity)).transpose()?.into(),
         identify: control.then(|| identify::Behaviour::new(identify)).into(),
@@ -218,7 +241,14 @@ fn behaviour(
         limits: connection_limits::Behaviour::new(limits),
         gate: Gate::new(members, Arc::clone(admission), plane),
         join: control
-            .then(|| requests(JOIN, MAX_JOIN_BYTES, MAX_JOIN_ANSWER_BYTES))
+            .then(|| {
+                requests(
+                    JOIN,
+                    MAX_JOIN_BYTES,
+                    MAX_JOIN_ANSWER_BYTES,
+                    MAX_JOIN_STREAMS,
+                )
+            })
             .into(),
         mdns: mdns.into(),
     })
@@ -228,6 +258,7 @@ fn requests(
     protocol: libp2p::StreamProtocol,
     max_request: usize,
     max_answer: usize,
+    max_streams: usize,
 ) -> request_response::Behaviour<RequestCodec> {
     let codec = RequestCodec {
         max_request,
@@ -235,7 +266,7 @@ fn requests(
     };
     let config = request_response::Config::default()
         .with_request_timeout(MAX_RPC_DEADLINE)
-        .with_max_concurrent_streams(MAX_REQUEST_STREAMS);
+        .with_max_concurrent_streams(max_streams);
     request_response::Behaviour::with_codec(codec, [(protocol, ProtocolSupport::Full)], config)
 }
 

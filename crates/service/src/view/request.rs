@@ -143,6 +143,12 @@ pub struct CreateUserTokenRequest {
     pub user: String,
     /// `viewer`, `member` or `admin`.
     pub role: String,
+    /// Life; default 90 days.
+    #[serde(default)]
+    pub expires_in_ms: Option<u64>,
+    /// It is good until it is revoked.
+    #[serde(default)]
+    pub never_expires: bool,
 }
 
 /// A token that was made; the secret is shown once.

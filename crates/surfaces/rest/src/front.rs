@@ -48,7 +48,7 @@ impl Front {
 
     async fn checked(mut self, door: Door, mut request: Request) -> Response {
         // A browser can't reach a Unix socket, so there the name does not matter.
-        if matches!(door, Door::Tcp)
+        if matches!(door, Door::Tcp(_))
             && let Err(refusal) = self.hosts.check(request.uri(), request.headers())
         {
             return refusal.into_response();
@@ -71,6 +71,10 @@ mod tests {
 
     use super::*;
 
+    fn tcp() -> Door {
+        Door::Tcp([127, 0, 0, 1].into())
+    }
+
     async fn ask(door: Door, pairs: &[(&str, &str)]) -> Response {
         let front = Front::new(
             Router::new().route("/", get(async || "here")),
@@ -88,11 +92,11 @@ mod tests {
     #[tokio::test]
     async fn foreign_names_and_origins_do_not_reach_a_route_over_tcp() {
         let host = ("host", "localhost:7717");
-        assert_eq!(ask(Door::Tcp, &[host]).await.status(), 200);
-        assert_eq!(ask(Door::Tcp, &[("host", "evil.test")]).await.status(), 421);
-        assert_eq!(ask(Door::Tcp, &[]).await.status(), 421);
+        assert_eq!(ask(tcp(), &[host]).await.status(), 200);
+        assert_eq!(ask(tcp(), &[("host", "evil.test")]).await.status(), 421);
+        assert_eq!(ask(tcp(), &[]).await.status(), 421);
         assert_eq!(
-            ask(Door::Tcp, &[host, ("origin", "http://evil.test")])
+            ask(tcp(), &[host, ("origin", "http://evil.test")])
                 .await
                 .status(),
             403
@@ -110,7 +114,7 @@ mod tests {
     #[tokio::test]
     async fn refusals_and_answers_carry_the_safety_headers() {
         for host in ["localhost", "evil.test"] {
-            let response = ask(Door::Tcp, &[("host", host)]).await;
+            let response = ask(tcp(), &[("host", host)]).await;
             let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
             assert_eq!(header("x-content-type-options"), "nosniff");
             assert_eq!(header("cache-control"), "no-store");

@@ -1,5 +1,6 @@
 //! Who asks: the user behind a Unix socket, or the bearer of a token.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
@@ -18,8 +19,8 @@ const MAX_AUTHORIZATION_BYTES: usize = 512;
 /// The door through which a connection came. Each request carries that of its connection.
 #[derive(Clone, Debug)]
 pub(crate) enum Door {
-    /// TCP: nobody is known yet.
-    Tcp,
+    /// TCP: nobody is known yet, but where they are.
+    Tcp(IpAddr),
     /// Unix socket: the kernel told who connected.
     Socket(Arc<Caller>),
 }
@@ -67,10 +68,20 @@ impl FromRequestParts<Arc<Api>> for Authenticated {
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Refusal> {
         if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
-            let caller = api.service.authenticate(bearer(value)?).await?;
+            let source = source_of(parts.extensions.get());
+            let caller = api.service.authenticate(bearer(value)?, &source).await?;
             return Ok(Self(Arc::new(caller)));
         }
         caller_of(parts.extensions.get()).map(Self)
+    }
+}
+
+/// Where bad tokens of a connection are counted.
+fn source_of(door: Option<&Door>) -> String {
+    match door {
+        Some(Door::Tcp(ip)) => ip.to_canonical().to_string(),
+        Some(Door::Socket(caller)) => format!("the socket, by {}", caller.user),
+        None => "nowhere".to_owned(),
     }
 }
 
@@ -78,7 +89,7 @@ impl FromRequestParts<Arc<Api>> for Authenticated {
 fn caller_of(door: Option<&Door>) -> Result<Arc<Caller>, Refusal> {
     match door {
         Some(Door::Socket(caller)) => Ok(Arc::clone(caller)),
-        Some(Door::Tcp) | None => Err(Refusal::token_needed("this address needs a token")),
+        Some(Door::Tcp(_)) | None => Err(Refusal::token_needed("this address needs a token")),
     }
 }
 
@@ -121,7 +132,7 @@ mod tests {
     async fn root_and_the_own_user_administrate_and_others_are_less() {
         let role = async |user_id| match Door::of_user(user_id).await {
             Door::Socket(caller) => caller.role,
-            Door::Tcp => panic!("a socket user came by TCP"),
+            Door::Tcp(_) => panic!("a socket user came by TCP"),
         };
         assert_eq!(role(0).await, Role::Admin);
         assert_eq!(role(rustix::process::geteuid().as_raw()).await, Role::Admin);
@@ -141,7 +152,7 @@ mod tests {
         });
         let known = caller_of(Some(&Door::Socket(Arc::clone(&caller)))).unwrap();
         assert_eq!(known.user, "ada");
-        for nobody in [Some(&Door::Tcp), None] {
+        for nobody in [Some(&Door::Tcp(IpAddr::from([127, 0, 0, 1]))), None] {
             let refusal = caller_of(nobody).unwrap_err();
             assert_eq!(refusal.into_response().status(), 401);
         }

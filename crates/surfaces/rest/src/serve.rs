@@ -87,12 +87,13 @@ impl Server {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "nodelay not set"); // the peer is gone
                     }
                     let connection = self.connection(permit);
-                    self.connections.spawn(connection.run(Door::Tcp, stream));
+                    self.connections
+                        .spawn(connection.run(Door::Tcp(peer.ip()), stream));
                 }
                 Err(error) => accept_failed(&error).await,
             }
@@ -244,7 +245,7 @@ mod tests {
 
     async fn who(Extension(door): Extension<Door>) -> String {
         match door {
-            Door::Tcp => "a stranger".to_owned(),
+            Door::Tcp(_) => "a stranger".to_owned(),
             Door::Socket(caller) => format!("{} the {:?}", caller.user, caller.role),
         }
     }

@@ -25,6 +25,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gate<B> {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
+        self.begin(id, remote)?;
         self.inner
             .handle_pending_inbound_connection(id, local, remote)
     }
@@ -36,6 +37,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gate<B> {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.crowd.end(id);
         if !self.admit(id, peer, remote, true)? {
             return Ok(Either::Right(StrangerHandler::default()));
         }

@@ -14,9 +14,11 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use tokio::sync::oneshot;
 use types::{JoinReply, codec};
 
+use super::refusals::name_of;
 use super::requests::{Answered, Asked};
 use super::{JoinAttempt, JoinFailure, Plane};
 use crate::event::Event;
+use crate::gate::Source;
 use crate::identity::node_id;
 use crate::protocol::MAX_JOIN_ANSWER_BYTES;
 use crate::rate::JoinLimit;
@@ -30,7 +32,7 @@ pub(crate) struct Joins {
     asked: HashMap<OutboundRequestId, Done>,
     /// Requests of others whose answer is not on the wire yet.
     answering: HashMap<InboundRequestId, PeerId>,
-    limit: JoinLimit<PeerId>,
+    limit: JoinLimit<Option<Source>>,
 }
 
 impl Default for Joins {
@@ -102,12 +104,16 @@ impl Plane {
 
     pub(super) fn on_join_event(&mut self, event: RequestEvent<Request, Outcome>) {
         match event {
-            RequestEvent::Message { peer, message, .. } => match message {
+            RequestEvent::Message {
+                peer,
+                connection_id,
+                message,
+            } => match message {
                 Message::Request {
                     request_id,
                     request,
                     channel,
-                } => self.on_join_request(peer, request_id, request, channel),
+                } => self.on_join_request((peer, connection_id), request_id, request, channel),
                 Message::Response {
                     request_id,
                     response,
@@ -136,7 +142,7 @@ impl Plane {
 
     fn on_join_request(
         &mut self,
-        peer: PeerId,
+        (peer, connection): (PeerId, ConnectionId),
         id: InboundRequestId,
         request: Request,
         channel: ResponseChannel<Outcome>,
@@ -149,8 +155,9 @@ impl Plane {
             channel,
             outcome,
         };
-        if !self.state.joins.limit.admit(peer, Instant::now()) {
-            tracing::warn!(peer_id = %peer, "join request over the rate limit");
+        let source = self.swarm.behaviour().gate.source_of(connection);
+        if !self.state.joins.limit.admit(source, Instant::now()) {
+            self.refuse_stranger(Some(peer), source, "asked to join too often");
             return self.send_answer(at_once(channel, Outcome::Answer(rate_limited())));
         }
         let Request::Call(request) = request else {
@@ -160,6 +167,7 @@ impl Plane {
         match requests.expect(protocol, channel, MAX_JOIN_ANSWER_BYTES) {
             Ok(reply) => self.outbox.push(Event::Join {
                 from: node_id(&peer),
+                source: name_of(source),
                 request,
                 reply,
             }),

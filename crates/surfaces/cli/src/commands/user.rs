@@ -49,6 +49,8 @@ pub(super) async fn run(command: &Command, session: &Session) -> Result<(), Erro
     let body = CreateUserTokenRequest {
         user: user.clone(),
         role: role.word().to_owned(),
+        expires_in_ms: None,
+        never_expires: false,
     };
     let bytes = session
         .change(|| Request::json("/user-tokens", &body))
