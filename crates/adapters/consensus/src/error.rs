@@ -41,6 +41,16 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// Written by another version of muster; not damage, and nothing to rejoin for.
+    #[error("{} was written by another muster: {key} has a form that this one does not know: {what}", file.display())]
+    Foreign {
+        /// The file.
+        file: PathBuf,
+        /// Where in it.
+        key: String,
+        /// What was found.
+        what: String,
+    },
     /// A file operation failed.
     #[error("cannot {step} {}", path.display())]
     File {
@@ -108,6 +118,19 @@ fn describe_pid(pid: Option<u32>) -> String {
 }
 
 impl Error {
+    /// Stored bytes that the codec refused: of another format version, or damaged.
+    pub(crate) fn undecodable(
+        file: impl Into<PathBuf>,
+        key: &str,
+        error: &types::codec::Error,
+    ) -> Self {
+        let (file, key, what) = (file.into(), key.to_owned(), error.to_string());
+        match error {
+            types::codec::Error::Version { .. } => Self::Foreign { file, key, what },
+            _ => Self::Damaged { file, key, what },
+        }
+    }
+
     pub(crate) fn file(
         step: &'static str,
         path: impl Into<PathBuf>,

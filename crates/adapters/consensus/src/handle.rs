@@ -254,6 +254,20 @@ impl Handle {
         self.inner.receiver.stores.archives.read(name).await
     }
 
+    /// A piece of an archive in its stored form, and the length of the whole; none if there is no such archive.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn archive_piece(
+        &self,
+        name: &str,
+        offset: u64,
+        length: u64,
+    ) -> Result<Option<(Bytes, u64)>, Error> {
+        let archives = &self.inner.receiver.stores.archives;
+        archives.piece(name, offset, length).await
+    }
+
     /// Figures of this replica.
     #[must_use]
     pub fn metrics(&self) -> Metrics {

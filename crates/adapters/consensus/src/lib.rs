@@ -13,15 +13,16 @@ mod error;
 #[doc(hidden)]
 pub mod failpoint;
 mod failure;
-mod generation;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod generation;
 #[cfg(test)]
 mod golden;
 mod hand_over;
 mod handle;
 mod log_store;
 mod machine;
+mod offline;
 mod open;
 mod published;
 mod raft_network;
@@ -36,6 +37,7 @@ mod wire;
 pub use config::{Config, Timing};
 pub use error::{Error, MembershipError, ProposeError, ReadError};
 pub use handle::{Committed, Handle, Leadership, Metrics};
+pub use offline::{NewReplica, StoppedReplica, inspect};
 pub use open::open;
 pub use reserve::{DiskRoom, release_reserve};
 pub use transport::{BoxFuture, Transport, TransportError};
