@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use types::{Author, RequestId, Timestamp};
 
-use crate::commands::{AdmitNode, CreateJoinToken, CreateQueue, CreateUserToken, DrainNode, EvictNode, ExtendLease, FoundCluster, IssueUserToken, LoseAttempt, MoveExperiment, NoteRefusals, NoteTokenUses, PinRole, PlaceAttempt, ReleasePlacements, RemoveNode, RemoveUser, ReplaceNode, ReportAttempt, RevokeToken, SealSegment, StopExperiment, SubmitExperiment, UndrainNode, UpdateNode};
+use crate::commands::{
+    AcceptLate,AdmitNode, CreateJoinToken, CreateQueue, CreateUserToken, DrainNode, EvictNode, ExtendLease, FoundCluster, IssueUserToken, LoseAttempt, MoveExperiment, NoteRefusals, NoteTokenUses, PinRole, PlaceAttempt, ReleasePlacements, RemoveNode, RemoveUser, ReplaceNode, ReportAttempt, RevokeToken, SealSegment, StopExperiment, SubmitExperiment, UndrainNode, UpdateNode};
 
 /// One entry of the Raft log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,4 +74,6 @@ pub enum Command {
     EvictNode(Box<EvictNode>),
     /// Let a node in under a new key and take its old identity out.
     ReplaceNode(Box<ReplaceNode>),
+    /// Take a late success for the result.
+    AcceptLate(AcceptLate),
 }

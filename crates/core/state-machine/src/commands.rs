@@ -1,10 +1,12 @@
 //! One file per command: its stored form and what it does.
 
+mod accept_late;
 mod create_queue;
 mod create_tokens;
 mod evict_node;
 mod extend_lease;
 mod found_cluster;
+mod late_report;
 mod lose_attempt;
 mod move_experiment;
 mod node_standing;
@@ -18,6 +20,7 @@ mod stop_experiment;
 mod submit_experiment;
 mod user_tokens;
 
+pub use accept_late::AcceptLate;
 pub use create_queue::CreateQueue;
 pub use create_tokens::{CreateJoinToken, CreateUserToken, RevokeToken};
 pub use evict_node::{EvictNode, EvictedAttempts, ReplaceNode};
@@ -91,14 +94,16 @@ impl Command {
             Self::PinRole(command) => command.apply(state, context),
             Self::EvictNode(command) => command.apply(state, context),
             Self::ReplaceNode(command) => command.apply(state, context),
+            Self::AcceptLate(command) => command.apply(state, context),
         }
     }
 
     fn needed_role(&self) -> Role {
         match self {
-            Self::SubmitExperiment(_) | Self::StopExperiment(_) | Self::MoveExperiment(_) => {
-                Role::Member
-            }
+            Self::SubmitExperiment(_)
+            | Self::StopExperiment(_)
+            | Self::MoveExperiment(_)
+            | Self::AcceptLate(_) => Role::Member,
             Self::FoundCluster(_)
             | Self::CreateJoinToken(_)
             | Self::RevokeToken(_)

@@ -54,6 +54,8 @@ pub enum Action {
     PlacementsReleased,
     /// A copy of everything was made.
     BackupTaken,
+    /// A late success was taken for the result.
+    LateResultAccepted,
 }
 
 /// One line of history.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use types::{AttemptToken, Cause, NodeId, SegmentRef, Timestamp};
 
-use crate::commands::{current, stale};
+use crate::commands::current;
 use crate::event::Event;
 use crate::ledger::Action;
 use crate::outcome::{Outcome, RefusalCode};
@@ -12,7 +12,7 @@ use crate::records::{AttemptEnd, Experiment, ExperimentPhase};
 use crate::state::{ClusterState, Context};
 
 /// Most record bytes that travel inside a report instead of as a blob.
-const MAX_INLINE_RECORDS: usize = 4 << 10;
+pub(super) const MAX_INLINE_RECORDS: usize = 4 << 10;
 
 /// How it goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +65,8 @@ impl ReportAttempt {
                 "rank {} of {} is not on {}",
                 self.rank, self.token, self.node
             );
+            let id = Some(self.token.experiment);
+            state.record(context, Action::StaleReport, id, message.clone());
             return Outcome::refused(RefusalCode::NotAllowed, message);
         };
         if rank.ended {
@@ -101,79 +103,9 @@ impl ReportAttempt {
         }
         Outcome::Done
     }
-
-    /// A report of an attempt that is not current: counted only as history.
-    fn apply_late(&self, state: &mut ClusterState, context: &mut Context<'_>) -> Outcome {
-        let id = self.token.experiment;
-        let (
-            AttemptReport::Ended {
-                end,
-                segments,
-                inline_records,
-            },
-            Some(experiment),
-        ) = (&self.report, state.experiments.get(&id))
-        else {
-            return stale(&self.token);
-        };
-        if inline_records.len() > MAX_INLINE_RECORDS {
-            return too_many_inline(inline_records);
-        }
-        let mut experiment = experiment.as_ref().clone();
-        let newest = experiment.attempts.len();
-        let Some((number, attempt)) = experiment
-            .attempts
-            .iter_mut()
-            .enumerate()
-            .find(|(_, attempt)| attempt.token == self.token)
-        else {
-            return stale(&self.token);
-        };
-        if !attempt
-            .ranks
-            .iter()
-            .any(|rank| rank.placement.node == self.node)
-            || attempt.late.is_some()
-        {
-            return stale(&self.token);
-        }
-        let given_up = attempt
-            .end
-            .as_ref()
-            .is_some_and(|end| end.cause.is_node_failure());
-        if !given_up {
-            return Outcome::Done; // A repeat of the report that ended it.
-        }
-        attempt.late = Some(AttemptEnd {
-            cause: with_evidence(&end.cause, context),
-            ..end.clone()
-        });
-        attempt.add_segments(segments);
-        if attempt.inline_records.is_empty() {
-            attempt.inline_records = inline_records.clone();
-        }
-        let detail = format!("attempt {} ended late: {}", self.token.attempt, end.cause);
-        state.record(context, Action::StaleReport, Some(id), detail);
-        let successor_placed = number + 1 < newest;
-        let waits = matches!(experiment.phase, ExperimentPhase::Queued { .. });
-        if waits && !successor_placed && end.cause.is_success() {
-            // Invariant 11: the newest attempt's report is accepted until a successor is placed.
-            let cause = end.cause.clone();
-            state.end(context, experiment, cause);
-            return Outcome::Done;
-        }
-        state.put(experiment);
-        Outcome::refused(
-            RefusalCode::Stale,
-            format!(
-                "{} was given up before; its result is kept as late",
-                self.token
-            ),
-        )
-    }
 }
 
-fn too_many_inline(inline_records: &Bytes) -> Outcome {
+pub(super) fn too_many_inline(inline_records: &Bytes) -> Outcome {
     let message = format!(
         "{} bytes of records belong into a blob",
         inline_records.len()
@@ -182,7 +114,7 @@ fn too_many_inline(inline_records: &Bytes) -> Outcome {
 }
 
 /// The cause, cut to its limits and never without evidence, whatever the sender left out.
-fn with_evidence(cause: &Cause, context: &Context<'_>) -> Cause {
+pub(super) fn with_evidence(cause: &Cause, context: &Context<'_>) -> Cause {
     let mut evidence = cause.evidence.clone();
     if evidence.is_empty() && !cause.is_success() {
         evidence.push(format!("{} gave no evidence", context.author));

@@ -287,14 +287,14 @@ fn reports_count_only_from_the_node_and_token_that_run() {
     let mut cluster = Cluster::founded();
     let token = cluster.run(1);
     let started = AttemptReport::Started { at: Timestamp(5) };
-    cluster.refuse(
+    cluster.refuse_and_record(
         report(token, node(0), started.clone()),
         RefusalCode::NotAllowed,
     );
     let mut forged = token;
     forged.placed_at.0 += 1;
-    cluster.refuse(report(forged, node(1), started.clone()), RefusalCode::Stale);
-    cluster.refuse(
+    cluster.refuse_and_record(report(forged, node(1), started.clone()), RefusalCode::Stale);
+    cluster.refuse_and_record(
         report(forged, node(1), ended(CauseKind::Finished)),
         RefusalCode::Stale,
     );

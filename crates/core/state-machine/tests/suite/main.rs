@@ -5,5 +5,6 @@ mod archives;
 mod commands;
 mod golden;
 mod histories;
+mod late;
 mod properties;
 mod samples;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use state_machine::{
-    AdmitNode, Applied, AttemptEnd, AttemptReport, ClusterState, Command, CreateJoinToken,
+    AcceptLate, AdmitNode, Applied, AttemptEnd, AttemptReport, ClusterState, Command, CreateJoinToken,
     CreateQueue, CreateUserToken, Entrance, ExtendLease, FoundCluster, IssueUserToken, LogEntry,
     LoseAttempt, MoveExperiment, NoteRefusals, NoteTokenUses, Outcome, PlaceAttempt, RankCapacity,
     RefusalCode, ReleasePlacements, RemoveNode, RemoveUser, ReportAttempt, RevokeToken,
@@ -252,6 +252,15 @@ impl Cluster {
         );
     }
 
+    /// Refused, and that somebody tried is in the history.
+    #[track_caller]
+    pub(crate) fn refuse_and_record(&mut self, command: Command, code: RefusalCode) {
+        let (_, before) = self.state.ledger_head();
+        let outcome = self.apply(command);
+        assert_eq!(refusal(&outcome), Some(code), "{outcome:?}");
+        assert_eq!(self.state.ledger_head().1, before + 1);
+    }
+
     pub(crate) fn submit(&mut self, spec: ExperimentSpec) -> ExperimentId {
         let command = Command::SubmitExperiment(Box::new(SubmitExperiment { spec }));
         match self.accept(command) {
@@ -436,6 +445,13 @@ pub(crate) fn every_command() -> Vec<(&'static str, Command)> {
             "remove-user",
             Command::RemoveUser(RemoveUser {
                 user: "eve".to_owned(),
+            }),
+        ),
+        (
+            "accept-late",
+            Command::AcceptLate(AcceptLate {
+                experiment: token.experiment,
+                attempt: 2,
             }),
         ),
     ]
