@@ -86,6 +86,7 @@ struct RawConfig {
     allowed_hosts: Vec<String>,
     bulk_bytes_per_second: Option<u64>,
     disk_reserve: String,
+    log_reserve: String,
     cgroups: bool,
     log: String,
     resources: RawResources,
@@ -126,6 +127,7 @@ impl Default for RawConfig {
             allowed_hosts: Vec::new(),
             bulk_bytes_per_second: None,
             disk_reserve: "2GiB".to_owned(),
+            log_reserve: "64MiB".to_owned(),
             cgroups: true,
             log: "info,openraft=error,sled=warn".to_owned(),
             resources: RawResources::default(),
@@ -156,6 +158,8 @@ pub(crate) struct Config {
     pub(crate) allowed_hosts: Vec<String>,
     pub(crate) bulk_bytes_per_second: Option<u64>,
     pub(crate) disk_reserve_bytes: u64,
+    /// Size of the file that keeps room on the disk of the log.
+    pub(crate) log_reserve_bytes: u64,
     pub(crate) use_cgroups: bool,
     pub(crate) log_filter: String,
     pub(crate) declared: telemetry::Declared,
@@ -244,6 +248,7 @@ impl Config {
             .map(|given| read_token(given))
             .transpose()?;
         let disk_reserve_bytes = types::parse_bytes(&raw.disk_reserve).context("disk_reserve")?;
+        let log_reserve_bytes = types::parse_bytes(&raw.log_reserve).context("log_reserve")?;
         Ok(Self {
             socket: raw.socket.unwrap_or_else(|| default_socket(&name)),
             http: SocketAddr::from(([127, 0, 0, 1], raw.port)),
@@ -270,6 +275,7 @@ impl Config {
             bulk_listen,
             labels,
             disk_reserve_bytes,
+            log_reserve_bytes,
             join,
         })
     }

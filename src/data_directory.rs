@@ -1,7 +1,7 @@
 //! The node's directory: who uses it, which cluster it belongs to, and files that must survive a power cut.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,8 @@ use anyhow::{Context as _, bail};
 use rustix::fs::{FlockOperation, flock};
 use types::{ClusterId, SignedMemberList, Timestamp, codec};
 
-/// Free bytes below which a node does not start: the log could not be written.
+/// Free bytes below which a new node does not start: its log could not be written. One that has a log starts, refuses
+/// what must be written, and says so.
 const MIN_FREE_BYTES: u64 = 64 << 20;
 
 /// File that is there while the cluster has one machine and has run nothing.
@@ -62,8 +63,15 @@ impl DataDirectory {
                 holder.trim()
             );
         }
+        // Before anything is written: on a full disk nothing can be, and the store cannot even be opened.
+        let raft = root.join("raft");
+        let released = consensus::release_reserve(&raft, MIN_FREE_BYTES)
+            .with_context(|| format!("give up the disk reserve in {}", raft.display()))?;
+        if released {
+            tracing::warn!(path = %raft.display(), "the disk is full: its reserve is given up");
+        }
         let free = free_bytes(root)?;
-        if free < MIN_FREE_BYTES {
+        if free < MIN_FREE_BYTES && !root.join(STORE_MARK).exists() {
             bail!(
                 "no disk space: {} has {} MiB free, a node needs at least {} MiB to keep its log: free some, or choose another place with --data-dir",
                 root.display(),
@@ -71,8 +79,9 @@ impl DataDirectory {
                 MIN_FREE_BYTES >> 20
             );
         }
-        lock.set_len(0)
-            .and_then(|()| write!(lock, "{}", std::process::id()))
+        // Over what is there, at a fixed width: this needs no new block.
+        lock.rewind()
+            .and_then(|()| writeln!(lock, "{:<10}", std::process::id()))
             .with_context(|| format!("write {}", path.display()))?;
         Ok(Self {
             root: root.to_owned(),

@@ -113,6 +113,9 @@ impl Handle {
             ProposeError::TooLarge { .. } => {
                 ServiceError::new(ErrorKind::TooLarge, "too-large", error.to_string())
             }
+            ProposeError::DiskFull { .. } => {
+                ServiceError::new(ErrorKind::Unavailable, "disk-full", error.to_string())
+            }
             other => self.no_leader(&other.to_string()),
         }
     }

@@ -52,8 +52,9 @@ impl Layout {
             .map_err(Error::file("open", &path))?;
         match file.try_lock() {
             Ok(()) => {
-                file.set_len(0).map_err(Error::file("clear", &path))?;
-                write!(file, "{}", std::process::id()).map_err(Error::file("write", &path))?;
+                // Over what is there, at a fixed width: this needs no new block of a full disk.
+                writeln!(file, "{:<10}", std::process::id())
+                    .map_err(Error::file("write", &path))?;
                 Ok(file)
             }
             Err(fs::TryLockError::WouldBlock) => {

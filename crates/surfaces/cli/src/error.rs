@@ -256,7 +256,9 @@ impl Error {
             | Self::StreamEnded
             | Self::StreamFailed { .. } => true,
             // A majority that is gone does not come back by waiting: the node has waited already.
-            Self::Refused { status, view } => *status == 503 && view.code != "no-quorum",
+            Self::Refused { status, view } => {
+                *status == 503 && !matches!(view.code.as_str(), "no-quorum" | "disk-full")
+            }
             _ => false,
         }
     }
