@@ -211,6 +211,7 @@ impl Started {
                 members.as_ref().map_or(&config.timing, |list| &list.timing),
             ),
             must_exist: directory.had_store(),
+            reserve_bytes: config.log_reserve_bytes,
             ..consensus::Config::new(directory.path("raft"), network.node_id().clone())
         };
         let consensus =
