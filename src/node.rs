@@ -275,8 +275,10 @@ impl Started {
         ));
         loops.spawn(loops::peers::run(h(), events, c()));
         loops.spawn(loops::reports::run(h(), telemetry, c()));
+        loops.spawn(watch_members(h(), c()));
         loops.spawn(loops::scheduling::run(h(), c()));
         loops.spawn(loops::leases::run(h(), c()));
+        loops.spawn(watch_clock(h(), c()));
         loops.spawn(loops::wanted::run(h(), c()));
         loops.spawn(loops::execution::run(h(), executor_events, sealed, c()));
         loops.spawn(loops::records::run(h(), sealed_events, c()));
@@ -319,6 +321,21 @@ async fn find_home(
     tokio::select! {
         () = membership.run(cancel) => {}
         never = joining::look_for_leader(&handle) => match never {},
+    }
+}
+
+async fn watch_members(handle: Handle, cancel: CancellationToken) {
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        never = handle.watch_members() => match never {},
+    }
+}
+
+/// Until the node ends: a leader whose clock is wrong gives up the lead.
+async fn watch_clock(handle: Handle, cancel: CancellationToken) {
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        never = handle.watch_clock() => match never {},
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use membership::{Change, Progress};
 use service::{Handle, PeerMessage};
 use state_machine::{Command, UpdateNode};
 use tokio_util::sync::CancellationToken;
@@ -13,6 +14,8 @@ use crate::data_directory::{DataDirectory, write_durably};
 
 /// Time between two looks when no event came: what a lost event costs.
 const LOOK: Duration = Duration::from_secs(2);
+/// Log entries that a replica may lack when it gets a vote: some tenths of a second of a busy cluster.
+const CAUGHT_UP: u64 = 500;
 /// Time for a message about membership.
 const DEADLINE: Duration = Duration::from_secs(2);
 
@@ -201,35 +204,24 @@ impl Membership {
         if state.node(self.handle.node_id()).is_none() {
             return; // The first entry of the cluster is not written yet.
         }
-        let candidates = membership::candidates(&state, &self.handle.view(), service::view_now());
-        let (voters, learners) = (consensus.voters(), consensus.learners());
-        let plan = membership::choose_voters(&candidates, &voters, self.handle.node_id());
-        let replicas: BTreeSet<_> = voters.union(&learners).cloned().collect();
-        let wanted: BTreeSet<_> = plan.voters.union(&plan.learners).cloned().collect();
-        if let Some(node) = wanted.difference(&replicas).next() {
-            tracing::info!(node_id = %node, reason = plan.reason, "adding a replica");
-            if let Err(error) = consensus.add_learner(node.clone()).await {
-                tracing::warn!(node_id = %node, %error, "replica not added yet");
-            }
-            self.handle.look_at_members_again();
+        let (members, now, plan) = self.handle.voter_plan(&state);
+        let progress = Progress {
+            is_joint: consensus.is_joint(),
+            caught_up: consensus.caught_up(CAUGHT_UP),
+        };
+        let Some(change) = membership::next_change(&members, &plan, &now, &progress) else {
             return;
-        }
-        if plan.voters != voters {
-            tracing::info!(
-                voters = plan.voters.len(),
-                reason = plan.reason,
-                "changing the voters"
-            );
-            if let Err(error) = consensus.set_voters(plan.voters, true).await {
-                tracing::warn!(%error, "voters not changed yet");
-            }
-            self.handle.look_at_members_again();
-            return;
-        }
-        if let Some(node) = learners.difference(&wanted).next()
-            && let Err(error) = consensus.remove(node.clone()).await
-        {
-            tracing::warn!(node_id = %node, %error, "learner not released yet");
+        };
+        tracing::info!(?change, reason = plan.reason, "changing the replicas");
+        let made = match change {
+            Change::AddLearner(node) => consensus.add_learner(node).await,
+            Change::SetVoters(voters) => consensus.set_voters(voters, true).await,
+            Change::HandOver(heir) => consensus.transfer_leader(heir).await,
+            Change::Release(node) => consensus.remove(node).await,
+        };
+        match made {
+            Ok(()) => self.handle.look_at_members_again(),
+            Err(error) => tracing::warn!(%error, "replicas not changed yet"),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::liveness::Liveness;
 use agent::leases::LeaseTable;
 use membership::View;
 use tokio::sync::Notify;
+use crate::backup::session::Sessions;
 use types::{BlobHash, NodeFacts, NodeId, NodeReport, SignedMemberList, Timestamp, WantedSet};
 
 /// Stores a cluster key durably, readable by the node alone.
@@ -48,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) replicated_trees: Mutex<BTreeMap<BlobHash, u64>>,
     pub(crate) members_pushed: Notify,
     pub(crate) keep_cluster_key: KeepClusterKey,
+    pub(crate) backups: Sessions,
     pub(crate) liveness: Mutex<Liveness>,
     pub(crate) speak_up: Notify,
     pub(crate) doorkeeper: Mutex<Doorkeeper>,
@@ -109,6 +111,7 @@ impl Handle {
             replicated_trees: Mutex::new(BTreeMap::new()),
             members_pushed: Notify::new(),
             keep_cluster_key: adapters.keep_cluster_key,
+            backups: Sessions::default(),
             liveness: Mutex::new(Liveness::new()),
             speak_up: Notify::new(),
             doorkeeper: Mutex::default(),

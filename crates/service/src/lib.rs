@@ -2,6 +2,7 @@
 
 pub mod audit;
 mod author;
+mod backup;
 mod blobs;
 mod call;
 mod clock;
@@ -26,7 +27,9 @@ mod tokens;
 mod users;
 pub mod view;
 
+pub use backup::BackupStream;
 pub use author::{Caller, CallerProof};
+pub use backup::session::BackupSource;
 pub use call::ReadOptions;
 pub use error::{ErrorKind, ServiceError};
 pub use handle::{Adapters, Config, Handle, KeepClusterKey, now, view_now};

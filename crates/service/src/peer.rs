@@ -11,6 +11,7 @@ use types::{
 };
 
 use crate::author::Vouched;
+use crate::backup::session::BackupSource;
 use crate::error::{ErrorKind, ServiceError};
 use crate::handle::{Handle, lock};
 
@@ -48,6 +49,18 @@ pub enum PeerMessage {
         /// Hash of the newest.
         hash: [u8; 32],
     },
+    /// Is the receiver there?
+    Ping {
+        /// The sender has missed an answer: the receiver tells everybody that it is there.
+        in_doubt: bool,
+    },
+    /// Does the receiver reach this member, which the sender does not?
+    Reach {
+        /// Whom.
+        node: NodeId,
+        /// How long the sender waits.
+        within: DurationMs,
+    },
 }
 
 /// The answer to a lease request.
@@ -78,6 +91,8 @@ pub enum PeerReply {
     Done,
     /// The signature under a ledger head.
     Attested(Result<Vec<u8>, ServiceError>),
+    /// Whether the member was reached.
+    Reached(bool),
 }
 
 /// A bulk-plane request. Appended only.
@@ -115,6 +130,20 @@ pub enum BulkMessage {
         /// Whose.
         token: AttemptToken,
     },
+    /// A piece of a backup that the receiver opened for the sender.
+    BackupPiece {
+        /// Which backup.
+        session: [u8; 16],
+        /// Which part of it.
+        source: BackupSource,
+        /// From where on.
+        offset: u64,
+    },
+    /// The backup is read.
+    CloseBackup {
+        /// Which.
+        session: [u8; 16],
+    },
 }
 
 /// A bulk-plane answer.
@@ -142,6 +171,13 @@ pub enum BulkReply {
     Done,
     /// It cannot, and why.
     Failed(String),
+    /// A piece and the length of the whole.
+    Piece {
+        /// The piece.
+        bytes: Bytes,
+        /// Bytes of the whole.
+        total: u64,
+    },
 }
 
 impl Handle {
@@ -215,6 +251,7 @@ impl Handle {
     }
 
     async fn answer_message(&self, from: &NodeId, message: PeerMessage) -> PeerReply {
+        self.hear(from);
         match message {
             PeerMessage::Call(vouched) => PeerReply::Call(self.answer_call(from, vouched).await),
             PeerMessage::Propose(command) => {
@@ -236,6 +273,13 @@ impl Handle {
             PeerMessage::ClusterKey(bytes) => {
                 self.take_cluster_key(&bytes);
                 PeerReply::Done
+            }
+            PeerMessage::Ping { in_doubt } => {
+                self.answer_ping(in_doubt);
+                PeerReply::Done
+            }
+            PeerMessage::Reach { node, within } => {
+                PeerReply::Reached(self.answer_reach(&node, within).await)
             }
             PeerMessage::AttestLedger { length, hash } => {
                 PeerReply::Attested(self.attest_ledger(length, hash).await)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use types::{NodeReport, Timestamp};
@@ -24,6 +24,7 @@ const DRIVER_PATIENCE: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug)]
 pub struct Handle {
     latest: watch::Receiver<Arc<NodeReport>>,
+    urgent: Arc<Notify>,
 }
 
 impl Handle {
@@ -32,6 +33,11 @@ impl Handle {
     #[must_use]
     pub fn latest(&self) -> watch::Receiver<Arc<NodeReport>> {
         self.latest.clone()
+    }
+
+    /// Takes a sample now and tells it, changed or not.
+    pub fn speak_up(&self) {
+        self.urgent.notify_one();
     }
 }
 
@@ -60,19 +66,28 @@ pub fn start(
         gpus,
         reporter,
     };
-    Ok((Handle { latest }, run(sampler, publish, interval)))
+    let urgent = Arc::new(Notify::new());
+    let handle = Handle {
+        latest,
+        urgent: Arc::clone(&urgent),
+    };
+    Ok((handle, run(sampler, publish, interval, urgent)))
 }
 
 async fn run(
     mut sampler: Sampler,
     publish: watch::Sender<Arc<NodeReport>>,
     interval: Duration,
+    urgent: Arc<Notify>,
 ) -> Result<(), Error> {
     let mut ticks = interval_at(Instant::now() + interval, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told_at = Instant::now();
     loop {
-        ticks.tick().await;
+        let is_urgent = tokio::select! {
+            _ = ticks.tick() => false,
+            () = urgent.notified() => true,
+        };
         // On a thread that may block: a hanging disk then stops the reports, not the node.
         let sampled = spawn_blocking(move || {
             let report = sampler.sample();
@@ -82,7 +97,7 @@ async fn run(
         (sampler, report) = sampled.await.map_err(Error::Task)?;
         publish.send_if_modified(|told| {
             let due = due_after(&told.node, told.sequence).saturating_sub(interval / 2);
-            let worth_it = told_at.elapsed() >= due || is_news(told, &report);
+            let worth_it = is_urgent || told_at.elapsed() >= due || is_news(told, &report);
             if worth_it {
                 *told = Arc::new(report);
                 told_at = Instant::now();

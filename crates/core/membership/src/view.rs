@@ -1,12 +1,14 @@
 //! What the nodes said last, and when it came.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use types::{DurationMs, NodeId, NodeReport, Timestamp};
 
 /// Longest time between two reports of a node that has nothing new to say.
 pub const MAX_REPORT_INTERVAL: DurationMs = DurationMs::from_secs(5);
-/// Silence after which a node is suspect: three reports in a row did not come.
+/// Silence after which a node is suspect whatever else is known: three reports in a row did not come. Where a
+/// [`crate::Detector`] runs it is found out much earlier.
 pub const SUSPECT_AFTER: DurationMs = DurationMs::from_secs(15);
 
 /// Room that must come free on a GPU or disk before the scheduler is woken for it: less is noise of
@@ -16,12 +18,35 @@ const NOTABLE_BYTES: u64 = 256 << 20;
 /// What the silence of a node means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Health {
-    /// It reported within [`SUSPECT_AFTER`].
+    /// It gave a sign of life within [`SUSPECT_AFTER`], and is not suspected.
     Live,
-    /// It has been silent for longer; it may run its attempts all the same.
+    /// It has been silent for longer, or did not answer when it was asked; it may run its attempts all the same.
     Suspect,
     /// It never reported here.
     Unknown,
+}
+
+/// Why a node is suspect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Suspicion {
+    /// Nothing has come from it for [`SUSPECT_AFTER`].
+    Silent,
+    /// It did not answer when it was asked, nor did it through others.
+    NoAnswer,
+    /// It did not renew the lease of what it runs.
+    LeaseOver,
+}
+
+impl fmt::Display for Suspicion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => write!(f, "nothing has come from it for {SUSPECT_AFTER}"),
+            Self::NoAnswer => {
+                f.write_str("it does not answer, neither directly nor through others")
+            }
+            Self::LeaseOver => f.write_str("it did not renew the lease of what it ran"),
+        }
+    }
 }
 
 /// A report and when it came.
@@ -31,8 +56,28 @@ pub struct Observed {
     pub report: NodeReport,
     /// When it came, on the clock of the node that keeps this view.
     pub received_at: Timestamp,
+    /// The last sign of life: a report, an answer, a request.
+    heard_at: Timestamp,
+    /// Signs of life have come without a break since then.
+    there_since: Timestamp,
+    /// Why it is suspected in spite of its last sign of life; the next one clears it.
+    suspected: Option<Suspicion>,
     /// The report of which a scheduler was told last.
     told: NodeReport,
+}
+
+impl Observed {
+    fn is_suspect(&self, now: Timestamp) -> bool {
+        self.suspected.is_some() || now.since(self.heard_at) >= SUSPECT_AFTER
+    }
+
+    fn hear(&mut self, at: Timestamp) {
+        if self.is_suspect(at) {
+            self.there_since = at;
+        }
+        self.suspected = None;
+        self.heard_at = self.heard_at.max(at);
+    }
 }
 
 /// The newest report of each node.
@@ -54,24 +99,70 @@ impl View {
                 Observed {
                     report,
                     received_at,
+                    heard_at: received_at,
+                    there_since: received_at,
+                    suspected: None,
                     told,
                 },
             );
             return true;
         };
         let was_silent = received_at.since(known.received_at) >= SUSPECT_AFTER;
+        let was_suspect = known.is_suspect(received_at);
         let order = |report: &NodeReport| (report.node_started_at, report.sequence);
         // After a long silence a lower start is a machine whose wall clock was set back, not an old message.
         if order(&report) <= order(&known.report) && !was_silent {
             return false;
         }
         known.received_at = received_at;
-        let changed = was_silent || matters(&known.told, &report);
+        known.hear(received_at);
+        let changed = was_silent || was_suspect || matters(&known.told, &report);
         if changed {
             known.told = report.clone();
         }
         known.report = report;
         changed
+    }
+
+    /// Takes in another sign of life than a report. Returns whether the node was suspect: a scheduler may count on it
+    /// again.
+    pub fn hear(&mut self, node: &NodeId, at: Timestamp) -> bool {
+        let Some(known) = self.nodes.get_mut(node) else {
+            return false; // What it has to give is not known yet.
+        };
+        let was_suspect = known.is_suspect(at);
+        known.hear(at);
+        was_suspect
+    }
+
+    /// Suspects a node until its next sign of life. Returns whether it was live until now.
+    pub fn suspect(&mut self, node: &NodeId, at: Timestamp, why: Suspicion) -> bool {
+        let Some(known) = self.nodes.get_mut(node) else {
+            return false;
+        };
+        let was_live = !known.is_suspect(at);
+        known.suspected = Some(why);
+        was_live
+    }
+
+    /// Why the node is suspect at `now`; none: it is not, or it is not known.
+    #[must_use]
+    pub fn suspicion(&self, node: &NodeId, now: Timestamp) -> Option<Suspicion> {
+        let known = self.nodes.get(node)?;
+        let silent = known.is_suspect(now).then_some(Suspicion::Silent);
+        known.suspected.or(silent)
+    }
+
+    /// The last sign of life of a node.
+    #[must_use]
+    pub fn heard_at(&self, node: &NodeId) -> Option<Timestamp> {
+        self.nodes.get(node).map(|known| known.heard_at)
+    }
+
+    /// Since when a node has given signs of life without a break.
+    #[must_use]
+    pub fn there_since(&self, node: &NodeId) -> Option<Timestamp> {
+        self.nodes.get(node).map(|known| known.there_since)
     }
 
     /// Drops what is known of a node that left the cluster.
@@ -95,8 +186,8 @@ impl View {
     pub fn health(&self, node: &NodeId, now: Timestamp) -> Health {
         match self.nodes.get(node) {
             None => Health::Unknown,
-            Some(known) if now.since(known.received_at) < SUSPECT_AFTER => Health::Live,
-            Some(_) => Health::Suspect,
+            Some(known) if known.is_suspect(now) => Health::Suspect,
+            Some(_) => Health::Live,
         }
     }
 
@@ -106,7 +197,7 @@ impl View {
         let ends = self
             .nodes
             .values()
-            .map(|known| known.received_at + SUSPECT_AFTER);
+            .map(|known| known.heard_at + SUSPECT_AFTER);
         ends.filter(|end| *end > now).min()
     }
 }

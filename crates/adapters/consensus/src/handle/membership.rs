@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, EmptyNode};
 use types::NodeId;
@@ -61,6 +62,31 @@ impl Handle {
         let change = ChangeMembers::RemoveNodes(BTreeSet::from([Replica(node)]));
         self.change(self.inner.raft.change_membership(change, false))
             .await
+    }
+
+    /// Whether a change of voters is half made: its leader has gone in the middle. Setting the voters makes it whole.
+    #[must_use]
+    pub fn is_joint(&self) -> bool {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let configs = metrics.membership_config.membership().get_joint_config();
+        configs.len() > 1
+    }
+
+    /// On the leader: itself, and the replicas that lack at most so many entries of its log.
+    #[must_use]
+    pub fn caught_up(&self, lag: u64) -> BTreeSet<NodeId> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let last = metrics.last_log_index.unwrap_or(0);
+        let replicas = metrics.replication.iter().flatten();
+        let near = replicas.filter(|(_, matched)| {
+            let matched = matched.as_ref().map_or(0, |matched| matched.index);
+            matched + lag >= last
+        });
+        near.map(|(replica, _)| replica.0.clone())
+            .chain([self.inner.config.node.clone()])
+            .collect()
     }
 
     /// Hands leadership to the voter `to`; returns when this node no longer leads.
