@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use types::{Author, LogIndex, NodeId, RequestId, Role, TokenId};
 
 use crate::author::{Caller, KnownUserToken, Vouched};
+use crate::backup::session::BackupOpened;
 use crate::error::{ErrorKind, ServiceError};
 use crate::handle::{Handle, now};
 use crate::peer::{PeerMessage, PeerReply};
@@ -58,6 +59,13 @@ pub(crate) enum Request {
     UserToken(TokenId),
     UserTokens(ReadOptions),
     JoinTokens(ReadOptions),
+    NoteBackup {
+        with_blobs: bool,
+    },
+    OpenBackup {
+        with_blobs: bool,
+        read: ReadOptions,
+    },
 }
 
 /// The answers.
@@ -80,6 +88,8 @@ pub(crate) enum Reply {
     UserToken(Option<Box<KnownUserToken>>),
     UserTokens(Answer<Vec<UserTokenView>>),
     JoinTokens(Answer<Vec<JoinTokenView>>),
+    Noted(u64),
+    Backup(Box<BackupOpened>),
 }
 
 impl Request {
@@ -92,7 +102,8 @@ impl Request {
             | Self::CreateJoinToken(_)
             | Self::CreateUserToken(_)
             | Self::RevokeToken(_)
-            | Self::RemoveUser(_) => false,
+            | Self::RemoveUser(_)
+            | Self::NoteBackup { .. } => false,
             Self::Experiments(..)
             | Self::Experiment(..)
             | Self::Why(..)
@@ -104,7 +115,8 @@ impl Request {
             | Self::Record(..)
             | Self::UserToken(_)
             | Self::UserTokens(_)
-            | Self::JoinTokens(_) => true,
+            | Self::JoinTokens(_)
+            | Self::OpenBackup { .. } => true,
         }
     }
 
@@ -116,7 +128,9 @@ impl Request {
             | Self::CreateUserToken(_)
             | Self::RevokeToken(_)
             | Self::RemoveUser(_)
-            | Self::JoinTokens(_) => Role::Admin,
+            | Self::JoinTokens(_)
+            | Self::NoteBackup { .. }
+            | Self::OpenBackup { .. } => Role::Admin,
             Self::Submit(_) | Self::Stop(_) | Self::Move { .. } => Role::Member,
             Self::Experiments(..)
             | Self::Experiment(..)
@@ -286,6 +300,14 @@ impl Handle {
                 .execute_revoke(author, request, id)
                 .await
                 .map(|()| Reply::Done),
+            Request::NoteBackup { with_blobs } => self
+                .execute_note_backup(author, request, with_blobs)
+                .await
+                .map(Reply::Noted),
+            Request::OpenBackup { with_blobs, read } => self
+                .execute_open_backup(author, with_blobs, read)
+                .await
+                .map(|opened| Reply::Backup(Box::new(opened))),
             Request::Experiments(filter, read) => self
                 .read_experiments(&filter, read)
                 .await

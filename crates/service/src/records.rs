@@ -64,6 +64,19 @@ impl Handle {
                     .map(BulkReply::Sealed)
                     .map_err(|error| error.message)
             }
+            BulkMessage::BackupPiece {
+                session,
+                source,
+                offset,
+            } => self
+                .backup_piece(from, session, &source, offset)
+                .await
+                .map(|(bytes, total)| BulkReply::Piece { bytes, total })
+                .map_err(|error| error.message),
+            BulkMessage::CloseBackup { session } => {
+                self.close_backup(from, session);
+                Ok(BulkReply::Done)
+            }
             BulkMessage::DropMirror { token } => self
                 .inner
                 .mirror

@@ -4,7 +4,12 @@ use serde::{Deserialize, Serialize};
 use types::{Author, RequestId, Timestamp};
 
 use crate::commands::{
-    AcceptLate,AdmitNode, CreateJoinToken, CreateQueue, CreateUserToken, DrainNode, EvictNode, ExtendLease, FoundCluster, IssueUserToken, LoseAttempt, MoveExperiment, NoteRefusals, NoteTokenUses, PinRole, PlaceAttempt, ReleasePlacements, RemoveNode, RemoveUser, ReplaceNode, ReportAttempt, RevokeToken, SealSegment, StopExperiment, SubmitExperiment, UndrainNode, UpdateNode};
+    AcceptLate, AdmitNode, CreateJoinToken, CreateQueue, CreateUserToken, DrainNode, EvictNode,
+    ExtendLease, FoundCluster, IssueUserToken, LoseAttempt, MoveExperiment, NoteBackup,
+    NoteRefusals, NoteTokenUses, PinRole, PlaceAttempt, ReleasePlacements, RemoveNode, RemoveUser,
+    ReplaceNode, ReportAttempt, RevokeToken, SealSegment, StopExperiment, SubmitExperiment,
+    UndrainNode, UpdateNode,
+};
 
 /// One entry of the Raft log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,4 +81,6 @@ pub enum Command {
     ReplaceNode(Box<ReplaceNode>),
     /// Take a late success for the result.
     AcceptLate(AcceptLate),
+    /// Write down that a backup is made.
+    NoteBackup(NoteBackup),
 }

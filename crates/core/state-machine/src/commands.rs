@@ -11,6 +11,7 @@ mod lose_attempt;
 mod move_experiment;
 mod node_standing;
 mod nodes;
+mod note_backup;
 mod note_refusals;
 mod place_attempt;
 mod release_placements;
@@ -30,6 +31,7 @@ pub use lose_attempt::LoseAttempt;
 pub use move_experiment::MoveExperiment;
 pub use node_standing::{DrainNode, PinRole, UndrainNode};
 pub use nodes::{AdmitNode, RemoveNode, UpdateNode};
+pub use note_backup::NoteBackup;
 pub use note_refusals::{Entrance, NoteRefusals};
 pub use place_attempt::{PlaceAttempt, RankCapacity};
 pub use release_placements::ReleasePlacements;
@@ -95,6 +97,7 @@ impl Command {
             Self::EvictNode(command) => command.apply(state, context),
             Self::ReplaceNode(command) => command.apply(state, context),
             Self::AcceptLate(command) => command.apply(state, context),
+            Self::NoteBackup(command) => command.apply(state, context),
         }
     }
 
@@ -122,6 +125,7 @@ impl Command {
             | Self::NoteTokenUses(_)
             | Self::NoteRefusals(_)
             | Self::ReleasePlacements(_)
+            | Self::NoteBackup(_)
             | Self::DrainNode(_)
             | Self::UndrainNode(_)
             | Self::PinRole(_)

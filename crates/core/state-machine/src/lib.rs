@@ -8,6 +8,7 @@
 mod archive;
 mod command;
 mod commands;
+mod copies;
 mod event;
 mod invariants;
 mod ledger;
@@ -21,7 +22,8 @@ mod state;
 
 pub use archive::{ARCHIVE_ENTRIES, ArchiveContent, ArchiveFile, ArchiveRef, decode_archive};
 pub use command::{Command, LogEntry};
-pub use commands::{AcceptLate, AdmitNode, AttemptReport, CreateJoinToken, CreateQueue, CreateUserToken, DrainNode, Entrance, EvictNode, EvictedAttempts, ExtendLease, FoundCluster, IssueUserToken, LoseAttempt, MoveExperiment, NoteRefusals, NoteTokenUses, PinRole, PlaceAttempt, RankCapacity, ReleasePlacements, RemoveNode, RemoveUser, ReplaceNode, ReportAttempt, RevokeToken, SealSegment, StopExperiment, SubmitExperiment, UndrainNode, UpdateNode};
+pub use commands::{AcceptLate, AdmitNode, AttemptReport, CreateJoinToken, CreateQueue, CreateUserToken, DrainNode, Entrance, EvictNode, EvictedAttempts, ExtendLease, FoundCluster, IssueUserToken, LoseAttempt, MoveExperiment, NoteBackup, NoteRefusals, NoteTokenUses, PinRole, PlaceAttempt, RankCapacity, ReleasePlacements, RemoveNode, RemoveUser, ReplaceNode, ReportAttempt, RevokeToken, SealSegment, StopExperiment, SubmitExperiment, UndrainNode, UpdateNode};
+pub use copies::NamedBlobs;
 pub use event::Event;
 pub use invariants::check_invariants;
 pub use ledger::{Action, LedgerEntry, verify_chain};

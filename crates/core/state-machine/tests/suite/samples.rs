@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use state_machine::{
-    AcceptLate, AdmitNode, Applied, AttemptEnd, AttemptReport, ClusterState, Command, CreateJoinToken,
-    CreateQueue, CreateUserToken, Entrance, ExtendLease, FoundCluster, IssueUserToken, LogEntry,
-    LoseAttempt, MoveExperiment, NoteRefusals, NoteTokenUses, Outcome, PlaceAttempt, RankCapacity,
-    RefusalCode, ReleasePlacements, RemoveNode, RemoveUser, ReportAttempt, RevokeToken,
-    SealSegment, StopExperiment, SubmitExperiment, UpdateNode,
+    AcceptLate, AdmitNode, Applied, AttemptEnd, AttemptReport, ClusterState, Command,
+    CreateJoinToken, CreateQueue, CreateUserToken, Entrance, ExtendLease, FoundCluster,
+    IssueUserToken, LogEntry, LoseAttempt, MoveExperiment, NoteBackup, NoteRefusals, NoteTokenUses,
+    Outcome, PlaceAttempt, RankCapacity, RefusalCode, ReleasePlacements, RemoveNode, RemoveUser,
+    ReportAttempt, RevokeToken, SealSegment, StopExperiment, SubmitExperiment, UpdateNode,
 };
 use types::{
     AttemptToken, Author, AuthorProof, BlobHash, Cause, CauseKind, ClusterId, DurationMs,
@@ -433,6 +433,13 @@ pub(crate) fn every_command() -> Vec<(&'static str, Command)> {
                 source: "127.0.0.1".to_owned(),
                 times: 20,
                 locked_out_ms: 60_000,
+            }),
+        ),
+        (
+            "note-backup",
+            Command::NoteBackup(NoteBackup {
+                node: node(1),
+                with_blobs: true,
             }),
         ),
         (
