@@ -122,6 +122,10 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("axum", &["rest"]),
     ("tower", &["rest"]),
     ("utoipa-axum", &["rest"]),
+    // TLS: the door has a certificate, the command line checks it.
+    ("tokio-rustls", &["rest", "cli"]),
+    ("rcgen", &["rest"]),
+    ("sha2", &["rest"]),
     // The wire model is declared where the use cases are, and only described there.
     ("utoipa", &["rest", "service"]),
     ("bincode", &["types"]),
