@@ -1,8 +1,10 @@
 //! The commands of the client, one file each.
 
 mod audit;
+mod backup;
 mod logs;
 mod ls;
+mod node;
 mod nodes;
 mod queue;
 mod run;
@@ -50,6 +52,9 @@ pub enum Command {
     Stop(stop::Arguments),
     /// List the nodes of the cluster
     Nodes,
+    /// Drain, remove, promote and demote nodes
+    #[command(subcommand)]
+    Node(node::Command),
     /// Say why an experiment waits, runs where it runs, or ended
     Why(why::Arguments),
     /// List and make queues, move experiments between them
@@ -64,6 +69,8 @@ pub enum Command {
     /// Print what was done in the cluster, by whom; check that nobody changed it
     #[command(visible_alias = "ledger")]
     Audit(audit::Arguments),
+    /// Write a copy of the cluster's state and history to a file; check such a file
+    Backup(backup::Arguments),
 }
 
 /// What every command works with.
@@ -82,6 +89,12 @@ pub async fn execute(command: Command, globals: Globals) -> ExitCode {
         && let Some(file) = arguments.offline()
     {
         let report = audit::verify_file(file).and_then(|report| terminal.print(&report));
+        return code_of(report.map(|()| ExitCode::SUCCESS), &terminal);
+    }
+    if let Command::Backup(arguments) = &command
+        && let Some(file) = arguments.offline()
+    {
+        let report = backup::verify(file, &terminal);
         return code_of(report.map(|()| ExitCode::SUCCESS), &terminal);
     }
     let done = match Client::locate(&globals, &surroundings) {
@@ -117,10 +130,12 @@ async fn dispatch(command: Command, session: &Session) -> Result<ExitCode, Error
         Command::Ls(arguments) => ls::run(&arguments, session).await?,
         Command::Show(arguments) => show::run(&arguments, session).await?,
         Command::Nodes => nodes::run(session).await?,
+        Command::Node(command) => node::run(&command, session).await?,
         Command::Why(arguments) => why::run(&arguments, session).await?,
         Command::Queue(command) => queue::run(&command, session).await?,
         Command::Token(command) => token::run(&command, session).await?,
         Command::User(command) => user::run(&command, session).await?,
+        Command::Backup(arguments) => backup::run(&arguments, session).await?,
         Command::Audit(arguments) => audit::run(&arguments, session).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -124,6 +124,20 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A file that is to be written is there already.
+    #[error("{} exists already", path.display())]
+    FileExists {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A file is no whole backup.
+    #[error("{}: {source}", path.display())]
+    BadBackup {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: types::BackupError,
+    },
     /// A file of the source is over the limit.
     #[error("{path} has {}, over the limit of {} for one file of the source tree", bytes(*size), bytes(*limit))]
     FileTooLarge {

@@ -3,6 +3,7 @@
 //! Nothing here knows the cluster but through [`rest::wire`], the wire model.
 
 mod audit_file;
+mod backup_file;
 mod capture;
 mod client;
 mod commands;

@@ -1,5 +1,6 @@
 //! Every route and the document that describes them, made from the same list.
 
+mod backup;
 mod blobs;
 mod cluster;
 mod experiments;
@@ -106,6 +107,7 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(experiments::stop))
         .routes(routes!(experiments::move_to))
         .routes(routes!(logs::read))
+        .routes(routes!(backup::take))
         .routes(routes!(ledger::list))
         .routes(routes!(ledger::records))
         .routes(routes!(ledger::head))
@@ -173,6 +175,7 @@ mod tests {
             "POST /experiments/{id}/stop",
             "POST /experiments/{id}/move",
             "GET /experiments/{id}/logs",
+            "GET /backup",
             "GET /ledger",
             "GET /ledger/records",
             "GET /ledger/head",
