@@ -12,13 +12,9 @@ use crate::author::{Caller, KnownUserToken, Vouched};
 use crate::backup::session::BackupOpened;
 use crate::error::{ErrorKind, ServiceError};
 use crate::handle::{Handle, now};
+use crate::members::NodeChange;
 use crate::peer::{PeerMessage, PeerReply};
-use crate::view::{
-    Answer, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest, ExperimentDetail,
-    ExperimentFilter, ExperimentList, ExperimentSummary, JoinTokenView, LedgerEntryView,
-    LedgerFilter, LedgerHead, LedgerPage, NodesView, QueueView, SubmitReply, SubmitRequest,
-    TokenCreated, UserTokenView, WhyView,
-};
+use crate::view::{Answer, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest, ExperimentDetail, ExperimentFilter, ExperimentList, ExperimentSummary, JoinTokenView, LedgerEntryView, LedgerFilter, LedgerHead, LedgerPage, NodeChangeView, NodesView, QueueView, SubmitReply, SubmitRequest, TokenCreated, UserTokenView, WhyView};
 
 /// How fresh an answer must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +39,7 @@ pub(crate) enum Request {
     CreateUserToken(CreateUserTokenRequest),
     RevokeToken(TokenId),
     RemoveUser(String),
+    ChangeNode(String, NodeChange),
     Experiments(ExperimentFilter, ReadOptions),
     Experiment(String, ReadOptions),
     Why(String, ReadOptions),
@@ -80,6 +77,7 @@ pub(crate) enum Reply {
     Experiment(Box<Answer<ExperimentDetail>>),
     Why(Answer<WhyView>),
     Nodes(Answer<NodesView>),
+    NodeChanged(Answer<NodeChangeView>),
     Queues(Answer<Vec<QueueView>>),
     Ledger(Answer<Vec<LedgerEntryView>>),
     LedgerRecords(Answer<LedgerPage>),
@@ -103,6 +101,7 @@ impl Request {
             | Self::CreateUserToken(_)
             | Self::RevokeToken(_)
             | Self::RemoveUser(_)
+            | Self::ChangeNode(..)
             | Self::NoteBackup { .. } => false,
             Self::Experiments(..)
             | Self::Experiment(..)
@@ -128,6 +127,7 @@ impl Request {
             | Self::CreateUserToken(_)
             | Self::RevokeToken(_)
             | Self::RemoveUser(_)
+            | Self::ChangeNode(..)
             | Self::JoinTokens(_)
             | Self::NoteBackup { .. }
             | Self::OpenBackup { .. } => Role::Admin,
@@ -317,6 +317,10 @@ impl Handle {
                 .await
                 .map(|answer| Reply::Experiment(Box::new(answer))),
             Request::Why(id, read) => self.read_why(&id, read).await.map(Reply::Why),
+            Request::ChangeNode(node, change) => self
+                .execute_change_node(author, request, &node, change)
+                .await
+                .map(Reply::NodeChanged),
             Request::Nodes(read) => self.read_nodes(read).await.map(Reply::Nodes),
             Request::Queues(read) => self.read_queues(read).await.map(Reply::Queues),
             Request::Ledger(filter, read) => {

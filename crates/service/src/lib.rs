@@ -18,6 +18,7 @@ mod leases;
 mod liveness;
 mod lockout;
 mod logs;
+mod members;
 mod nodes;
 mod peer;
 mod quorum;

@@ -1,13 +1,13 @@
 //! Nodes and the cluster as people see them.
 
-use membership::Health;
-use state_machine::{ClusterState, NodeRecord};
+use membership::{Candidate, Health, Replicas, VoterPlan};
+use state_machine::{ClusterState, Drain, NodeRecord, PinnedRole};
 use types::NodeId;
 
 use crate::author::Caller;
 use crate::call::{ReadOptions, Reply, Request};
 use crate::error::ServiceError;
-use crate::experiment_views::node_ref;
+use crate::experiment_views::{node_ref, with_names};
 use crate::handle::{Handle, view_now};
 use crate::submit::unexpected;
 use crate::view::{Answer, ClusterView, GpuView, NodeRefView, NodeView, NodesView};
@@ -88,9 +88,10 @@ impl Handle {
     ) -> Result<Answer<NodesView>, ServiceError> {
         let age_ms = self.freshen(read).await?;
         let state = self.inner.consensus.state();
+        let plan = self.voter_plan(&state);
         let nodes: Vec<_> = state
             .nodes()
-            .map(|record| self.node_view(&state, record))
+            .map(|record| self.node_view(&state, record, &plan))
             .collect();
         let warnings = self.cluster_warnings(&state);
         Ok(Answer {
@@ -100,7 +101,12 @@ impl Handle {
         })
     }
 
-    fn node_view(&self, state: &ClusterState, record: &NodeRecord) -> NodeView {
+    fn node_view(
+        &self,
+        state: &ClusterState,
+        record: &NodeRecord,
+        (members, now, plan): &(Vec<Candidate>, Replicas, VoterPlan),
+    ) -> NodeView {
         let view = self.view();
         let node = &record.node;
         let observed = view.get(node);
@@ -127,6 +133,15 @@ impl Handle {
                 booked_vram_bytes,
             }
         };
+        let standing = state.standing(node);
+        let member = members.iter().find(|member| member.node == *node);
+        let role = member.map_or(
+            membership::Role {
+                word: "worker",
+                why: "it joined just now".to_owned(),
+            },
+            |member| membership::role_of(member, now, plan),
+        );
         let mut warnings = report
             .map(|report| report.warnings.clone())
             .unwrap_or_default();
@@ -142,7 +157,22 @@ impl Handle {
         NodeView {
             id: node.to_string(),
             name: record.facts.name.clone(),
-            role: self.role_of(node).to_owned(),
+            role: role.word.to_owned(),
+            role_reason: with_names(state, &role.why),
+            pinned: standing.pin.map(|pin| {
+                let role = match pin.role {
+                    PinnedRole::Voter => "voter",
+                    PinnedRole::Worker => "worker",
+                };
+                with_names(state, &format!("{role}, by {}", pin.by))
+            }),
+            draining: standing.drain.map(|drain| drain_text(state, &drain)),
+            suspicion: view.suspicion(node, view_now()).map(|why| why.to_string()),
+            disk: match report.is_some_and(|report| report.refuses_work) {
+                true => "full",
+                false => "ok",
+            }
+            .to_owned(),
             health: match view.health(node, view_now()) {
                 Health::Live => "live",
                 Health::Suspect => "suspect",
@@ -171,33 +201,13 @@ impl Handle {
         }
     }
 
-    fn role_of(&self, node: &NodeId) -> &'static str {
-        let consensus = &self.inner.consensus;
-        if consensus.leader().borrow().leader.as_ref() == Some(node) {
-            "leader"
-        } else if consensus.voters().contains(node) {
-            "voter"
-        } else if consensus.learners().contains(node) {
-            "learner"
-        } else {
-            "worker"
-        }
-    }
-
     /// What a person should know about the cluster as a whole.
-    fn cluster_warnings(&self, state: &ClusterState) -> Vec<String> {
-        let members = state.nodes().count();
-        let voters = self.inner.consensus.voters();
+    pub(crate) fn cluster_warnings(&self, state: &ClusterState) -> Vec<String> {
         let mut warnings = Vec::new();
-        if members == 1 {
+        if state.nodes().count() == 1 {
             warnings.push("this cluster has one machine: add others with `muster up --join <token>` (`muster token new` makes one)".to_owned());
-        } else if voters.len() == 1 {
-            let only = voters
-                .iter()
-                .next()
-                .map(|node| node_ref(state, node).name)
-                .unwrap_or_default();
-            warnings.push(format!("only {only} votes: without it nothing can be decided; a third machine that may vote removes this"));
+        } else {
+            warnings.extend(self.stop_risk(state));
         }
         warnings.extend(
             self.problem()
@@ -205,4 +215,21 @@ impl Handle {
         );
         warnings
     }
+
+    /// Whose absence alone would stop the cluster (invariant 9).
+    pub(crate) fn stop_risk(&self, state: &ClusterState) -> Option<String> {
+        let (members, now, _) = self.voter_plan(state);
+        membership::stop_risk(&members, &now.voters, |node| node_ref(state, node).name)
+    }
+}
+
+fn drain_text(state: &ClusterState, drain: &Drain) -> String {
+    let mut text = with_names(state, &drain.by);
+    if drain.evacuate {
+        text.push_str(", what runs is moved");
+    }
+    if !drain.reason.is_empty() {
+        text = format!("{text}: {}", drain.reason);
+    }
+    text
 }

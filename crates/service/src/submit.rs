@@ -92,7 +92,10 @@ impl Handle {
         let spec = spec_of(request)?;
         let (name, resources) = (spec.name.clone(), spec.resources.clone());
         let possible = self.possible_ever(&resources);
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<_> = self
+            .stop_risk(&self.inner.consensus.state())
+            .into_iter()
+            .collect();
         if let Err(why) = possible {
             if fail_if_impossible {
                 let error = ServiceError::new(

@@ -17,7 +17,7 @@ pub use experiment::{
     LedgerEntryView, WhyNodeView, WhyView,
 };
 pub use log::LogItem;
-pub use node::{ClusterView, GpuView, NodeRefView, NodeView, NodesView, QueueView};
+pub use node::{ClusterView, DrainRequest, GpuView, NodeChangeView, NodeRefView, NodeView, NodesView, PinRequest, QueueView, RemoveNodeRequest};
 pub use request::{
     BlobHashes, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest, MoveRequest,
     ResourcesView, SourceView, SubmitReply, SubmitRequest, TokenCreated,

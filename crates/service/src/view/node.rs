@@ -42,8 +42,18 @@ pub struct NodeView {
     pub name: String,
     /// `leader`, `voter`, `learner`, `worker`.
     pub role: String,
+    /// Why it has this role, and what is about to change.
+    pub role_reason: String,
+    /// The role that a person gave it, `voter` or `worker`, and who; none: by rule.
+    pub pinned: Option<String>,
+    /// Who drains it, since when (the words for people), and why; none: it is in use.
+    pub draining: Option<String>,
     /// `live`, `suspect`, `unknown` (no report yet).
     pub health: String,
+    /// Why it is suspect; none: it is not.
+    pub suspicion: Option<String>,
+    /// `ok`, or `full`: it refuses new attempts and writes until there is room.
+    pub disk: String,
     /// Age of its last report; none if there is none.
     pub report_age_ms: Option<u64>,
     /// Round trip from the node that answers; none if not connected or itself.
@@ -76,6 +86,51 @@ pub struct NodeView {
     pub addresses: Vec<String>,
     /// What a person should know.
     pub warnings: Vec<String>,
+}
+
+/// Body of a drain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// Move what runs there instead of letting it finish.
+    #[serde(default)]
+    pub now: bool,
+    /// Why, one line; may be empty.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// Body of a change of role.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PinRequest {
+    /// `voter`, `worker`, or none: by rule.
+    #[serde(default)]
+    pub role: Option<String>,
+}
+
+/// Body of a removal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveNodeRequest {
+    /// Although it runs something: that is placed again when its leases are over.
+    #[serde(default)]
+    pub now: bool,
+    /// The machine will never run again: what it ran is placed again at once.
+    #[serde(default)]
+    pub is_dead: bool,
+    /// Why, one line; may be empty.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// What became of a change of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeChangeView {
+    /// Which.
+    pub node: NodeRefView,
+    /// What holds now and what comes next.
+    pub text: String,
 }
 
 /// `muster nodes`.

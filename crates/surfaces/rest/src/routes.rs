@@ -6,9 +6,11 @@ mod cluster;
 mod experiments;
 mod ledger;
 mod logs;
+mod nodes;
 mod page;
 mod queues;
 mod tokens;
+mod users;
 
 use std::sync::Arc;
 
@@ -100,6 +102,10 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(cluster::document))
         .routes(routes!(cluster::show))
         .routes(routes!(cluster::nodes))
+        .routes(routes!(nodes::drain))
+        .routes(routes!(nodes::undrain))
+        .routes(routes!(nodes::pin))
+        .routes(routes!(nodes::remove))
         .routes(routes!(queues::list, queues::create))
         .routes(routes!(experiments::list, experiments::submit))
         .routes(routes!(experiments::show))
@@ -111,8 +117,10 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(ledger::list))
         .routes(routes!(ledger::records))
         .routes(routes!(ledger::head))
-        .routes(routes!(tokens::create_join))
-        .routes(routes!(tokens::create_user))
+        .routes(routes!(tokens::list_join, tokens::create_join))
+        .routes(routes!(users::me))
+        .routes(routes!(users::list, users::create))
+        .routes(routes!(users::remove))
         .routes(routes!(tokens::revoke))
         .routes(routes!(blobs::missing))
         .routes(routes!(blobs::put, blobs::get))
@@ -166,6 +174,10 @@ mod tests {
             "GET /openapi.json",
             "GET /cluster",
             "GET /nodes",
+            "POST /nodes/{id}/drain",
+            "POST /nodes/{id}/undrain",
+            "POST /nodes/{id}/pin",
+            "POST /nodes/{id}/remove",
             "GET /queues",
             "POST /queues",
             "GET /experiments",
@@ -179,7 +191,11 @@ mod tests {
             "GET /ledger",
             "GET /ledger/records",
             "GET /ledger/head",
+            "GET /join-tokens",
             "POST /join-tokens",
+            "GET /me",
+            "GET /user-tokens",
+            "DELETE /users/{name}",
             "POST /user-tokens",
             "DELETE /tokens/{id}",
             "POST /blobs/missing",

@@ -9,7 +9,7 @@ use super::sheet::{Sheet, cell, lines, word};
 /// The table of nodes.
 pub(crate) fn nodes(view: &NodesView, look: &Look) -> String {
     let heads = [
-        "NAME", "ROLE", "HEALTH", "CPUS", "MEMORY", "GPUS", "ATTEMPTS", "WARNINGS",
+        "NAME", "ROLE", "WHY", "HEALTH", "CPUS", "MEMORY", "GPUS", "ATTEMPTS", "NOTES",
     ];
     let mut sheet = Sheet::new(&heads, look);
     for node in &view.nodes {
@@ -27,12 +27,13 @@ pub(crate) fn nodes(view: &NodesView, look: &Look) -> String {
         sheet.row(vec![
             cell(&node.name),
             cell(&node.role),
+            lines(&reasons(&node.role_reason)),
             word(&node.health),
             cell(cpus),
             cell(memory),
             lines(&gpus(&node.gpus)),
             lines(&attempts(node)),
-            lines(&node.warnings),
+            lines(&notes(node)),
         ]);
     }
     let mut text = sheet.text();
@@ -56,6 +57,28 @@ fn gpus(gpus: &[GpuView]) -> Vec<String> {
     gpus.iter().map(line).collect()
 }
 
+/// One line per reason.
+fn reasons(text: &str) -> Vec<String> {
+    text.split("; ").map(str::to_owned).collect()
+}
+
+/// What a person should know of the node, what they did first.
+fn notes(node: &NodeView) -> Vec<String> {
+    let draining = node.draining.as_ref();
+    let mut notes: Vec<_> = draining
+        .map(|who| format!("draining: {who}"))
+        .into_iter()
+        .collect();
+    let pinned = node.pinned.as_ref();
+    notes.extend(pinned.map(|role| format!("pinned: {role}")));
+    notes.extend(node.suspicion.as_ref().map(|why| format!("suspect: {why}")));
+    if node.disk != "ok" {
+        notes.push(format!("disk {}", node.disk));
+    }
+    notes.extend(node.warnings.iter().cloned());
+    notes
+}
+
 fn attempts(node: &NodeView) -> Vec<String> {
     match (node.takes_work, node.attempts.is_empty()) {
         (_, false) => node.attempts.clone(),
@@ -74,7 +97,12 @@ mod tests {
             id: name.into(),
             name: name.into(),
             role: role.into(),
+            role_reason: "elected by 2 voters".into(),
+            pinned: None,
+            draining: None,
             health: "live".into(),
+            suspicion: None,
+            disk: "ok".into(),
             report_age_ms: Some(100),
             round_trip_us: None,
             takes_work: true,
@@ -109,17 +137,25 @@ mod tests {
         second.gpus = vec![gpu];
         let mut third = node("laptop", "learner");
         third.takes_work = false;
+        third.role_reason = "stands by; it is drained".into();
+        third.draining = Some("ann@n1: new disk".into());
+        third.pinned = Some("worker, by ann@n1".into());
+        third.suspicion = Some("it does not answer".into());
+        third.disk = "full".into();
         let view = NodesView {
             nodes: vec![node("n1", "leader"), second, third],
             warnings: vec!["one machine's absence stops the cluster".into()],
         };
         let text = nodes(&view, &Look::plain_at(0));
         let expected = "\
-NAME    ROLE     HEALTH  CPUS              MEMORY   GPUS                         ATTEMPTS    WARNINGS
-n1      leader   live    0.5/4             1/8 GiB  -                            -
-n2      voter    live    0.5/4 (declared)  1/8 GiB  0.5/1 NVIDIA H100 40/80 GiB  0a1b2c3d#1  round trip of 60 ms is over half the heartbeat
-                                                                                 9z8y7x6w#2
-laptop  learner  live    0.5/4             1/8 GiB  -                            takes none
+NAME    ROLE     WHY                  HEALTH  CPUS              MEMORY   GPUS                         ATTEMPTS    NOTES
+n1      leader   elected by 2 voters  live    0.5/4             1/8 GiB  -                            -
+n2      voter    elected by 2 voters  live    0.5/4 (declared)  1/8 GiB  0.5/1 NVIDIA H100 40/80 GiB  0a1b2c3d#1  round trip of 60 ms is over half the heartbeat
+                                                                                                      9z8y7x6w#2
+laptop  learner  stands by            live    0.5/4             1/8 GiB  -                            takes none  draining: ann@n1: new disk
+                 it is drained                                                                                    pinned: worker, by ann@n1
+                                                                                                                  suspect: it does not answer
+                                                                                                                  disk full
 warning: one machine's absence stops the cluster
 ";
         assert_eq!(text, expected, "\n{text}");

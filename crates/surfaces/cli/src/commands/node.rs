@@ -1,0 +1,171 @@
+//! `muster node`.
+
+use std::time::Duration;
+
+use hyper::Method;
+use rest::wire::{DrainRequest, NodeChangeView, NodesView, PinRequest, RemoveNodeRequest};
+use serde::Serialize;
+
+use crate::client::{Payload, Request, encode, parse};
+use crate::error::Error;
+use crate::output::amounts::plain;
+use crate::retry::while_unavailable;
+
+use super::{READ_WINDOW, Session};
+
+/// Time between two looks at a node that gets empty.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What to do with machines: each by its name, id, or a unique start of either.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Place nothing new on a node and give its vote back, before it is stopped or removed
+    Drain {
+        /// The node
+        node: String,
+        /// Move what runs there, instead of letting it finish
+        #[arg(long)]
+        now: bool,
+        /// Return when nothing runs there and it does not vote any more
+        #[arg(long)]
+        wait: bool,
+        /// Why, for the others
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Take a drained node into use again
+    Undrain {
+        /// The node
+        node: String,
+    },
+    /// Take a node out of the cluster, for good
+    Remove {
+        /// The node
+        node: String,
+        /// Also while it runs something: that is placed again when its leases are over
+        #[arg(long)]
+        now: bool,
+        /// The machine will never run again: what it ran is placed again at once
+        #[arg(long, conflicts_with = "now")]
+        is_dead: bool,
+        /// Why, for the others and for the screen of that machine
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Make a node vote, before others
+    Promote {
+        /// The node
+        node: String,
+    },
+    /// Make a node not vote
+    Demote {
+        /// The node
+        node: String,
+    },
+    /// Leave the vote of a node to the rule again
+    Unpin {
+        /// The node
+        node: String,
+    },
+}
+
+pub(super) async fn run(command: &Command, session: &Session) -> Result<(), Error> {
+    match command {
+        Command::Drain {
+            node,
+            now,
+            wait,
+            reason,
+        } => {
+            let body = DrainRequest {
+                now: *now,
+                reason: reason.clone(),
+            };
+            let id = change(session, node, "drain", &body).await?;
+            if *wait {
+                wait_until_empty(session, &id).await?;
+            }
+            Ok(())
+        }
+        Command::Undrain { node } => {
+            let path = format!("/nodes/{}/undrain", encode(node));
+            let request = || Request::new(Method::POST, path.clone(), Payload::empty());
+            let bytes = session.change(request).await?;
+            session.print(&bytes, "a node", text)
+        }
+        Command::Remove {
+            node,
+            now,
+            is_dead,
+            reason,
+        } => {
+            let body = RemoveNodeRequest {
+                now: *now,
+                is_dead: *is_dead,
+                reason: reason.clone(),
+            };
+            change(session, node, "remove", &body).await.map(drop)
+        }
+        Command::Promote { node } => pin(session, node, Some("voter")).await,
+        Command::Demote { node } => pin(session, node, Some("worker")).await,
+        Command::Unpin { node } => pin(session, node, None).await,
+    }
+}
+
+async fn pin(session: &Session, node: &str, role: Option<&str>) -> Result<(), Error> {
+    let body = PinRequest {
+        role: role.map(str::to_owned),
+    };
+    change(session, node, "pin", &body).await.map(drop)
+}
+
+/// Asks for the change, prints what became of it, and gives the id of the node.
+async fn change(
+    session: &Session,
+    node: &str,
+    verb: &str,
+    body: &impl Serialize,
+) -> Result<String, Error> {
+    let path = format!("/nodes/{}/{verb}", encode(node));
+    let bytes = session.change(|| Request::json(&path, body)).await?;
+    session.print(&bytes, "a node", text)?;
+    let changed: NodeChangeView = parse(&bytes, "a node")?;
+    Ok(changed.node.id)
+}
+
+fn text(change: &NodeChangeView, _look: &crate::output::Look) -> String {
+    plain(&change.text)
+}
+
+/// Looks until nothing runs on the node and it has given its vote back.
+async fn wait_until_empty(session: &Session, id: &str) -> Result<(), Error> {
+    let mut said = String::new();
+    loop {
+        let get = async || session.client.get("/nodes").await;
+        let bytes = while_unavailable(READ_WINDOW, &session.terminal, get).await?;
+        let view: NodesView = parse(&bytes, "a list of nodes")?;
+        let Some(node) = view.nodes.iter().find(|node| node.id == id) else {
+            return Ok(()); // Removed meanwhile: nothing runs there.
+        };
+        let waits = match (node.attempts.len(), node.role.as_str()) {
+            (0, "worker") => {
+                let name = plain(&node.name);
+                session.terminal.note(&format!(
+                    "{name} is empty: it may be stopped, or removed with `muster node remove {name}`"
+                ));
+                return Ok(());
+            }
+            (0, role) => format!("{} is still a {role}: {}", node.name, node.role_reason),
+            (running, _) => format!(
+                "{} still runs {running} attempts: {}",
+                node.name,
+                node.attempts.join(", ")
+            ),
+        };
+        if waits != said {
+            session.terminal.note(&plain(&waits));
+            said = waits;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
