@@ -21,7 +21,7 @@ pub(crate) fn boottime_ns() -> u64 {
 /// What came of a request.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// Status 2xx with its body, and the log index that it reflects.
+    /// Status 2xx with its body, and the age of a stale one in milliseconds.
     Good(Value, u64),
     /// Status 4xx with its code: it did not happen.
     Refused(String, String),
@@ -125,7 +125,7 @@ fn understand(text: &str) -> Answer {
     };
     let word = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
     match status {
-        200..300 => Answer::Good(value, header("x-muster-index").unwrap_or(0)),
+        200..300 => Answer::Good(value, header("x-muster-age-ms").unwrap_or(0)),
         400..500 => Answer::Refused(word("code"), word("message")),
         _ => Answer::Unavailable(word("code"), word("message")),
     }
@@ -160,7 +160,7 @@ mod tests {
     fn answers_are_told_apart_by_what_is_known_afterwards() {
         let said = |status: &str, body: &str| {
             understand(&format!(
-                "HTTP/1.1 {status}\r\nX-Muster-Index: 7\r\n\r\n{body}"
+                "HTTP/1.1 {status}\r\nX-Muster-Age-Ms: 7\r\n\r\n{body}"
             ))
         };
         assert!(matches!(said("200 OK", "{}"), Answer::Good(_, 7)));

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use service::view::{ClusterView, NodeView, NodesView};
 
@@ -121,6 +122,15 @@ pub(crate) fn split_leader(nodes: &[Node]) -> (&Node, Vec<&Node>) {
     });
     let others = nodes.iter().filter(|node| node.name != leader.name);
     (leader, others.collect())
+}
+
+/// Lets a fault last, or a healthy cluster work.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long a fault lasts is what a scenario says; nothing is awaited"
+)]
+pub(crate) fn stay(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// Says something past the capture of the test runner: what was skipped, and figures.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::clients::{Answer, Call, boottime_ns, far, queue, running};
 use crate::harness::{Node, PATIENCE, lock, wait_until};
 use crate::history::{self, Story, Tally};
-use crate::lab::{NetLab, say, test_name};
+use crate::lab::{NetLab, say, stay, test_name};
 use crate::linearizable::{Action, Operation, Outcome, State};
 use crate::traces;
 
@@ -89,9 +89,15 @@ impl<'a> Load<'a> {
         let traces = traces::directory(lab.shared());
         fs::create_dir_all(&traces).expect("a directory");
         for number in 0..QUEUES {
-            let answer =
-                Call::post("/api/v1/queues", json!({"name": queue(number)})).send(&nodes[0].socket);
-            assert!(matches!(answer, Answer::Good(..)), "{answer:?}");
+            wait_until(PATIENCE, "a queue is made", || {
+                let body = json!({"name": queue(number)});
+                match Call::post("/api/v1/queues", body).send(&nodes[0].socket) {
+                    Answer::Good(..) => Some(()),
+                    Answer::Refused(code, _) if code == "name-taken" => Some(()), // by a request whose answer was lost
+                    Answer::Refused(..) => panic!("a queue is refused"),
+                    Answer::Unavailable(..) | Answer::NotSent | Answer::Lost => None,
+                }
+            });
         }
         Self {
             nodes,
@@ -123,7 +129,7 @@ impl<'a> Load<'a> {
                 (94.., Some(at)) => self.change(client, at, Action::Stop),
                 (_, Some(at)) => self.read(client, at),
             }
-            rest(random.random_range(Duration::ZERO..REST));
+            stay(random.random_range(Duration::ZERO..REST));
         }
     }
 
@@ -190,7 +196,7 @@ impl<'a> Load<'a> {
                     break;
                 }
             }
-            rest(Duration::from_millis(100));
+            stay(Duration::from_millis(100));
         }
         self.record(at, client, Action::Submit, outcome, invoked);
     }
@@ -324,12 +330,4 @@ fn state_of(one: &Value) -> State {
     } else {
         State::Waiting(queue)
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a client has a thread of its own and nothing else to do"
-)]
-fn rest(time: Duration) {
-    std::thread::sleep(time);
 }

@@ -20,7 +20,11 @@
 
 // Integration tests are always built for tests; the attribute says so to clippy, which allows more there.
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod clients;
+#[cfg(test)]
+mod discovery;
 #[cfg(test)]
 #[expect(
     dead_code,
@@ -36,10 +40,16 @@ mod lab;
 #[cfg(test)]
 mod lan;
 #[cfg(test)]
+mod leaders;
+#[cfg(test)]
+mod leases;
+#[cfg(test)]
 mod linearizable;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
 mod partitions;
+#[cfg(test)]
+mod planes;
 #[cfg(test)]
 mod traces;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{entries, read_lossy};
+use crate::harness::read_lossy;
 
 /// The directory of the traces, one file per experiment named as it is.
 pub(crate) fn directory(shared: &Path) -> PathBuf {
@@ -37,15 +37,6 @@ pub(crate) struct Life {
 /// The lives of an experiment in the order of their starts.
 pub(crate) fn lives(traces: &Path, name: &str) -> Vec<Life> {
     parse(&read_lossy(&traces.join(name)))
-}
-
-/// Names of the experiments that have run at all.
-pub(crate) fn traced(traces: &Path) -> Vec<String> {
-    let name = |path: PathBuf| {
-        path.file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-    };
-    entries(traces).into_iter().filter_map(name).collect()
 }
 
 fn parse(text: &str) -> Vec<Life> {

@@ -1,0 +1,187 @@
+//! A random mix of faults from a seed, under load.
+//!
+//! `MUSTER_CHAOS_ROUNDS=N` runs N clusters one after the other, each from the next seed after `MUSTER_CHAOS_SEED`,
+//! and prints what was done to them.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{Rng, SeedableRng};
+
+use crate::harness::{Node, PATIENCE, wait_until};
+use crate::history::Tally;
+use crate::lab::{NetLab, say, split_leader, stay};
+use crate::load::under_load;
+
+/// How long faults happen in a round.
+const ROUND: Duration = Duration::from_secs(25);
+/// How long one fault lasts, in milliseconds: some shorter than an election, some longer than a lease.
+const FAULT_MS: std::ops::Range<u64> = 100..8_000;
+/// The pause after a fault, in milliseconds; often none.
+const CALM_MS: std::ops::Range<u64> = 0..3_000;
+
+/// What happens to a node process or its machine.
+#[derive(Clone, Copy, Debug)]
+enum Blow {
+    KillNode,
+    KillMachine,
+    Pause,
+    Restart,
+    None,
+}
+
+const BLOWS: [Blow; 8] = [
+    Blow::KillNode,
+    Blow::KillNode,
+    Blow::KillMachine,
+    Blow::Pause,
+    Blow::Pause,
+    Blow::Restart,
+    Blow::None,
+    Blow::None,
+];
+
+/// What happens to the network.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    Halves,
+    Isolated,
+    OneWay,
+    Pair,
+    Unplugged,
+    Flapping,
+    None,
+}
+
+const CUTS: [Cut; 7] = [
+    Cut::Halves,
+    Cut::Isolated,
+    Cut::OneWay,
+    Cut::Pair,
+    Cut::Unplugged,
+    Cut::Flapping,
+    Cut::None,
+];
+
+#[test]
+fn a_random_mix_of_faults_violates_nothing() {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
+    let rounds = number("MUSTER_CHAOS_ROUNDS").unwrap_or(1);
+    let first = number("MUSTER_CHAOS_SEED").unwrap_or_else(rand::random);
+    let (mut faults, mut total) = (0, Tally::default());
+    for seed in (0..rounds).map(|round| first.wrapping_add(round)) {
+        say(&format!("chaos: MUSTER_CHAOS_SEED={seed}"));
+        let Some(lab) = NetLab::new() else { return };
+        let nodes = lab.cluster(["a", "b", "c"]);
+        let mut counts = BTreeMap::new();
+        let tally = under_load(&lab, &nodes, seed, || {
+            rage(&lab, &nodes, StdRng::seed_from_u64(seed), &mut counts);
+        });
+        say(&format!("chaos: {counts:?}"));
+        faults += counts.values().sum::<usize>();
+        total += tally;
+    }
+    say(&format!(
+        "chaos: {rounds} runs, {faults} faults, {total}, 0 violations"
+    ));
+}
+
+/// One fault after the other, of nodes and of the network at the same time.
+fn rage(lab: &NetLab, nodes: &[Node], mut random: StdRng, counts: &mut BTreeMap<String, usize>) {
+    let end = Instant::now() + ROUND;
+    while Instant::now() < end {
+        let victim = if random.random_bool(0.5) {
+            split_leader(nodes).0
+        } else {
+            nodes.choose(&mut random).expect("there are nodes")
+        };
+        let blow = *BLOWS.choose(&mut random).expect("a blow");
+        let cut = *CUTS.choose(&mut random).expect("a cut");
+        for name in [format!("{blow:?}"), format!("{cut:?}")] {
+            if name != "None" {
+                *counts.entry(name).or_default() += 1;
+            }
+        }
+        let lasts = Duration::from_millis(random.random_range(FAULT_MS));
+        cut_network(lab, nodes, cut, &mut random);
+        strike(victim, blow);
+        if matches!(cut, Cut::Flapping) {
+            flap(lab, &nodes[0], lasts);
+        } else {
+            stay(lasts);
+        }
+        // Either ends first.
+        if random.random_bool(0.5) {
+            mend(victim, blow);
+            mend_network(lab, nodes);
+        } else {
+            mend_network(lab, nodes);
+            mend(victim, blow);
+        }
+        stay(Duration::from_millis(random.random_range(CALM_MS)));
+    }
+    for node in nodes {
+        wait_until(PATIENCE, "it answers again", || {
+            (node.muster(&["ls"]).code == 0).then_some(())
+        });
+    }
+}
+
+fn strike(victim: &Node, blow: Blow) {
+    match blow {
+        Blow::KillNode => victim.kill(),
+        Blow::KillMachine => victim.kill_machine(),
+        Blow::Pause => victim.pause(),
+        Blow::Restart => {
+            victim.terminate();
+        }
+        Blow::None => {}
+    }
+}
+
+fn mend(victim: &Node, blow: Blow) {
+    match blow {
+        Blow::KillNode | Blow::KillMachine | Blow::Restart => victim.up(&[]),
+        Blow::Pause => victim.resume(),
+        Blow::None => {}
+    }
+}
+
+fn cut_network(lab: &NetLab, nodes: &[Node], cut: Cut, random: &mut StdRng) {
+    let mut order: Vec<&Node> = nodes.iter().collect();
+    order.shuffle(random);
+    match cut {
+        Cut::Halves => {
+            let (left, right) = order.split_at(random.random_range(1..order.len()));
+            lab.lan.cut(left, right);
+        }
+        Cut::Isolated => lab.lan.isolate(order[0]),
+        Cut::OneWay => {
+            let (left, right) = order.split_at(random.random_range(1..order.len()));
+            lab.lan.cut_one_way(left, right);
+        }
+        Cut::Pair => lab.lan.cut(&order[..1], &order[1..2]),
+        Cut::Unplugged => lab.lan.unplug(order[0]),
+        Cut::Flapping | Cut::None => {}
+    }
+}
+
+/// In and out with a cable, some times a second.
+fn flap(lab: &NetLab, node: &Node, lasts: Duration) {
+    let end = Instant::now() + lasts;
+    while Instant::now() < end {
+        lab.lan.unplug(node);
+        stay(Duration::from_millis(120));
+        lab.lan.plug(node);
+        stay(Duration::from_millis(180));
+    }
+}
+
+fn mend_network(lab: &NetLab, nodes: &[Node]) {
+    lab.lan.heal();
+    for node in nodes {
+        lab.lan.plug(node);
+    }
+}
