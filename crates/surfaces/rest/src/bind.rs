@@ -8,6 +8,7 @@ use std::path::Path;
 
 use tokio::net::TcpListener;
 
+use crate::tls::{self, Tls};
 use crate::{Config, Error};
 
 pub use port_holder::PortHolder;
@@ -20,6 +21,7 @@ pub struct Bound {
     pub(crate) tcp_address: Option<SocketAddr>,
     pub(crate) socket: SocketListener,
     pub(crate) allowed_hosts: Vec<String>,
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Bound {
@@ -27,6 +29,42 @@ impl Bound {
     #[must_use]
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         self.tcp_address
+    }
+
+    /// Where token holders find it, as they write it; none where there is no TCP listener.
+    #[must_use]
+    pub fn url(&self) -> Option<String> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        self.tcp_address
+            .map(|address| format!("{scheme}://{address}"))
+    }
+
+    /// Fingerprint of the certificate, by which the command line knows the node.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<&str> {
+        self.tls.as_ref().map(|tls| tls.fingerprint.as_str())
+    }
+
+    /// Refuses to let other machines at a door that nobody can enter. A node that cannot know now whether anybody can
+    /// (no majority answers) goes on: each request needs a token anyway.
+    ///
+    /// # Errors
+    /// Other machines reach the address, and there is no user token.
+    pub async fn refuse_without_tokens(&self, service: &service::Handle) -> Result<(), Error> {
+        let Some(address) = self
+            .tcp_address
+            .filter(|address| !address.ip().is_loopback())
+        else {
+            return Ok(());
+        };
+        match service.has_user_token().await {
+            Some(true) => Ok(()),
+            Some(false) => Err(Error::NoUserToken { address }),
+            None => {
+                tracing::warn!(%address, "no majority answers: it is not known whether anybody has a user token");
+                Ok(())
+            }
+        }
     }
 
     /// Path of the Unix socket.
@@ -39,10 +77,24 @@ impl Bound {
 /// Takes the address and the socket of `config`; never another port than the asked one.
 ///
 /// # Errors
-/// An address that other machines reach, a port or socket in use (naming who has it), or a failed system call.
+/// An address that other machines reach without TLS, an unusable certificate, a port or socket in use (naming who has it), or a failed system call.
+///
+/// # Panics
+/// Outside a tokio runtime.
 pub async fn bind(config: &Config) -> Result<Bound, Error> {
+    let tls = match config.tls.clone() {
+        Some(files) => {
+            let loading = tokio::task::spawn_blocking(move || tls::load(&files));
+            Some(
+                loading
+                    .await
+                    .expect("loading does not panic, and nobody aborts it")?,
+            )
+        }
+        None => None,
+    };
     let tcp = match config.tcp {
-        Some(address) => Some(bind_tcp(address).await?),
+        Some(address) => Some(bind_tcp(address, tls.is_some()).await?),
         None => None,
     };
     let (tcp, tcp_address) = tcp.unzip();
@@ -51,11 +103,12 @@ pub async fn bind(config: &Config) -> Result<Bound, Error> {
         tcp_address,
         socket: SocketListener::bind(&config.unix_socket).await?,
         allowed_hosts: config.allowed_hosts.clone(),
+        tls,
     })
 }
 
-async fn bind_tcp(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
-    if !address.ip().is_loopback() {
+async fn bind_tcp(address: SocketAddr, has_tls: bool) -> Result<(TcpListener, SocketAddr), Error> {
+    if !address.ip().is_loopback() && !has_tls {
         return Err(Error::NotLoopback { address });
     }
     let taken = TcpListener::bind(address).await;

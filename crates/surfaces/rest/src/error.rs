@@ -16,9 +16,25 @@ use crate::bind::PortHolder;
 pub enum Error {
     /// The address can be reached from other machines.
     #[error(
-        "the API does not listen on {address}: an address that other machines reach needs TLS, which is not there yet; use 127.0.0.1 and an SSH tunnel"
+        "the API does not listen on {address} without TLS, since other machines reach that address: set tls_certificate and tls_key, or use 127.0.0.1 and an SSH tunnel"
     )]
     NotLoopback {
+        /// What was asked for.
+        address: SocketAddr,
+    },
+    /// A certificate or its key cannot be used.
+    #[error("the API cannot use {path:?} for TLS: {problem}")]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Other machines would reach the API, and nobody could come in.
+    #[error(
+        "the API does not listen on {address}, which other machines reach, while nobody has a user token: start the node without --api-address, make a token with `muster user add NAME`, and start it again as now"
+    )]
+    NoUserToken {
         /// What was asked for.
         address: SocketAddr,
     },
@@ -134,8 +150,18 @@ impl Refusal {
         Self::new(
             StatusCode::FORBIDDEN,
             "foreign-origin",
-            "the Origin header is of another site than the Host header",
-            "",
+            "the request was caused by a page of another site",
+            "open the address yourself, or send no Origin and Sec-Fetch-Site headers",
+        )
+    }
+
+    /// All places are taken.
+    pub(crate) fn too_many_connections() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too-many-connections",
+            "the node has as many connections as it takes",
+            "try again in a moment, and close connections that are not used",
         )
     }
 
@@ -188,6 +214,44 @@ impl Refusal {
             "the routes are listed in /api/v1/openapi.json",
         )
     }
+}
+
+impl Refusal {
+    /// The body alone, where there is no request to answer.
+    pub(crate) fn body(&self) -> Vec<u8> {
+        serde_json::to_vec(&self.view).expect("an error has text keys only")
+    }
+}
+
+/// Most of another library's refusal that is passed on.
+const MAX_FOREIGN_BYTES: usize = 1_024;
+
+/// Gives the refusals that come from below our routes (a path that is no text, say) the shape of ours.
+pub(crate) async fn in_our_shape(response: Response) -> Response {
+    let status = response.status();
+    let is_json = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let said = axum::body::to_bytes(body, MAX_FOREIGN_BYTES).await;
+    let said = said.unwrap_or_default(); // too long to be of use
+    let said = String::from_utf8_lossy(&said);
+    let said = match said.trim() {
+        "" => parts.status.canonical_reason().unwrap_or("refused"),
+        said => said,
+    };
+    let hint = "the routes are listed in /api/v1/openapi.json";
+    let mut ours = Refusal::new(status, "bad-request", said, hint).into_response();
+    for (name, value) in &parts.headers {
+        if !matches!(*name, header::CONTENT_TYPE | header::CONTENT_LENGTH) {
+            ours.headers_mut().append(name, value.clone());
+        }
+    }
+    ours
 }
 
 impl From<ServiceError> for Refusal {

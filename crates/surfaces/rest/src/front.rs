@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use tower::Service;
 
+use crate::error::in_our_shape;
 use crate::identity::Door;
 use crate::origin::{HostNames, check_origin};
 
@@ -33,7 +34,7 @@ impl Front {
 
     /// Answers `request`, which came through `door`.
     pub(crate) async fn answer(self, door: Door, request: Request) -> Response {
-        let mut response = self.checked(door, request).await;
+        let mut response = in_our_shape(self.checked(door, request).await).await;
         let headers = response.headers_mut();
         headers.insert(
             header::X_CONTENT_TYPE_OPTIONS,
@@ -48,8 +49,8 @@ impl Front {
 
     async fn checked(mut self, door: Door, mut request: Request) -> Response {
         // A browser can't reach a Unix socket, so there the name does not matter.
-        if matches!(door, Door::Tcp(_))
-            && let Err(refusal) = self.hosts.check(request.uri(), request.headers())
+        if let Door::Tcp { local, .. } = door
+            && let Err(refusal) = self.hosts.check(request.uri(), request.headers(), local)
         {
             return refusal.into_response();
         }
@@ -72,7 +73,10 @@ mod tests {
     use super::*;
 
     fn tcp() -> Door {
-        Door::Tcp([127, 0, 0, 1].into())
+        Door::Tcp {
+            source: [127, 0, 0, 1].into(),
+            local: None,
+        }
     }
 
     async fn ask(door: Door, pairs: &[(&str, &str)]) -> Response {
@@ -119,6 +123,36 @@ mod tests {
             assert_eq!(header("x-content-type-options"), "nosniff");
             assert_eq!(header("cache-control"), "no-store");
             assert!(header("content-security-policy").contains("default-src 'none'"));
+        }
+    }
+
+    #[tokio::test]
+    async fn refusals_of_the_libraries_below_have_our_shape() {
+        let number =
+            async |axum::extract::Path(number): axum::extract::Path<u8>| number.to_string();
+        let router = Router::new().route("/{number}", axum::routing::post(number));
+        let front = Front::new(router, HostNames::new(&[]));
+        for (method, path, status) in [
+            ("POST", "/x", 400),
+            ("POST", "/%ff", 400),
+            ("GET", "/1", 405),
+            ("POST", "/a/b", 404),
+        ] {
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header("host", "localhost");
+            let request = request.body(Body::empty()).unwrap();
+            let response = front.clone().answer(tcp(), request).await;
+            assert_eq!(response.status(), status, "{method} {path}");
+            let body = axum::body::to_bytes(response.into_body(), 10_000)
+                .await
+                .unwrap();
+            let view: service::view::ErrorView = serde_json::from_slice(&body).unwrap();
+            assert!(
+                !view.code.is_empty() && !view.message.is_empty(),
+                "{view:?}"
+            );
         }
     }
 }

@@ -12,6 +12,7 @@ use types::Role;
 use crate::error::Refusal;
 use crate::passwd;
 use crate::routes::Api;
+use crate::sources::source_of;
 
 /// Longest `Authorization` value: a token has about 100 bytes.
 const MAX_AUTHORIZATION_BYTES: usize = 512;
@@ -20,7 +21,12 @@ const MAX_AUTHORIZATION_BYTES: usize = 512;
 #[derive(Clone, Debug)]
 pub(crate) enum Door {
     /// TCP: nobody is known yet, but where they are.
-    Tcp(IpAddr),
+    Tcp {
+        /// The client.
+        source: IpAddr,
+        /// This end, by which a client may call us.
+        local: Option<IpAddr>,
+    },
     /// Unix socket: the kernel told who connected.
     Socket(Arc<Caller>),
 }
@@ -49,6 +55,21 @@ fn role_of(user_id: u32, node_user_id: u32) -> Role {
     }
 }
 
+/// What decides the role of `caller`, in words.
+pub(crate) fn reason(caller: &Caller) -> String {
+    let node_is_root = rustix::process::geteuid().is_root();
+    match (&caller.proof, caller.role) {
+        (CallerProof::Token { .. }, _) => "an administrator made the token so".to_owned(),
+        (CallerProof::Socket, Role::Admin) => {
+            "on this machine root and the user that runs the node administrate".to_owned()
+        }
+        (CallerProof::Socket, _) if node_is_root => {
+            "other users of this machine only read, since the node runs as root and experiments run as the node's user unless it says otherwise; with a token they are what an administrator made them".to_owned()
+        }
+        (CallerProof::Socket, _) => "other users of this machine are members".to_owned(),
+    }
+}
+
 /// The caller of a request, known for sure.
 pub(crate) struct Authenticated(pub(crate) Arc<Caller>);
 
@@ -68,7 +89,7 @@ impl FromRequestParts<Arc<Api>> for Authenticated {
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Refusal> {
         if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
-            let source = source_of(parts.extensions.get());
+            let source = name_of(parts.extensions.get());
             let caller = api.service.authenticate(bearer(value)?, &source).await?;
             return Ok(Self(Arc::new(caller)));
         }
@@ -77,9 +98,9 @@ impl FromRequestParts<Arc<Api>> for Authenticated {
 }
 
 /// Where bad tokens of a connection are counted.
-fn source_of(door: Option<&Door>) -> String {
+fn name_of(door: Option<&Door>) -> String {
     match door {
-        Some(Door::Tcp(ip)) => ip.to_canonical().to_string(),
+        Some(Door::Tcp { source, .. }) => source_of(*source).to_string(),
         Some(Door::Socket(caller)) => format!("the socket, by {}", caller.user),
         None => "nowhere".to_owned(),
     }
@@ -89,7 +110,7 @@ fn source_of(door: Option<&Door>) -> String {
 fn caller_of(door: Option<&Door>) -> Result<Arc<Caller>, Refusal> {
     match door {
         Some(Door::Socket(caller)) => Ok(Arc::clone(caller)),
-        Some(Door::Tcp(_)) | None => Err(Refusal::token_needed("this address needs a token")),
+        Some(Door::Tcp { .. }) | None => Err(Refusal::token_needed("this address needs a token")),
     }
 }
 
@@ -132,7 +153,7 @@ mod tests {
     async fn root_and_the_own_user_administrate_and_others_are_less() {
         let role = async |user_id| match Door::of_user(user_id).await {
             Door::Socket(caller) => caller.role,
-            Door::Tcp(_) => panic!("a socket user came by TCP"),
+            Door::Tcp { .. } => panic!("a socket user came by TCP"),
         };
         assert_eq!(role(0).await, Role::Admin);
         assert_eq!(role(rustix::process::geteuid().as_raw()).await, Role::Admin);
@@ -152,7 +173,11 @@ mod tests {
         });
         let known = caller_of(Some(&Door::Socket(Arc::clone(&caller)))).unwrap();
         assert_eq!(known.user, "ada");
-        for nobody in [Some(&Door::Tcp(IpAddr::from([127, 0, 0, 1]))), None] {
+        let tcp = Door::Tcp {
+            source: [127, 0, 0, 1].into(),
+            local: None,
+        };
+        for nobody in [Some(&tcp), None] {
             let refusal = caller_of(nobody).unwrap_err();
             assert_eq!(refusal.into_response().status(), 401);
         }

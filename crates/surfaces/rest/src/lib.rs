@@ -9,16 +9,19 @@ mod bind;
 mod blob_batch;
 mod body;
 mod config;
+mod connection;
 mod error;
+mod front;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod front;
 mod identity;
 mod log_stream;
 mod origin;
 mod passwd;
 mod routes;
 mod serve;
+mod sources;
+mod tls;
 
 pub use bind::{Bound, PortHolder, bind};
 pub use config::{Config, DEFAULT_PORT};
@@ -27,3 +30,4 @@ pub use routes::openapi;
 pub use serve::serve;
 pub use service::audit;
 pub use service::view as wire;
+pub use tls::{TlsFiles, fingerprint};

@@ -3,7 +3,9 @@
 //! A browser on the machine can be made to talk to loopback: by DNS rebinding (then `Host` carries the
 //! attacker's name) or from a foreign page (then `Origin` does). Both are refused before anything is read.
 
-use axum::http::{HeaderMap, Uri, header};
+use std::net::IpAddr;
+
+use axum::http::{HeaderMap, HeaderName, Uri, header};
 
 use crate::error::Refusal;
 
@@ -23,11 +25,24 @@ impl HostNames {
         )
     }
 
-    /// Refuses a `Host` that is missing, repeated or not ours.
-    pub(crate) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    /// Refuses a `Host` that is missing, repeated or not ours. The address `local` that the client reached is ours: no
+    /// name was resolved to it, so none was rebound.
+    pub(crate) fn check(
+        &self,
+        uri: &Uri,
+        headers: &HeaderMap,
+        local: Option<IpAddr>,
+    ) -> Result<(), Refusal> {
         let ours = |authority: &str| {
             let name = without_port(authority);
-            self.0.iter().any(|own| own.eq_ignore_ascii_case(name))
+            let literal = name
+                .trim_start_matches('[')
+                .trim_end_matches(']')
+                .parse()
+                .ok(); // a name
+            let is_this_end = literal
+                .is_some_and(|ip: IpAddr| local.is_some_and(|local| local.to_canonical() == ip));
+            is_this_end || self.0.iter().any(|own| own.eq_ignore_ascii_case(name))
         };
         let host = only_host(headers).ok_or_else(Refusal::wrong_host)?;
         let target = uri.authority().map(axum::http::uri::Authority::as_str);
@@ -39,8 +54,18 @@ impl HostNames {
     }
 }
 
-/// Refuses an `Origin` that differs from `Host`; requests without one come from no page.
+/// Header by which a browser says where a request comes from, also where it sends no `Origin` (an image, a link).
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Refuses an `Origin` that differs from `Host`, and what a browser says another site caused; requests with neither
+/// come from no page.
 pub(crate) fn check_origin(headers: &HeaderMap) -> Result<(), Refusal> {
+    let sites = headers.get_all(FETCH_SITE).iter();
+    // "none": a person typed the address.
+    let mut sites = sites.map(axum::http::HeaderValue::as_bytes);
+    if !sites.all(|site| matches!(site, b"same-origin" | b"none")) {
+        return Err(Refusal::foreign_origin());
+    }
     let mut origins = headers.get_all(header::ORIGIN).iter();
     let Some(origin) = origins.next() else {
         return Ok(());
@@ -93,7 +118,9 @@ mod tests {
             "gpu-1.lab:80",
         ] {
             assert!(
-                names.check(&path, &headers(&[("host", good)])).is_ok(),
+                names
+                    .check(&path, &headers(&[("host", good)]), None)
+                    .is_ok(),
                 "{good}"
             );
         }
@@ -108,13 +135,15 @@ mod tests {
             "10.0.0.1",
         ] {
             assert!(
-                names.check(&path, &headers(&[("host", bad)])).is_err(),
+                names
+                    .check(&path, &headers(&[("host", bad)]), None)
+                    .is_err(),
                 "{bad}"
             );
         }
-        assert!(names.check(&path, &headers(&[])).is_err());
+        assert!(names.check(&path, &headers(&[]), None).is_err());
         let two = headers(&[("host", "localhost"), ("host", "evil.test")]);
-        assert!(names.check(&path, &two).is_err());
+        assert!(names.check(&path, &two, None).is_err());
     }
 
     #[test]
@@ -123,9 +152,24 @@ mod tests {
         let target = Uri::from_static("http://evil.test/api/v1/nodes");
         assert!(
             names
-                .check(&target, &headers(&[("host", "localhost")]))
+                .check(&target, &headers(&[("host", "localhost")]), None)
                 .is_err()
         );
+    }
+
+    #[test]
+    fn the_address_that_was_reached_is_a_name_of_ours() {
+        let names = HostNames::new(&[]);
+        let passes = |host, local: &str| {
+            let local = Some(local.parse().unwrap());
+            let headers = headers(&[("host", host)]);
+            names.check(&Uri::from_static("/"), &headers, local).is_ok()
+        };
+        assert!(passes("10.0.0.1:7717", "10.0.0.1"));
+        assert!(passes("10.0.0.1", "::ffff:10.0.0.1"));
+        assert!(passes("[fd00::1]:7717", "fd00::1"));
+        assert!(!passes("10.0.0.2:7717", "10.0.0.1"));
+        assert!(!passes("evil.test", "10.0.0.1"));
     }
 
     #[test]
@@ -141,11 +185,31 @@ mod tests {
             "http://evil.test",
             "localhost:7717",
             "http://localhost:7717.evil.test",
+            "ftp://localhost:7717",
         ] {
             assert!(
                 check_origin(&headers(&[host, ("origin", bad)])).is_err(),
                 "{bad}"
             );
         }
+    }
+
+    #[test]
+    fn what_another_site_caused_is_refused_though_it_has_no_origin() {
+        let host = ("host", "localhost:7717");
+        for good in ["same-origin", "none"] {
+            assert!(check_origin(&headers(&[host, ("sec-fetch-site", good)])).is_ok());
+        }
+        // "same-site" is another port of the same host: a page of whoever listens there.
+        for bad in ["cross-site", "same-site", "", "Same-Origin"] {
+            let headers = headers(&[host, ("sec-fetch-site", bad)]);
+            assert!(check_origin(&headers).is_err(), "{bad}");
+        }
+        let both = [
+            host,
+            ("sec-fetch-site", "same-origin"),
+            ("sec-fetch-site", "cross-site"),
+        ];
+        assert!(check_origin(&headers(&both)).is_err());
     }
 }

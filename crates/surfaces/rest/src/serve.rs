@@ -1,41 +1,32 @@
-//! Connections: bounded in number, in header time and at the end; one task each.
+//! The two doors: connections bounded in number, one task each.
 
-use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::extract::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Error;
 use crate::bind::{Bound, SocketListener};
+use crate::connection::{Connection, turn_away};
 use crate::front::Front;
 use crate::identity::Door;
 use crate::origin::HostNames;
 use crate::routes;
+use crate::sources::{Place, Sources};
+use crate::tls::Tls;
 
 /// Most connections of each door: with both full, half of a usual limit of 1,024 descriptors is left for the
 /// node, and strangers on TCP can't take the command line's door.
 const MAX_CONNECTIONS_PER_DOOR: usize = 256;
 
-/// Longest time until a request's headers are there, also between requests: against slow and idle clients.
-const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Bytes of a connection's read buffer, so also the longest header section.
-const MAX_BUFFER_BYTES: usize = 64 * 1024;
-
-/// Time that running requests get at a shutdown; systemd gives a service 90 s in all.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// Clients that are told at the same time that all places are taken; beyond, they are just closed.
+const MAX_TURNED_AWAY: usize = 32;
 
 /// Wait after a failed accept, which is nearly always a lack of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -58,10 +49,12 @@ async fn serve_router(bound: Bound, router: Router, shutdown: CancellationToken)
     let server = Server {
         front: Front::new(router, HostNames::new(&bound.allowed_hosts)),
         connections: TaskTracker::new(),
+        sources: Sources::default(),
+        turned_away: Arc::new(Semaphore::new(MAX_TURNED_AWAY)),
         shutdown,
     };
     tokio::join!(
-        server.accept_tcp(bound.tcp),
+        server.accept_tcp(bound.tcp, bound.tls),
         server.accept_socket(&bound.socket)
     );
     bound.socket.remove().await;
@@ -72,117 +65,103 @@ async fn serve_router(bound: Bound, router: Router, shutdown: CancellationToken)
 struct Server {
     front: Front,
     connections: TaskTracker,
+    sources: Sources,
+    turned_away: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
 impl Server {
-    async fn accept_tcp(&self, listener: Option<TcpListener>) {
+    async fn accept_tcp(&self, listener: Option<TcpListener>, tls: Option<Tls>) {
         let Some(listener) = listener else {
             return;
         };
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS_PER_DOOR));
-        while let Some(permit) = self.place(&places).await {
+        loop {
             let accepted = tokio::select! {
                 () = self.shutdown.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => {
-                    if let Err(error) = stream.set_nodelay(true) {
-                        tracing::debug!(%error, "nodelay not set"); // the peer is gone
-                    }
-                    let connection = self.connection(permit);
-                    self.connections
-                        .spawn(connection.run(Door::Tcp(peer.ip()), stream));
-                }
+                Ok((stream, peer)) => self.take_tcp(stream, peer, &places, tls.clone()),
                 Err(error) => accept_failed(&error).await,
             }
         }
+    }
+
+    fn take_tcp(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        places: &Arc<Semaphore>,
+        tls: Option<Tls>,
+    ) {
+        let free = self.sources.enter(peer.ip()).zip(free_place(places));
+        let Some((place, permit)) = free else {
+            tracing::debug!(%peer, "no place for a connection");
+            if tls.is_none() {
+                self.turn_away(stream);
+            }
+            return;
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "nodelay not set"); // the peer is gone
+        }
+        // Gone already: then no name is good, and nobody waits for the answer.
+        let local = stream.local_addr().ok().map(|address| address.ip());
+        let door = Door::Tcp {
+            source: peer.ip(),
+            local,
+        };
+        let connection = self.connection(permit, place);
+        self.connections
+            .spawn(connection.run_tcp(stream, door, tls));
     }
 
     async fn accept_socket(&self, listener: &SocketListener) {
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS_PER_DOOR));
-        while let Some(permit) = self.place(&places).await {
+        loop {
             let accepted = tokio::select! {
                 () = self.shutdown.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
-            match accepted {
-                Ok(stream) => {
-                    let connection = self.connection(permit);
+            match (accepted, free_place(&places)) {
+                (Ok(stream), Some(permit)) => {
+                    let connection = self.connection(permit, None);
                     self.connections.spawn(connection.run_for_peer(stream));
                 }
-                Err(error) => accept_failed(&error).await,
+                (Ok(stream), None) => self.turn_away(stream),
+                (Err(error), _) => accept_failed(&error).await,
             }
         }
     }
 
-    /// A free place; none at the shutdown. While all are taken new connections wait in the kernel.
-    async fn place(&self, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-        tokio::select! {
-            () = self.shutdown.cancelled() => None,
-            permit = Arc::clone(places).acquire_owned() => permit.ok(), // never closed
+    /// Says that all places are taken, to some at a time.
+    fn turn_away(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        if let Some(permit) = free_place(&self.turned_away) {
+            self.connections.spawn(async move {
+                turn_away(stream).await;
+                drop(permit);
+            });
         }
     }
 
-    fn connection(&self, permit: OwnedSemaphorePermit) -> Connection {
+    fn connection(&self, permit: OwnedSemaphorePermit, place: Option<Place>) -> Connection {
         Connection {
             front: self.front.clone(),
             shutdown: self.shutdown.clone(),
             _permit: permit,
+            _place: place,
         }
     }
+}
+
+fn free_place(places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(places).try_acquire_owned().ok() // all taken; it is never closed
 }
 
 async fn accept_failed(error: &std::io::Error) {
     tracing::warn!(%error, "connection not accepted");
     tokio::time::sleep(ACCEPT_RETRY).await;
-}
-
-/// One connection; its place is free again when it is dropped.
-struct Connection {
-    front: Front,
-    shutdown: CancellationToken,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Connection {
-    async fn run_for_peer(self, stream: UnixStream) {
-        match stream.peer_cred() {
-            Ok(credentials) => {
-                let door = Door::of_user(credentials.uid()).await;
-                self.run(door, stream).await;
-            }
-            Err(error) => tracing::warn!(%error, "credentials of a socket peer not readable"),
-        }
-    }
-
-    async fn run(self, door: Door, stream: impl AsyncRead + AsyncWrite + Unpin) {
-        let front = self.front;
-        let answer = service_fn(move |request: hyper::Request<Incoming>| {
-            let (front, door) = (front.clone(), door.clone());
-            async move {
-                let request: Request = request.map(Body::new);
-                Ok::<_, Infallible>(front.answer(door, request).await)
-            }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_READ_TIMEOUT)
-            .max_buf_size(MAX_BUFFER_BYTES)
-            .serve_connection(TokioIo::new(stream), answer);
-        let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = self.shutdown.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                tokio::time::timeout(SHUTDOWN_GRACE, connection).await.unwrap_or(Ok(()))
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "connection ended early"); // the client's affair
-        }
-    }
 }
 
 #[cfg(test)]
@@ -194,7 +173,7 @@ mod tests {
     use axum::Extension;
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
+    use tokio::net::UnixStream;
     use types::Role;
 
     use super::*;
@@ -212,10 +191,19 @@ mod tests {
     }
 
     async fn start(router: Router) -> Running {
+        start_with(router, false).await
+    }
+
+    async fn start_with(router: Router, tls: bool) -> Running {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("api.sock");
         let config = Config {
             tcp: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            tls: tls.then(|| crate::TlsFiles {
+                certificate: directory.path().join("api.crt"),
+                key: directory.path().join("api.key"),
+                make_for: Some(vec!["localhost".to_owned()]),
+            }),
             ..Config::new(socket.clone())
         };
         let bound = bind(&config).await.unwrap();
@@ -245,7 +233,7 @@ mod tests {
 
     async fn who(Extension(door): Extension<Door>) -> String {
         match door {
-            Door::Tcp(_) => "a stranger".to_owned(),
+            Door::Tcp { .. } => "a stranger".to_owned(),
             Door::Socket(caller) => format!("{} the {:?}", caller.user, caller.role),
         }
     }
@@ -308,17 +296,64 @@ mod tests {
         for _ in 0..MAX_CONNECTIONS_PER_DOOR {
             held.push(TcpStream::connect(running.tcp).await.unwrap());
         }
-        let mut waiting = TcpStream::connect(running.tcp).await.unwrap();
-        waiting
-            .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            .await
-            .unwrap();
+        // The last of them has its place once it is answered.
+        let mut last = held.pop().unwrap();
+        wait_served(&mut last).await;
+        held.push(last);
+        let refused = ask(TcpStream::connect(running.tcp).await.unwrap()).await;
+        assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+        for part in ["retry-after: 1", "\"too-many-connections\""] {
+            assert!(refused.contains(part), "{refused}");
+        }
         let by_socket = ask(UnixStream::connect(&running.socket).await.unwrap()).await;
         assert!(by_socket.starts_with("HTTP/1.1 200"), "{by_socket}");
-        let mut byte = [0];
-        let early = waiting.try_read(&mut byte);
-        assert!(early.is_err(), "a connection over the limit was served");
         held.pop();
-        in_time(waiting.read_exact(&mut byte)).await.unwrap();
+        in_time(async {
+            while !ask(TcpStream::connect(running.tcp).await.unwrap())
+                .await
+                .starts_with("HTTP/1.1 200")
+            {}
+        })
+        .await;
+    }
+
+    async fn wait_served(stream: &mut TcpStream) {
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .await
+            .unwrap();
+        let mut first = [0; 15];
+        in_time(stream.read_exact(&mut first)).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200 OK");
+    }
+
+    #[tokio::test]
+    async fn a_client_whose_headers_do_not_come_is_closed() {
+        let running = start(Router::new().route("/", get(who))).await;
+        let mut slow = TcpStream::connect(running.tcp).await.unwrap();
+        slow.write_all(b"GET / HTTP/1.1\r\nHost: loc")
+            .await
+            .unwrap();
+        let mut answer = Vec::new();
+        in_time(slow.read_to_end(&mut answer)).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 408"),
+            "{answer}"
+        );
+    }
+
+    #[tokio::test]
+    async fn with_a_certificate_the_door_speaks_tls_and_nothing_else() {
+        let running = start_with(Router::new().route("/", get(who)), true).await;
+        let plain = TcpStream::connect(running.tcp).await.unwrap();
+        assert!(
+            !ask(plain).await.starts_with("HTTP"),
+            "plain text was answered"
+        );
+        let mut garbage = TcpStream::connect(running.tcp).await.unwrap();
+        garbage.write_all(&[0x16, 3, 1, 0xff, 0xff]).await.unwrap();
+        let by_socket = ask(UnixStream::connect(&running.socket).await.unwrap()).await;
+        assert!(by_socket.starts_with("HTTP/1.1 200"), "{by_socket}");
     }
 }

@@ -1,13 +1,14 @@
-//! Tokens for machines and people.
+//! Tokens that let machines join, and the end of any token.
 
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use service::view::{CreateJoinTokenRequest, CreateUserTokenRequest, TokenCreated};
+use service::view::{CreateJoinTokenRequest, JoinTokenView, TokenCreated};
 
 use super::Api;
+use crate::answer::{self, Parameters, ReadQuery, SeenIndex};
 use crate::body::Json;
 use crate::error::Refusal;
 use crate::identity::Authenticated;
@@ -24,16 +25,18 @@ pub(super) async fn create_join(
     Ok((StatusCode::CREATED, axum::Json(token)).into_response())
 }
 
-/// Makes a token for a person.
-#[utoipa::path(post, path = "/api/v1/user-tokens", tag = "tokens", request_body = CreateUserTokenRequest,
-    responses((status = 201, description = "The token; its secret is shown this once", body = TokenCreated)))]
-pub(super) async fn create_user(
+/// Lists the join tokens that are not yet forgotten.
+#[utoipa::path(get, path = "/api/v1/join-tokens", tag = "tokens", params(ReadQuery, SeenIndex),
+    responses((status = 200, description = "The tokens, without their secrets", body = [JoinTokenView])))]
+pub(super) async fn list_join(
     State(api): State<Arc<Api>>,
     caller: Authenticated,
-    Json(request): Json<CreateUserTokenRequest>,
+    Parameters(query): Parameters<ReadQuery>,
+    seen: SeenIndex,
 ) -> Result<Response, Refusal> {
-    let token = api.service.create_user_token(&caller.0, request).await?;
-    Ok((StatusCode::CREATED, axum::Json(token)).into_response())
+    let read = seen.read(query.consistency);
+    let tokens = api.service.join_tokens(&caller.0, read).await?;
+    Ok(answer::of_read(&tokens, query.consistency))
 }
 
 /// Ends a token.
