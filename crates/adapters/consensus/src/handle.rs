@@ -244,6 +244,7 @@ impl Handle {
             .archives
             .read_experiment(experiment)
             .await
+            .inspect_err(|error| self.report_damage(error))
     }
 
     /// An archive file by its name in the state.
@@ -251,7 +252,15 @@ impl Handle {
     /// # Errors
     /// The file cannot be read or is damaged.
     pub async fn archive(&self, name: &str) -> Result<Option<Bytes>, Error> {
-        self.inner.receiver.stores.archives.read(name).await
+        let read = self.inner.receiver.stores.archives.read(name).await;
+        read.inspect_err(|error| self.report_damage(error))
+    }
+
+    /// Damage that a read meets stops the node like damage that a start meets.
+    fn report_damage(&self, error: &Error) {
+        if matches!(error, Error::Damaged { .. }) {
+            self.inner.receiver.stores.failure.report(chain(error));
+        }
     }
 
     /// A piece of an archive in its stored form, and the length of the whole; none if there is no such archive.

@@ -186,6 +186,11 @@ impl Shared {
 
     fn fault_error(&self, fault: ReadFault) -> Error {
         match fault {
+            ReadFault::Sled(error) if record::is_damage(&error) => Error::Damaged {
+                file: self.log_path.join("db"),
+                key: "sled's pages".into(),
+                what: error.to_string(),
+            },
             ReadFault::Sled(source) => Error::Sled {
                 step: "read",
                 path: self.log_path.clone(),

@@ -146,9 +146,7 @@ pub(super) fn open_sled(path: &Path) -> Result<Db, Error> {
     };
     match opening.join() {
         Ok(Ok(db)) => Ok(db),
-        Ok(Err(error @ (sled::Error::Corruption { .. } | sled::Error::ReportableBug(_)))) => {
-            Err(damaged(error.to_string()))
-        }
+        Ok(Err(error)) if record::is_damage(&error) => Err(damaged(error.to_string())),
         Ok(Err(source)) => Err(Error::Sled {
             step: "open",
             path: path.to_owned(),
@@ -176,10 +174,19 @@ fn open_when_unlocked(config: &sled::Config) -> sled::Result<Db> {
 }
 
 fn open_tree(db: &Db, path: &Path, name: &str) -> Result<Tree, Error> {
-    db.open_tree(name).map_err(|source| Error::Sled {
-        step: "open a tree of",
-        path: path.to_owned(),
-        source,
+    db.open_tree(name).map_err(|source| {
+        if record::is_damage(&source) {
+            return Error::Damaged {
+                file: path.join("db"),
+                key: format!("tree {name}"),
+                what: source.to_string(),
+            };
+        }
+        Error::Sled {
+            step: "open a tree of",
+            path: path.to_owned(),
+            source,
+        }
     })
 }
 
@@ -312,6 +319,9 @@ impl Reader<'_> {
 
     fn fault(&self, fault: ReadFault) -> Error {
         match fault {
+            ReadFault::Sled(error) if record::is_damage(&error) => {
+                self.damaged("sled's pages", error.to_string())
+            }
             ReadFault::Sled(source) => Error::Sled {
                 step: "read",
                 path: self.path.to_owned(),

@@ -120,6 +120,18 @@ pub(super) struct Found {
     pub(super) bytes: usize,
 }
 
+/// Whether sled says that its files are not what it wrote, rather than that the system failed it: what comes from
+/// the system has a number.
+pub(super) fn is_damage(error: &sled::Error) -> bool {
+    match error {
+        sled::Error::Io(error) => error.raw_os_error().is_none(),
+        sled::Error::Corruption { .. }
+        | sled::Error::ReportableBug(_)
+        | sled::Error::Unsupported(_)
+        | sled::Error::CollectionNotFound(_) => true,
+    }
+}
+
 /// Why stored entries were refused.
 #[derive(Debug)]
 pub(super) enum ReadFault {

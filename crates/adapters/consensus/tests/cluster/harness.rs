@@ -1,7 +1,7 @@
 //! Replicas in one process over a transport of function calls.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -111,9 +111,12 @@ impl Transport for Line {
 /// Replicas a, b, c and so on, each with a directory.
 pub(crate) struct Cluster {
     pub(crate) board: Arc<Switchboard>,
-    root: TempDir,
+    root: PathBuf,
+    /// None: the caller's directory, which stays.
+    _own: Option<TempDir>,
     pub(crate) snapshot_every_entries: u64,
     pub(crate) keep_log_entries: u64,
+    pub(crate) compare_every_entries: u64,
 }
 
 pub(crate) fn node(number: usize) -> NodeId {
@@ -126,22 +129,36 @@ pub(crate) fn nodes(numbers: impl IntoIterator<Item = usize>) -> BTreeSet<NodeId
 
 impl Cluster {
     pub(crate) fn new() -> Self {
+        let own = tempfile::tempdir().unwrap();
+        let root = own.path().to_owned();
+        Self {
+            _own: Some(own),
+            ..Self::at(&root)
+        }
+    }
+
+    /// In a directory that another process may have used before.
+    pub(crate) fn at(root: &Path) -> Self {
         Self {
             board: Arc::default(),
-            root: tempfile::tempdir().unwrap(),
+            root: root.to_owned(),
+            _own: None,
             snapshot_every_entries: 20_000,
             keep_log_entries: 2_000,
+            compare_every_entries: 10_000,
         }
     }
 
     pub(crate) fn directory(&self, node: &NodeId) -> PathBuf {
-        self.root.path().join(node.as_str())
+        self.root.join(node.as_str())
     }
 
     pub(crate) fn config(&self, node: &NodeId) -> Config {
         Config {
             snapshot_every_entries: self.snapshot_every_entries,
             keep_log_entries: self.keep_log_entries,
+            compare_every_entries: self.compare_every_entries,
+            reserve_bytes: 1 << 20,
             ..Config::new(self.directory(node), node.clone())
         }
     }
@@ -206,16 +223,20 @@ pub(crate) async fn any_leads(handles: &[&Handle]) -> usize {
     which
 }
 
-pub(crate) fn entry(name: &str) -> LogEntry {
+pub(crate) fn command(command: Command) -> LogEntry {
     LogEntry {
         time: Timestamp(1),
         author: Author::node(node(0)),
         request: None,
-        command: Command::CreateQueue(CreateQueue {
-            name: name.parse().unwrap(),
-            priority: 1,
-        }),
+        command,
     }
+}
+
+pub(crate) fn entry(name: &str) -> LogEntry {
+    command(Command::CreateQueue(CreateQueue {
+        name: name.parse().unwrap(),
+        priority: 1,
+    }))
 }
 
 pub(crate) async fn propose(handle: &Handle, name: &str) -> Result<Committed, ProposeError> {
@@ -241,7 +262,7 @@ pub(crate) async fn propose_many(handle: &Handle, count: usize, width: usize) {
         .await;
 }
 
-pub(crate) fn copy_directory(from: &std::path::Path, to: &std::path::Path) {
+pub(crate) fn copy_directory(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

@@ -2,6 +2,10 @@
 
 #[cfg(test)]
 mod copies;
+#[cfg(all(test, debug_assertions))]
+mod crash_points;
+#[cfg(test)]
+mod damage;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
