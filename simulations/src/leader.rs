@@ -1,80 +1,72 @@
-//! What the leader does: leases, placements, giving up, and answers that a majority confirmed.
+//! The leader's hands: what its brain wants goes to the log, and answers that a majority confirmed to the nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agent::leases::{LeaseTable, lease_length};
-use scheduler::{SchedulerConfig, place_next};
 use state_machine::{
-    Applied, AttemptReport, ClusterState, Command, Event as Change, ExtendLease, LoseAttempt,
-    ReportAttempt,
+    Applied, AttemptReport, ClusterState, Command, Event as Change, ReportAttempt,
 };
-use types::{AttemptToken, Cause, CauseKind, DurationMs, NodeReport, Timestamp};
+use types::{LogIndex, NodeReport, Timestamp};
 
+use crate::brain::{Brain, BrainBugs};
 use crate::consensus::Then;
-use crate::machine::voters;
+use crate::invariants::Fact;
+use crate::log::EntryId;
 use crate::network::Message;
 use crate::world::{Event, Plant, World};
 
-/// The leader's soft state.
+/// A node that leads, or thinks so.
 #[derive(Debug)]
 pub(crate) struct Leader {
     pub(crate) node: usize,
     pub(crate) term: u64,
-    pub(crate) table: LeaseTable,
-    /// Placements that are proposed and not applied.
-    pub(crate) placing: usize,
-    /// Attempts about which something is proposed and not applied.
-    pub(crate) in_flight: BTreeSet<AttemptToken>,
+    pub(crate) brain: Brain,
+    /// It has committed an entry of its own term: before that it does not know all that is committed.
+    pub(crate) ready: bool,
+    /// What it has applied.
+    pub(crate) applied: LogIndex,
+    /// The state that it was elected with, until it is ready.
+    pub(crate) first_state: ClusterState,
+    /// Who is told when an entry is applied.
+    pub(crate) waiting: BTreeMap<EntryId, Then>,
+    /// Gets the log without a vote.
+    pub(crate) standby: BTreeSet<usize>,
+    /// It watches the others since then, on its clock.
+    pub(crate) since: Timestamp,
     /// Next planned wake.
     wake_at: Option<u64>,
 }
 
 impl Leader {
-    pub(crate) fn new(node: usize, term: u64) -> Self {
+    pub(crate) fn elected(
+        node: usize,
+        term: u64,
+        state: &ClusterState,
+        clock: u64,
+        plant: Plant,
+    ) -> Self {
+        let bugs = BrainBugs {
+            no_hold: plant == Plant::NoHold,
+        };
         Self {
             node,
             term,
-            table: LeaseTable::new(),
-            placing: 0,
-            in_flight: BTreeSet::new(),
+            brain: Brain::elected(state, clock, bugs),
+            ready: false,
+            applied: state.applied(),
+            first_state: state.clone(),
+            waiting: BTreeMap::new(),
+            standby: BTreeSet::new(),
+            since: Timestamp(clock),
             wake_at: None,
         }
     }
 }
 
 impl World {
-    /// Where a node sends what is for the leader: mostly rightly, sometimes to one that was deposed.
-    pub(crate) fn believed_leader(&mut self, node: usize) -> Option<usize> {
-        let old: Vec<_> = self
-            .deposed
-            .keys()
-            .copied()
-            .filter(|old| self.connected(node, *old))
-            .collect();
-        let actual = self
-            .leader
+    fn leads(&self, node: usize) -> bool {
+        self.leader
             .as_ref()
-            .map(|leader| leader.node)
-            .filter(|leader| self.connected(node, *leader));
-        if !old.is_empty() && (actual.is_none() || self.random.chance(200)) {
-            return Some(old[self.random.index(old.len())]);
-        }
-        actual
-    }
-
-    /// At election.
-    pub(crate) fn start_leader(&mut self) {
-        let Some(leader) = &mut self.leader else {
-            return;
-        };
-        let clock = self.machines[leader.node].clock(self.now);
-        leader.table.hold_all(&self.state, clock);
-        leader.placing = 0;
-        if self.plant == Plant::NoHold {
-            for (_, attempt) in self.state.active() {
-                leader.table.expire(attempt.token);
-            }
-        }
+            .is_some_and(|leader| leader.node == node)
     }
 
     pub(crate) fn wake_leader(&mut self, term: u64) {
@@ -92,63 +84,41 @@ impl World {
         let Some(leader) = &mut self.leader else {
             return;
         };
-        let machine = &self.machines[leader.node];
-        let clock = machine.clock(self.now);
-        let wall = machine.wall(self.now);
-        leader.table.refresh(&self.state, clock);
-        let mut proposals = Vec::new();
-        for token in leader.table.expired(clock) {
-            if leader.in_flight.insert(token) {
-                proposals.push((lose(token), Then::Loser { token }));
-            }
-        }
-        for extend in extensions(&self.state, wall) {
-            let token = extend.token;
-            if leader.in_flight.insert(token) {
-                proposals.push((Command::ExtendLease(extend), Then::Extender { token }));
-            }
-        }
-        if leader.placing == 0 {
-            let config = SchedulerConfig::default();
-            for placement in place_next(&self.state, &machine.view, Timestamp(clock), &config) {
-                leader.placing += 1;
-                proposals.push((Command::PlaceAttempt(placement), Then::Placer));
-            }
-        }
-        if let Some(end) = leader.table.next_expiry() {
-            let at = self.now + machine.until(self.now, end).max(1);
-            if leader
-                .wake_at
-                .is_none_or(|planned| planned > at || planned <= self.now)
-            {
+        let host = &self.hosts[leader.node];
+        let clocks = (host.clock(self.now), host.wall(self.now));
+        let state = if leader.ready {
+            &self.state
+        } else {
+            &leader.first_state
+        };
+        let proposals = leader.brain.drive(state, &self.views[leader.node], clocks);
+        if let Some(end) = leader.brain.next_expiry() {
+            let at = self.now + host.until(self.now, end).max(1);
+            let planned = leader.wake_at;
+            if planned.is_none_or(|planned| planned > at || planned <= self.now) {
                 leader.wake_at = Some(at);
                 let term = leader.term;
                 self.after(at - self.now, Event::LeaderWake { term });
             }
         }
-        for (command, then) in proposals {
-            self.propose(None, command, then);
+        for (command, purpose) in proposals {
+            self.propose(None, command, Then::Brain(purpose));
         }
     }
 
     /// A question that only a confirmed leader answers; any other voter answers a wanted request from its own state.
     pub(crate) fn ask(&mut self, to: usize, asker: usize, message: Message) {
-        let leads = self.leader.as_ref().is_some_and(|leader| leader.node == to)
-            || self.deposed.contains_key(&to);
-        if leads {
+        if self.leads(to) || self.deposed.contains_key(&to) {
             let delay = self.random.range(1..8);
-            self.after(
-                delay,
-                Event::Confirm {
-                    leader: to,
-                    asker,
-                    message,
-                },
-            );
-        } else if matches!(message, Message::WantedRequest) && to < voters(self.machines.len()) {
+            let event = Event::Confirm {
+                leader: to,
+                asker,
+                message,
+            };
+            self.after(delay, event);
+        } else if matches!(message, Message::WantedRequest) && to < 3 {
             let lag = self.random.index(self.history.len() + 1);
-            let state = self.history.get(lag).unwrap_or(&self.state);
-            let mut set = state.wanted_set(&self.machines[asker].id);
+            let mut set = self.lagging(lag).wanted_set(&self.hosts[asker].id);
             let confirmed = self.plant == Plant::WrongIndex;
             if confirmed {
                 set.index = self.state.applied();
@@ -157,65 +127,58 @@ impl World {
         }
     }
 
-    /// The round of confirmation is over: a leader that was deposed meanwhile cannot answer.
-    pub(crate) fn confirmed(&mut self, leader: usize, asker: usize, message: Message) {
-        let clock = self.machines[leader].clock(self.now);
-        let actual = self
-            .leader
-            .as_ref()
-            .is_some_and(|actual| actual.node == leader);
-        let table = if actual {
-            self.leader.as_mut().map(|leader| &mut leader.table)
-        } else if self.plant == Plant::UnconfirmedGrant {
-            self.deposed
-                .get_mut(&leader)
-                .map(|leader| &mut leader.table)
-        } else {
-            None
-        };
-        let Some(table) = table else { return };
+    /// The round of confirmation is over: a leader that was deposed meanwhile cannot answer, nor one that does not
+    /// know yet what is committed.
+    pub(crate) fn confirmed(&mut self, node: usize, asker: usize, message: Message) {
+        let actual = self.leads(node);
+        let ready = self.leader.as_ref().is_some_and(|leader| leader.ready);
         match message {
-            Message::LeaseRequest { tokens, sent_at } => {
-                let lengths: BTreeMap<_, _> = self
-                    .state
-                    .active()
-                    .map(|(_, attempt)| (attempt.token, attempt.lease_ms))
-                    .collect();
-                let mut answer = |token: AttemptToken| {
-                    let length = lengths
-                        .get(&token)
-                        .copied()
-                        .unwrap_or(DurationMs::from_secs(5));
-                    let granted = table.grant(token, length, clock);
-                    (
-                        token,
-                        if granted {
-                            Ok(length)
-                        } else {
-                            Err("not current".to_owned())
-                        },
-                    )
+            Message::LeaseRequest {
+                tokens,
+                sent_at,
+                start,
+            } => {
+                let clock = self.hosts[node].clock(self.now);
+                let leader = if actual {
+                    self.leader.as_mut().filter(|leader| leader.ready)
+                } else if self.plant == Plant::UnconfirmedGrant {
+                    self.deposed.get_mut(&node)
+                } else {
+                    None
                 };
-                let answers = tokens.into_iter().map(&mut answer).collect();
-                self.send(leader, asker, Message::LeaseAnswer { sent_at, answers });
+                let Some(leader) = leader else { return };
+                let id = &self.hosts[asker].id;
+                let answers = leader.brain.grant(&self.state, id, &tokens, clock);
+                let answer = Message::LeaseAnswer {
+                    sent_at,
+                    start,
+                    answers,
+                };
+                self.send_relayed(node, asker, answer);
             }
-            Message::WantedRequest if actual => {
-                let set = self.state.wanted_set(&self.machines[asker].id);
-                self.send(
-                    leader,
-                    asker,
-                    Message::Wanted {
-                        set,
-                        confirmed: true,
-                    },
-                );
+            Message::WantedRequest if actual && ready => {
+                let set = self.state.wanted_set(&self.hosts[asker].id);
+                let confirmed = true;
+                self.send(node, asker, Message::Wanted { set, confirmed });
+            }
+            Message::Read { floor } if actual && ready => {
+                self.answer_read(floor, self.state.applied());
+            }
+            Message::Read { floor } if self.plant == Plant::StaleRead => {
+                let applied = self.deposed.get(&node).map(|leader| leader.applied);
+                self.answer_read(floor, applied.unwrap_or(self.state.applied()));
             }
             _ => {}
         }
     }
 
+    fn answer_read(&mut self, floor: LogIndex, index: LogIndex) {
+        self.note(&Fact::Read { floor, index });
+        self.told = self.told.max(index);
+    }
+
     pub(crate) fn take_report(&mut self, to: usize, from: usize, report: ReportAttempt) {
-        if self.leader.as_ref().is_none_or(|leader| leader.node != to) {
+        if !self.leads(to) {
             return;
         }
         let start = matches!(report.report, AttemptReport::Started { .. });
@@ -228,9 +191,9 @@ impl World {
     }
 
     pub(crate) fn observe(&mut self, to: usize, report: NodeReport) {
-        let clock = Timestamp(self.machines[to].clock(self.now));
-        let changed = self.machines[to].view.observe(report, clock);
-        if changed && self.leader.as_ref().is_some_and(|leader| leader.node == to) {
+        let clock = Timestamp(self.hosts[to].clock(self.now));
+        let changed = self.views[to].observe(report, clock);
+        if changed && self.leads(to) {
             self.drive_leader();
         }
     }
@@ -242,66 +205,31 @@ impl World {
         };
         let mut concerned = BTreeSet::new();
         for event in &applied.events {
-            match event {
-                Change::AttemptPlaced { token, .. }
-                | Change::AttemptStarted(token)
-                | Change::AttemptChanged(token)
-                | Change::AttemptEnded(token) => {
-                    let experiment = self.state.experiment(token.experiment);
-                    let attempts = experiment
-                        .into_iter()
-                        .flat_map(|experiment| &experiment.attempts);
-                    let attempt = attempts.filter(|attempt| attempt.token == *token);
-                    concerned.extend(attempt.flat_map(|attempt| {
-                        attempt.ranks.iter().map(|rank| rank.placement.node.clone())
-                    }));
-                }
-                Change::ExperimentQueued(_)
-                | Change::ExperimentEnded(_)
-                | Change::MembersChanged
-                | Change::QueuesChanged
-                | Change::TokensChanged => {}
-            }
+            let (Change::AttemptPlaced { token, .. }
+            | Change::AttemptStarted(token)
+            | Change::AttemptChanged(token)
+            | Change::AttemptEnded(token)) = event
+            else {
+                continue;
+            };
+            let experiment = self.state.experiment(token.experiment);
+            let attempts = experiment
+                .into_iter()
+                .flat_map(|experiment| &experiment.attempts);
+            let attempt = attempts.filter(|attempt| attempt.token == *token);
+            concerned.extend(
+                attempt.flat_map(|attempt| {
+                    attempt.ranks.iter().map(|rank| rank.placement.node.clone())
+                }),
+            );
         }
         for id in concerned {
-            let Some(node) = self.machines.iter().position(|machine| machine.id == id) else {
+            let Some(node) = self.hosts.iter().position(|host| host.id == id) else {
                 continue;
             };
             let set = self.state.wanted_set(&id);
-            self.send(
-                leader,
-                node,
-                Message::Wanted {
-                    set,
-                    confirmed: false,
-                },
-            );
+            let confirmed = false;
+            self.send(leader, node, Message::Wanted { set, confirmed });
         }
     }
-}
-
-fn lose(token: AttemptToken) -> Command {
-    Command::LoseAttempt(LoseAttempt {
-        token,
-        cause: Cause::new(CauseKind::NodeLost, vec!["its lease ran out".to_owned()]),
-        segments: Vec::new(),
-    })
-}
-
-/// Leases that have become too short for the work that they guard.
-fn extensions(state: &ClusterState, now: Timestamp) -> Vec<ExtendLease> {
-    let mut found = Vec::new();
-    for (experiment, attempt) in state.active() {
-        let since = attempt.ranks.first().and_then(|rank| rank.started_at);
-        let length = lease_length(&experiment.spec.policy, since, now);
-        if length > attempt.lease_ms {
-            let reason = "10 min of work".to_owned();
-            found.push(ExtendLease {
-                token: attempt.token,
-                lease_ms: length,
-                reason,
-            });
-        }
-    }
-    found
 }

@@ -1,20 +1,28 @@
-//! A cluster in one thread: the real state machine, leases, agents and scheduler, with a simulated network, clocks,
-//! disks and processes. One seed is one history.
+//! A cluster in one thread: the real state machine, leases, agents, scheduler and choice of voters, with a simulated
+//! network, clocks, disks and processes. One seed is one history.
 //!
-//! Consensus is modelled, not run: one log, of which a leader that lost its majority keeps a random prefix of what it
-//! had proposed (the simulation over real openraft is a test package of `consensus`).
+//! Consensus is modelled, not run; machines ([`Host`]), a leader's decisions ([`Brain`]) and the invariants know
+//! nothing of that model, so that the simulation over real openraft uses them too.
 
-mod checks;
+mod brain;
 mod clients;
 mod consensus;
-mod executor;
 mod faults;
+mod host;
+pub mod invariants;
 mod leader;
-mod machine;
+mod log;
 mod network;
 mod random;
 mod schedule;
+mod voters;
+mod whole;
 mod world;
 
+pub use brain::{Brain, BrainBugs, Purpose};
+pub use host::{
+    Effect, HOST_CPU_MILLI, HOST_MEMORY_BYTES, HolderStep, Host, HostBugs, LeaseAnswers, Timer,
+};
+pub use random::Random;
 pub use schedule::Backlog;
 pub use world::{Outcome, Plant, Report, run};

@@ -51,6 +51,9 @@ enum PlantName {
     CountFromAnswer,
     DeafHolder,
     WrongIndex,
+    AckEarly,
+    LyingDisk,
+    StaleRead,
 }
 
 impl PlantName {
@@ -62,6 +65,9 @@ impl PlantName {
             Self::CountFromAnswer => Plant::CountFromAnswer,
             Self::DeafHolder => Plant::DeafHolder,
             Self::WrongIndex => Plant::WrongIndex,
+            Self::AckEarly => Plant::AckEarly,
+            Self::LyingDisk => Plant::LyingDisk,
+            Self::StaleRead => Plant::StaleRead,
         }
     }
 }
@@ -81,13 +87,16 @@ fn main() -> anyhow::Result<ExitCode> {
 fn faults(seeds: u64, first: u64, plant: PlantName, verbose: bool) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     let begun = Instant::now();
-    let (mut virtual_ms, mut steps, mut attempts, mut terms) = (0, 0, 0, 0);
+    let (mut virtual_ms, mut steps, mut terms, mut troubles) = (0, 0, 0, 0);
+    let (mut attempts, mut late) = (0, 0);
     for seed in first..first.saturating_add(seeds) {
         let report = run(seed, plant.plant());
         virtual_ms += report.virtual_ms;
         steps += report.steps;
         attempts += report.attempts;
+        late += report.late;
         terms += report.terms;
+        troubles += report.faults;
         if verbose {
             writeln!(out, "seed {seed}: {}", line(&report)).context("writing a line")?;
         }
@@ -110,8 +119,8 @@ fn faults(seeds: u64, first: u64, plant: PlantName, verbose: bool) -> anyhow::Re
     let seconds = begun.elapsed().as_secs_f64();
     writeln!(
         out,
-        "{seeds} seeds from {first} are sound: {:.1} h of virtual time, {attempts} attempts, {terms} leaders, {steps} steps in {seconds:.1} s ({:.1} seeds/s)",
-        Duration::from_millis(virtual_ms).as_secs_f64() / 3_600.0,
+        "{seeds} seeds from {first} are sound: {:.1} days of virtual time, {troubles} faults, {terms} leaders, {attempts} attempts, {late} late results, {steps} steps in {seconds:.1} s ({:.1} seeds/s)",
+        Duration::from_millis(virtual_ms).as_secs_f64() / 86_400.0,
         Duration::from_secs(seeds).as_secs_f64() / seconds,
     )
     .context("writing the summary")?;
@@ -141,11 +150,12 @@ fn schedule(nodes: u32, waiting: u32) -> anyhow::Result<ExitCode> {
 
 fn line(report: &Report) -> String {
     format!(
-        "{} s virtual, {} steps, {} entries, {} leaders, {} experiments in {} attempts, state {:02x}{:02x}{:02x}{:02x}",
+        "{} s virtual, {} steps, {} entries, {} leaders, {} faults, {} experiments in {} attempts, state {:02x}{:02x}{:02x}{:02x}",
         report.virtual_ms / 1_000,
         report.steps,
         report.entries,
         report.terms,
+        report.faults,
         report.experiments,
         report.attempts,
         report.state_hash[0],

@@ -4,14 +4,23 @@ use std::ops::Range;
 
 /// A seeded generator.
 #[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// The same seed gives the same numbers.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(crate) fn next(&mut self) -> u64 {
+    /// A generator of its own, so that what one part draws does not move what another does.
+    #[must_use]
+    pub fn fork(&mut self) -> Self {
+        Self(self.next())
+    }
+
+    /// The next 64 bits.
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -20,17 +29,20 @@ impl Random {
     }
 
     /// A number in the range, which must not be empty. The bias of the remainder does not matter here.
-    pub(crate) fn range(&mut self, range: Range<u64>) -> u64 {
+    pub fn range(&mut self, range: Range<u64>) -> u64 {
         range.start + self.next() % (range.end - range.start)
     }
 
     /// An index below `length`, which must not be zero.
-    pub(crate) fn index(&mut self, length: usize) -> usize {
+    ///
+    /// # Panics
+    /// If `length` is zero.
+    pub fn index(&mut self, length: usize) -> usize {
         usize::try_from(self.range(0..length as u64)).expect("below a usize")
     }
 
     /// True so many times in a thousand.
-    pub(crate) fn chance(&mut self, permille: u64) -> bool {
+    pub fn chance(&mut self, permille: u64) -> bool {
         self.range(0..1_000) < permille
     }
 }

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use membership::View;
 use state_machine::ClusterState;
-use types::{AttemptToken, ExperimentId};
+use types::LogIndex;
 
 use crate::clients::Client;
-use crate::consensus::Pending;
-use crate::executor::ProcessStep;
 use crate::faults::Fault;
+use crate::host::{Effect, Host, HostBugs, Timer};
+use crate::invariants::{self, Fact, Invariant, Scene};
 use crate::leader::Leader;
-use crate::machine::Machine;
+use crate::log::{EntryId, LogModel};
 use crate::network::{Message, Weather};
 use crate::random::Random;
 
@@ -36,6 +37,12 @@ pub enum Plant {
     DeafHolder,
     /// A voter that lags answers from its old state as if it were the newest, confirmed.
     WrongIndex,
+    /// The leader acknowledges what only its own disk has.
+    AckEarly,
+    /// Disks lose the last entries that they had acknowledged when their node dies.
+    LyingDisk,
+    /// A leader that lost its majority without knowing answers reads.
+    StaleRead,
 }
 
 /// How a history went.
@@ -62,10 +69,14 @@ pub struct Report {
     pub entries: u64,
     /// Leaders.
     pub terms: u64,
+    /// Faults, repairs not counted.
+    pub faults: u64,
     /// Experiments that ended.
     pub experiments: usize,
     /// Attempts that they took.
     pub attempts: usize,
+    /// Results that came after their attempt was given up.
+    pub late: usize,
     /// BLAKE3 of the last state: the same seed gives the same.
     pub state_hash: [u8; 32],
 }
@@ -78,20 +89,26 @@ pub(crate) enum Event {
         to: usize,
         message: Message,
     },
-    AgentWake {
+    Host {
         node: usize,
-    },
-    Process {
-        node: usize,
-        boot: u64,
-        token: AttemptToken,
-        step: ProcessStep,
+        timer: Timer,
     },
     LeaderWake {
         term: u64,
     },
-    Commit {
-        proposal: u64,
+    /// A follower has the leader's log up to a length on its disk.
+    Persist {
+        term: u64,
+        node: usize,
+        length: usize,
+    },
+    /// The leader sends again what somebody lacks.
+    Heartbeat {
+        term: u64,
+    },
+    /// The leader looks at who votes.
+    Membership {
+        term: u64,
     },
     Elect,
     Confirm {
@@ -110,6 +127,8 @@ pub(crate) enum Event {
     Client {
         number: usize,
     },
+    Read,
+    Operator,
     Fault,
     Repair(Fault),
 }
@@ -121,39 +140,54 @@ pub(crate) struct World {
     pub(crate) random: Random,
     queue: BTreeMap<(u64, u64), Event>,
     scheduled: u64,
-    pub(crate) machines: Vec<Machine>,
+    pub(crate) hosts: Vec<Host>,
+    /// What each node process knows by gossip.
+    pub(crate) views: Vec<View>,
+    /// Nodes that a person has taken out.
+    pub(crate) removed: Vec<bool>,
     pub(crate) weather: Weather,
     /// Group of each node: messages pass inside a group only.
     pub(crate) groups: Vec<u64>,
     /// Nodes that hear and are not heard.
     pub(crate) muted: Vec<bool>,
+    /// Disks that take long.
+    pub(crate) slow: Vec<bool>,
+    pub(crate) log: LogModel,
+    /// All committed entries applied.
     pub(crate) state: ClusterState,
     /// Follows the log through snapshots; must always have the same bytes.
-    pub(crate) replica: ClusterState,
-    /// The last states, for voters that lag.
+    pub(crate) twin: ClusterState,
+    /// The last states, for nodes that lag.
     pub(crate) history: VecDeque<ClusterState>,
-    pub(crate) pending: BTreeMap<u64, Pending>,
-    pub(crate) proposals: u64,
-    pub(crate) last_commit_at: u64,
     pub(crate) term: u64,
     pub(crate) leader: Option<Leader>,
     /// Leaders that lost their majority and do not know it, by node.
     pub(crate) deposed: BTreeMap<usize, Leader>,
+    /// Last change of voters.
+    pub(crate) voters_entry: EntryId,
+    /// Whom the leader that stepped down wants to lead.
+    pub(crate) heir: Option<usize>,
     pub(crate) clients: Vec<Client>,
-    /// Processes that run now.
-    pub(crate) running: BTreeMap<ExperimentId, Vec<(usize, AttemptToken)>>,
-    /// What a check deep inside an event found.
-    pub(crate) wrong: Option<String>,
-    /// Attempts whose process ever ran.
-    pub(crate) ran: BTreeMap<AttemptToken, u32>,
+    /// The newest index that anybody was told.
+    pub(crate) told: LogIndex,
+    /// Messages that will come once more, much later.
+    pub(crate) kept: Vec<(usize, usize, Message)>,
+    pub(crate) faults: u64,
+    invariants: Vec<(u32, Box<dyn Invariant>)>,
+    /// The first invariant that broke.
+    wrong: Option<String>,
 }
 
 impl World {
     fn new(seed: u64, plant: Plant) -> Self {
         let mut random = Random::new(seed);
-        let count = 3 + random.index(4);
-        let machines: Vec<_> = (0..count)
-            .map(|number| Machine::new(number, &mut random))
+        let count = 3 + random.index(6);
+        let bugs = HostBugs {
+            count_from_answer: plant == Plant::CountFromAnswer,
+            deaf_holder: plant == Plant::DeafHolder,
+        };
+        let hosts: Vec<_> = (0..count)
+            .map(|number| Host::new(number, bugs, &mut random))
             .collect();
         Self {
             plant,
@@ -161,23 +195,28 @@ impl World {
             random,
             queue: BTreeMap::new(),
             scheduled: 0,
-            groups: vec![0; machines.len()],
-            muted: vec![false; machines.len()],
-            machines,
+            views: vec![View::default(); count],
+            removed: vec![false; count],
             weather: Weather::fair(),
+            groups: vec![0; count],
+            muted: vec![false; count],
+            slow: vec![false; count],
+            log: LogModel::new(count),
+            hosts,
             state: ClusterState::default(),
-            replica: ClusterState::default(),
+            twin: ClusterState::default(),
             history: VecDeque::new(),
-            pending: BTreeMap::new(),
-            proposals: 0,
-            last_commit_at: 0,
             term: 0,
             leader: None,
             deposed: BTreeMap::new(),
+            voters_entry: 0,
+            heir: None,
             clients: Vec::new(),
-            running: BTreeMap::new(),
+            told: LogIndex(0),
+            kept: Vec::new(),
+            faults: 0,
+            invariants: invariants::all(),
             wrong: None,
-            ran: BTreeMap::new(),
         }
     }
 
@@ -187,19 +226,65 @@ impl World {
         self.queue.insert((self.now + delay, self.scheduled), event);
     }
 
-    fn step(&mut self, event: Event) -> Result<(), String> {
-        match event {
-            Event::Deliver { from, to, message } => self.deliver(from, to, message)?,
-            Event::AgentWake { node } => self.wake_agent(node),
-            Event::Process {
+    /// Shows a fact to all invariants; the first that it breaks ends the history after this step.
+    pub(crate) fn note(&mut self, fact: &Fact<'_>) {
+        let scene = Scene {
+            now: self.now,
+            state: &self.state,
+            twin: &self.twin,
+            hosts: &self.hosts,
+        };
+        for (number, invariant) in &mut self.invariants {
+            if let Err(what) = invariant.note(fact, &scene) {
+                self.wrong
+                    .get_or_insert(format!("invariant {number}: {what}"));
+            }
+        }
+    }
+
+    /// Does something on a machine and follows its effects.
+    pub(crate) fn on_host(&mut self, node: usize, act: impl FnOnce(&mut Host, u64) -> Vec<Effect>) {
+        let effects = act(&mut self.hosts[node], self.now);
+        for effect in effects {
+            self.follow_effect(node, effect);
+        }
+    }
+
+    fn follow_effect(&mut self, node: usize, effect: Effect) {
+        match effect {
+            Effect::AskLeases {
+                tokens,
+                sent_at,
+                start,
+            } => self.send_to_leader(
                 node,
-                boot,
+                Message::LeaseRequest {
+                    tokens,
+                    sent_at,
+                    start,
+                },
+            ),
+            Effect::Report(report) => self.send_to_leader(node, Message::Report(report)),
+            Effect::Timer(after, timer) => self.after(after, Event::Host { node, timer }),
+            Effect::Started(token) => self.note(&Fact::Started { host: node, token }),
+            Effect::Over(token) => self.note(&Fact::Over { host: node, token }),
+            Effect::Stopped(token, reason) => self.note(&Fact::Stopped {
                 token,
-                step,
-            } => self.process(node, boot, token, step)?,
+                reason: &reason,
+            }),
+            Effect::Granted(token) => self.note(&Fact::Granted { host: node, token }),
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        match event {
+            Event::Deliver { from, to, message } => self.deliver(from, to, message),
+            Event::Host { node, timer } => self.on_host(node, |host, now| host.fire(now, timer)),
             Event::LeaderWake { term } => self.wake_leader(term),
-            Event::Commit { proposal } => self.commit(proposal)?,
-            Event::Elect => self.elect()?,
+            Event::Persist { term, node, length } => self.persist(term, node, length),
+            Event::Heartbeat { term } => self.heartbeat(term),
+            Event::Membership { term } => self.review_voters(term),
+            Event::Elect => self.elect(),
             Event::Confirm {
                 leader,
                 asker,
@@ -208,10 +293,12 @@ impl World {
             Event::Gossip { node, start } => self.gossip(node, start),
             Event::Poll { node, start } => self.poll_wanted(node, start),
             Event::Client { number } => self.client(number),
+            Event::Read => self.read(),
+            Event::Operator => self.operate(),
             Event::Fault => self.fault(),
             Event::Repair(fault) => self.repair(fault),
         }
-        self.wrong.take().map_or(Ok(()), Err)
+        self.note(&Fact::Step);
     }
 
     fn run(&mut self) -> (Outcome, u64) {
@@ -219,20 +306,37 @@ impl World {
         while let Some(((at, _), event)) = self.queue.pop_first() {
             self.now = at;
             steps += 1;
-            if let Err(what) = self.step(event) {
+            self.step(event);
+            if let Some(what) = self.wrong.take() {
                 return (Outcome::Wrong(format!("at {at} ms: {what}")), steps);
             }
             if at > FAULTS_END && self.all_done() {
-                return match self.check_end() {
-                    Ok(()) => (Outcome::Sound, steps),
-                    Err(what) => (Outcome::Wrong(what), steps),
-                };
+                return (self.conclude(), steps);
             }
             if at > LIVENESS_END || steps > MAX_STEPS {
                 break;
             }
         }
         (Outcome::Stuck(self.unfinished()), steps)
+    }
+
+    /// What must hold when everything is over.
+    fn conclude(&mut self) -> Outcome {
+        let scene = Scene {
+            now: self.now,
+            state: &self.state,
+            twin: &self.twin,
+            hosts: &self.hosts,
+        };
+        for (number, invariant) in &mut self.invariants {
+            if let Err(what) = invariant.at_the_end(&scene) {
+                return Outcome::Wrong(format!("at the end: invariant {number}: {what}"));
+            }
+        }
+        match self.check_whole() {
+            Ok(()) => Outcome::Sound,
+            Err(what) => Outcome::Wrong(format!("at the end: {what}")),
+        }
     }
 }
 
@@ -242,24 +346,30 @@ pub fn run(seed: u64, plant: Plant) -> Report {
     let mut world = World::new(seed, plant);
     world.found();
     world.plan_clients();
-    for node in 0..world.machines.len() {
-        world.start_process(node);
+    for node in 0..world.hosts.len() {
+        world.start_node(node);
     }
     world.after(5_000, Event::Fault);
+    world.after(7_000, Event::Operator);
+    world.after(1_000, Event::Read);
     world.after(0, Event::Elect);
     let (outcome, steps) = world.run();
-    let attempts = world
+    let attempts: Vec<_> = world
         .state
         .experiments()
-        .map(|experiment| experiment.attempts.len());
+        .flat_map(|experiment| &experiment.attempts)
+        .collect();
+    let late = attempts.iter().filter(|attempt| attempt.late.is_some());
     Report {
         outcome,
         virtual_ms: world.now,
         steps,
         entries: world.state.applied().0,
         terms: world.term,
+        faults: world.faults,
         experiments: world.state.experiments().count(),
-        attempts: attempts.sum(),
+        attempts: attempts.len(),
+        late: late.count(),
         state_hash: world.state.state_hash(),
     }
 }
