@@ -190,6 +190,7 @@ impl DataDirectory {
             "cluster.key",
             "cluster",
             UNUSED_MARK,
+            crate::removal::REMOVED_MARK,
             "node.key",
         ] {
             match fs::rename(self.path(name), aside.join(name)) {

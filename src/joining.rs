@@ -50,6 +50,7 @@ pub(crate) async fn join(
                     JoinReply::Admitted { members } => {
                         return admitted(directory, token.cluster, members);
                     }
+                    JoinReply::Removed { message, .. } => bail!("not admitted: {message}"),
                     JoinReply::Refused { code, message } if is_final(&code) => {
                         bail!("not admitted ({code}): {message}");
                     }
@@ -75,7 +76,7 @@ pub(crate) async fn join(
 fn is_final(code: &str) -> bool {
     matches!(
         code,
-        "unknown-token" | "token-expired" | "token-used-up" | "bad-proof" | "unreadable"
+        "removed" | "unknown-token" | "token-expired" | "token-used-up" | "bad-proof" | "unreadable"
     )
 }
 
@@ -146,9 +147,13 @@ pub(crate) async fn look_for_leader(handle: &service::Handle) -> std::convert::I
         });
         if let Some(list) = known
             && !reaches_leader(handle)
-            && let Some(newer) = newer_members(handle.network(), list.cluster, &list).await
+            && let Some((newer, removed)) =
+                newer_members(handle.network(), list.cluster, &list).await
         {
             handle.take_members(newer);
+            if let Some(text) = removed {
+                handle.note_removed(text);
+            }
         }
         tokio::time::sleep(LOOK_FOR_LEADER).await;
     }
@@ -168,7 +173,7 @@ pub(crate) async fn newer_members(
     network: &network::Handle,
     pinned: ClusterId,
     known: &MemberList,
-) -> Option<SignedMemberList> {
+) -> Option<(SignedMemberList, Option<String>)> {
     let request = Bytes::from(codec::encode(&JoinRequest::Members));
     let members = known.members.iter();
     let mut asked: Vec<_> = members
@@ -185,11 +190,19 @@ pub(crate) async fn newer_members(
             .join_call(&addresses, request.clone(), Duration::from_secs(2))
             .await;
         let Ok((_, answer)) = answer else { continue };
-        if let Ok(JoinReply::Admitted { members }) = codec::decode(&answer, MAX_ANSWER_BYTES)
-            && let Ok(list) = network::open_member_list(&members, pinned)
-            && (list.incarnation, list.version) > (known.incarnation, known.version)
-        {
-            return Some(members);
+        let (members, removed) = match codec::decode(&answer, MAX_ANSWER_BYTES) {
+            Ok(JoinReply::Admitted { members }) => (members, None),
+            Ok(JoinReply::Removed { members, message }) => (members, Some(message)),
+            Ok(JoinReply::Refused { .. }) | Err(_) => continue,
+        };
+        let Ok(list) = network::open_member_list(&members, pinned) else {
+            continue;
+        };
+        let newer = (list.incarnation, list.version) > (known.incarnation, known.version);
+        let own = |member: &types::Member| member.node == *network.node_id();
+        // That it was removed is proven by the cluster's signature under a list without it, never by a word.
+        if newer && removed.is_some() != list.members.iter().any(own) {
+            return Some((members, removed));
         }
     }
     None

@@ -1,5 +1,6 @@
 //! `muster`: one binary for nodes, holders and people.
 
+mod announcing;
 mod config;
 mod data_directory;
 mod demo;
@@ -8,6 +9,7 @@ mod logging;
 mod loops;
 mod node;
 mod raft_transport;
+mod removal;
 
 use std::io::Write as _;
 use std::path::PathBuf;

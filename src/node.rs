@@ -1,7 +1,6 @@
 //! A node from start to end: opens its directory, joins, runs its loops, and goes in order.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +13,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use types::{MemberList, NodeFacts, Role, SignedMemberList, codec};
 
+use crate::announcing::announce;
 use crate::config::{Config, MIN_STORAGE_BYTES};
 use crate::data_directory::{DataDirectory, write_durably};
 use crate::joining;
 use crate::loops;
 use crate::raft_transport::RaftTransport;
+use crate::removal;
 
 /// How long a person's write waits for a leader.
 const WRITE_PATIENCE: Duration = Duration::from_secs(5);
@@ -28,8 +29,6 @@ const FOUNDING_PATIENCE: Duration = Duration::from_secs(10);
 const SEALED_QUEUE: usize = 64;
 /// How long a shutdown may take before the process ends anyway.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
-/// Uses and life of the join token that the first node prints.
-const FIRST_TOKEN_USES: u32 = 10;
 
 /// Runs a node until it is told to end.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
@@ -39,6 +38,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     {
         tracing::warn!(path = %aside.display(), "old identity put aside; joining under a new key");
     }
+    removal::check(&directory)?;
     let root = config.data_directory.display().to_string();
     let known = joining::check_cluster(&directory, &root, config.join.as_ref())?;
     let bound = rest::bind(&rest_config(&config)).await?;
@@ -70,9 +70,11 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     if let Some(key) = founding {
         found(&handle, &config, &directory, key, &facts).await?;
     }
+    bound.refuse_without_tokens(&handle).await?;
     announce(&handle, &config, &bound, fresh).await?;
     loops.spawn(serve(bound, handle.clone(), cancel.clone()));
-    let end = wait_for_end(&handle, &mut loops).await;
+    let end = wait_for_end(&handle, &directory, &mut loops).await;
+    handle.lead_elsewhere().await;
     tracing::info!("shutting down");
     cancel.cancel();
     let ordered = async {
@@ -135,6 +137,7 @@ fn rest_config(config: &Config) -> rest::Config {
         tcp: Some(config.http),
         unix_socket: config.socket.clone(),
         allowed_hosts: config.allowed_hosts.clone(),
+        tls: config.tls.clone(),
     }
 }
 
@@ -397,62 +400,19 @@ async fn found(
     directory.set_cluster(key.cluster_id())
 }
 
-/// Says on standard output what a person needs now.
-async fn announce(
-    handle: &Handle,
-    config: &Config,
-    bound: &rest::Bound,
-    founded: bool,
-) -> anyhow::Result<()> {
-    let mut out = std::io::stdout();
-    let url = bound
-        .tcp_address()
-        .map(|address| format!("http://{address}"))
-        .unwrap_or_default();
-    if founded {
-        let admin = service::Caller {
-            user: "muster".to_owned(),
-            role: Role::Admin,
-            proof: CallerProof::Socket,
-        };
-        let request = service::view::CreateJoinTokenRequest {
-            uses: Some(FIRST_TOKEN_USES),
-            expires_in_ms: None,
-        };
-        let token = handle
-            .create_join_token(&admin, request)
-            .await
-            .map_err(|error| anyhow!("{error}"))?;
-        writeln!(
-            out,
-            "created a new cluster; this is its first machine ({})",
-            config.name
-        )?;
-        writeln!(
-            out,
-            "add machines (within an hour):  muster up --join {}",
-            token.token
-        )?;
-    } else {
-        writeln!(out, "node {} is up", config.name)?;
-    }
-    writeln!(
-        out,
-        "API {url}   command line: muster --node {} nodes",
-        config.socket.display()
-    )?;
-    out.flush()?;
-    Ok(())
-}
-
 /// Until a signal, or until a storage failure ends the node.
-async fn wait_for_end(handle: &Handle, loops: &mut JoinSet<()>) -> anyhow::Result<()> {
+async fn wait_for_end(
+    handle: &Handle,
+    directory: &DataDirectory,
+    loops: &mut JoinSet<()>,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut failed = handle.consensus().failed();
     tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
+        removed = removal::watch(handle, directory) => removed.map(|never| match never {}),
         failure = failed.wait_for(Option::is_some) => {
             let why = failure.ok().and_then(|why| why.clone()).unwrap_or_default();
             Err(anyhow!("{why}"))

@@ -52,6 +52,8 @@ pub(crate) struct Inner {
     pub(crate) backups: Sessions,
     pub(crate) liveness: Mutex<Liveness>,
     pub(crate) speak_up: Notify,
+    /// By whom and why this node was taken out of the cluster.
+    pub(crate) removed: tokio::sync::watch::Sender<Option<String>>,
     pub(crate) doorkeeper: Mutex<Doorkeeper>,
 }
 
@@ -114,6 +116,7 @@ impl Handle {
             backups: Sessions::default(),
             liveness: Mutex::new(Liveness::new()),
             speak_up: Notify::new(),
+            removed: tokio::sync::watch::Sender::new(None),
             doorkeeper: Mutex::default(),
         };
         Self {

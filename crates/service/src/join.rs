@@ -9,6 +9,7 @@ use types::{
 
 use crate::doorkeeper::refuse_wrong_clock;
 use crate::error::ServiceError;
+use crate::experiment_views::with_names;
 use crate::handle::{Handle, lock};
 
 /// Largest request of a stranger.
@@ -102,6 +103,15 @@ impl Handle {
     }
 
     fn answer_members(&self, from: &NodeId) -> JoinReply {
+        let state = self.inner.consensus.state();
+        if let (Some(was), Some(members)) = (state.departure(from), self.signed_members()) {
+            let by = with_names(&state, &was.by);
+            let mut message = format!("{} was removed from the cluster by {by}", was.name);
+            if !was.reason.is_empty() {
+                message = format!("{message}: {}", was.reason);
+            }
+            return JoinReply::Removed { members, message };
+        }
         let known = self.member_facts().contains_key(from);
         match self.signed_members().filter(|_| known) {
             Some(members) => JoinReply::Admitted { members },

@@ -158,6 +158,24 @@ impl Handle {
         self.inner.speak_up.notified().await;
     }
 
+    /// The cluster has proven that this node was taken out; `text` is for people.
+    pub fn note_removed(&self, text: String) {
+        self.inner.removed.send_replace(Some(text));
+    }
+
+    /// Resolves when this node was taken out of the cluster: by whom and why.
+    pub async fn removed(&self) -> String {
+        let mut removed = self.inner.removed.subscribe();
+        loop {
+            if let Some(text) = removed.borrow_and_update().clone() {
+                return text;
+            }
+            if removed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Takes in a sign of life of a member.
     pub(crate) fn hear(&self, node: &NodeId) {
         self.tell_detector(Input::Heard(node.clone()));

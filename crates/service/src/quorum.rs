@@ -10,6 +10,9 @@ use crate::error::{ErrorKind, ServiceError};
 use crate::handle::{Handle, lock};
 use crate::peer::{PeerMessage, PeerReply};
 
+/// Log entries that the next leader may lack: it gets them before it takes over.
+const HEIR_LAG: u64 = 500;
+
 impl Handle {
     /// Waits until somebody leads; false when the deadline came first.
     pub(crate) async fn wait_for_leader(&self, deadline: Instant) -> bool {
@@ -27,6 +30,32 @@ impl Handle {
                 },
                 () = tokio::time::sleep_until(deadline) => return false,
             }
+        }
+    }
+
+    /// Before an orderly stop: lets another voter lead, so that nobody has to miss this one first. The vote is kept: a
+    /// restart is short, and `muster node drain` is for longer absences.
+    pub async fn lead_elsewhere(&self) {
+        if !self.is_leader() {
+            return;
+        }
+        let consensus = &self.inner.consensus;
+        let ready = consensus.caught_up(HEIR_LAG);
+        let peers = self.inner.network.peers();
+        let connected = |node: &NodeId| {
+            peers
+                .iter()
+                .any(|peer| peer.node == *node && peer.connected)
+        };
+        let heir = consensus
+            .voters()
+            .into_iter()
+            .filter(|node| node != self.node_id() && ready.contains(node))
+            .find(connected);
+        let Some(heir) = heir else { return };
+        match consensus.transfer_leader(heir.clone()).await {
+            Ok(()) => tracing::info!(node_id = %heir, "handed the lead over"),
+            Err(error) => tracing::info!(%error, "lead not handed over"),
         }
     }
 

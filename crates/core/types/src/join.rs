@@ -165,6 +165,13 @@ pub enum JoinReply {
         /// What to do.
         message: String,
     },
+    /// The asking identity was taken out of the cluster.
+    Removed {
+        /// The list without it, signed by the cluster: the proof.
+        members: SignedMemberList,
+        /// By whom, when and why, for people.
+        message: String,
+    },
 }
 
 /// One member.
