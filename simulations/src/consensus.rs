@@ -73,7 +73,7 @@ impl World {
         let voters = Rc::new(vec![0, 1, 2]);
         for command in commands {
             let entry = self.entry(0, None, command);
-            let payload = Payload::Command(entry);
+            let payload = Payload::Command(Box::new(entry));
             self.log.append(0, 0, payload, Rc::clone(&voters));
         }
         self.log.replicas[0].durable = self.log.replicas[0].entries.len();
@@ -124,7 +124,7 @@ impl World {
         else {
             return;
         };
-        let payload = Payload::Command(self.entry(node, request, command));
+        let payload = Payload::Command(Box::new(self.entry(node, request, command)));
         let voters = self.log.voters_of(node);
         let id = self.log.append(node, term, payload, voters);
         if let Some(leader) = &mut self.leader {

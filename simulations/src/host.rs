@@ -224,7 +224,7 @@ impl Host {
         self.slept_through.clear();
         self.boot += 1;
         self.booted_at = now;
-        self.end_all(types::CauseKind::NodeRestarted)
+        self.end_all(&types::CauseKind::NodeRestarted)
     }
 
     /// The power is back; the clock since boot begins anew.

@@ -15,7 +15,7 @@ pub(crate) type EntryId = u64;
 pub(crate) enum Payload {
     /// A new leader's first entry.
     Blank,
-    Command(LogEntry),
+    Command(Box<LogEntry>),
     /// The voters changed.
     Voters,
 }

@@ -30,6 +30,19 @@ fn fixed_seeds_are_sound() {
     }
 }
 
+/// Each showed a bug once: 25, a new leader that held a lease for the length that it had before the one before it
+/// lengthened and granted it.
+#[test]
+fn seeds_that_found_something_are_sound() {
+    for seed in [25] {
+        assert_eq!(
+            run(seed, Plant::Nothing).outcome,
+            Outcome::Sound,
+            "seed {seed}"
+        );
+    }
+}
+
 #[test]
 fn a_seed_is_one_history() {
     assert_eq!(run(7, Plant::Nothing), run(7, Plant::Nothing));

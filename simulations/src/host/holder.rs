@@ -171,7 +171,7 @@ impl Host {
     }
 
     /// Everything on the machine dies at once.
-    pub(super) fn end_all(&mut self, cause: CauseKind) -> Vec<Effect> {
+    pub(super) fn end_all(&mut self, cause: &CauseKind) -> Vec<Effect> {
         let mut effects = Vec::new();
         for (token, holder) in &mut self.holders {
             if holder.phase != AttemptPhase::Ended {

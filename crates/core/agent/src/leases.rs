@@ -37,12 +37,32 @@ pub fn lease_length(
     }
 }
 
+/// Longest lease that a leader may have granted for anything that is not over, also one of which this state does not
+/// know: an attempt that was placed, started and ran long after it.
+#[must_use]
+pub fn longest_lease(state: &ClusterState) -> DurationMs {
+    let live = state.experiments().filter(|one| one.is_live());
+    let longest = live.map(|experiment| {
+        let asked = experiment.spec.policy.lease_ms;
+        let by_rule = if asked.0 > 0 {
+            asked.max(MIN_LEASE)
+        } else {
+            LONG_LEASE
+        };
+        let current = experiment.current_attempt();
+        current.map_or(by_rule, |attempt| by_rule.max(attempt.lease_ms))
+    });
+    longest.max().unwrap_or(DurationMs(0))
+}
+
 /// For each active attempt, the time until which its node may be running it. Lives on the leader only, on the leader's
 /// own clock since boot in milliseconds.
 #[derive(Clone, Debug, Default)]
 pub struct LeaseTable {
     ends: BTreeMap<AttemptToken, u64>,
     by_end: BTreeSet<(u64, AttemptToken)>,
+    /// Length that each is held for: a longer one in the state may have been granted by a leader before.
+    lengths: BTreeMap<AttemptToken, DurationMs>,
 }
 
 impl LeaseTable {
@@ -59,8 +79,9 @@ impl LeaseTable {
         self.refresh(state, now_ms);
     }
 
-    /// Follows the state: holds what was placed since for its full length, drops what is over. Call after each change
-    /// of attempts.
+    /// Follows the state: holds what was placed since, or has got a longer lease, for its full length from now, and
+    /// drops what is over. Call after each change of attempts. A new leader may see a longer lease only now, though one
+    /// before it has granted it already.
     pub fn refresh(&mut self, state: &ClusterState, now_ms: u64) {
         let active: BTreeMap<_, _> = state
             .active()
@@ -73,9 +94,12 @@ impl LeaseTable {
             }
             keep
         });
+        self.lengths.retain(|token, _| active.contains_key(token));
         for (token, length) in active {
-            if !self.ends.contains_key(&token) {
-                self.set(token, end_of(length, now_ms));
+            if self.lengths.get(&token).is_none_or(|known| *known < length) {
+                self.lengths.insert(token, length);
+                let held = self.ends.get(&token).copied().unwrap_or(0);
+                self.set(token, held.max(end_of(length, now_ms)));
             }
         }
     }

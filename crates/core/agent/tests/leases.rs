@@ -2,7 +2,7 @@
 
 use agent::leases::{LONG_LEASE, LeaseTable, MIN_LEASE, SHORT_LEASE, lease_length};
 use state_machine::{
-    ClusterState, Command, FoundCluster, LogEntry, LoseAttempt, Outcome, PlaceAttempt,
+    ClusterState, Command, ExtendLease, FoundCluster, LogEntry, LoseAttempt, Outcome, PlaceAttempt,
     RankCapacity, SubmitExperiment,
 };
 use types::{
@@ -161,4 +161,27 @@ fn lengths_follow_the_policy_and_the_age_of_the_work() {
     assert_eq!(length(&policy, minute(10)), DurationMs::from_secs(60));
     policy.lease_ms = DurationMs(1);
     assert_eq!(length(&policy, minute(10)), MIN_LEASE);
+}
+
+#[test]
+fn a_lease_that_has_grown_is_held_for_its_new_length() {
+    // A new leader learns only now of the longer lease that the one before it committed, and granted.
+    let (mut state, token) = placed();
+    let mut table = LeaseTable::new();
+    table.hold_all(&state, 1_000);
+    apply(
+        &mut state,
+        Command::ExtendLease(ExtendLease {
+            token,
+            lease_ms: LONG_LEASE,
+            reason: "10 min of work".to_owned(),
+        }),
+    );
+    table.refresh(&state, 2_000);
+    assert!(table.held_until(&token).unwrap() >= 2_000 + LONG_LEASE.0);
+    assert_eq!(table.expired(20_000), []);
+    // Told again, it is no news.
+    let held = table.held_until(&token);
+    table.refresh(&state, 9_000);
+    assert_eq!(table.held_until(&token), held);
 }

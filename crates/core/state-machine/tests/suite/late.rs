@@ -27,7 +27,8 @@ fn stale_reports(cluster: &Cluster) -> usize {
 }
 
 fn cause(cluster: &Cluster, id: ExperimentId) -> Option<CauseKind> {
-    match &cluster.state.experiment(id).unwrap().phase {
+    let experiment = cluster.state.experiment(id);
+    match &experiment.expect("it is there").phase {
         ExperimentPhase::Ended { cause, .. } => Some(cause.kind.clone()),
         ExperimentPhase::Queued { .. } | ExperimentPhase::Active => None,
     }
