@@ -14,6 +14,7 @@ mod connector;
 mod dialer;
 mod error;
 mod event;
+mod finder;
 mod frame;
 #[cfg(fuzzing)]
 pub mod fuzzing;

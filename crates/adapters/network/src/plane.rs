@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, PlaneKind};
 use crate::dialer::{Dialer, Waiting};
+use crate::finder::Found;
 use crate::gate::{GateEvent, Source};
 use crate::links::Links;
 use crate::outbox::Outbox;
@@ -88,6 +89,8 @@ pub(crate) struct Plane {
     pub(crate) admission: Arc<Admission>,
     pub(crate) links: Arc<Links>,
     pub(crate) sightings: Arc<Sightings>,
+    /// What multicast DNS hears; closed on bulk, and where it is off.
+    pub(crate) found: mpsc::Receiver<Found>,
     pub(crate) listening: watch::Sender<Listening>,
     pub(crate) outbox: Outbox,
     pub(crate) dialer: Dialer,
@@ -122,6 +125,7 @@ impl Plane {
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
                 Some(command) = self.commands.recv() => self.on_command(command),
                 Some(answered) = requests.answers.next() => self.send_answer(answered),
+                Some(found) = self.found.recv() => self.on_found(found),
                 () = self.outbox.deliver(), if !self.outbox.is_empty() => {}
                 _ = self.pulse.tick() => self.on_pulse(),
                 () = sleep_until(due_at), if due.is_some() => self.dial_due(),
@@ -217,7 +221,6 @@ impl Plane {
     fn on_behaviour_event(&mut self, event: BehaviourEvent) {
         match event {
             BehaviourEvent::Limits(never) => match never {},
-            BehaviourEvent::Mdns(event) => self.on_mdns(event),
             BehaviourEvent::Join(event) => self.on_join_event(event),
             BehaviourEvent::Gate(GateEvent::Refused {
                 peer,

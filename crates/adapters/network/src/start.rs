@@ -15,6 +15,7 @@ use crate::bulk_stream::SendLimit;
 use crate::connector::Connector;
 use crate::dialer::Dialer;
 use crate::event::{Event, RaftCall};
+use crate::finder::{FOUND_QUEUE, Finder};
 use crate::handle::{Handle, Shared};
 use crate::links::Links;
 use crate::outbox::Outbox;
@@ -73,6 +74,9 @@ pub async fn start(config: Config) -> Result<Network, Error> {
 
     let tasks = server.tasks.clone();
     let shutdown = server.stop.clone();
+    if config.mdns {
+        tasks.spawn(control.find()?.run(shutdown.clone()));
+    }
     let bulk_limit = server.limit.clone();
     let raft_pipes = Pipes::new(
         control.connector.clone(),
@@ -142,6 +146,20 @@ struct Built {
     incoming: Vec<(IncomingStreams, Purpose)>,
 }
 
+impl Built {
+    /// Gives the plane ears for multicast DNS.
+    fn find(&mut self) -> Result<Finder, Error> {
+        let (found, heard) = mpsc::channel(FOUND_QUEUE);
+        self.plane.found = heard;
+        let own = *self.plane.swarm.local_peer_id();
+        let finder = Finder::new(own, self.plane.listening.subscribe(), found);
+        finder.map_err(|source| Error::Transport {
+            plane: self.plane.kind.name(),
+            source: source.into(),
+        })
+    }
+}
+
 impl Parts {
     fn new(config: &Config) -> Self {
         let (events_sender, events) = mpsc::channel(EVENT_QUEUE);
@@ -205,6 +223,7 @@ impl Parts {
             admission: Arc::clone(admission),
             links,
             sightings: Arc::clone(&self.sightings),
+            found: mpsc::channel(1).1,
             listening,
             outbox: Outbox::new(self.server.events.clone()),
             dialer,

@@ -16,8 +16,8 @@ use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, SwarmBuilder, Transport as _, connection_limits, identify, mdns,
-    noise, ping, quic, tcp, yamux,
+    Multiaddr, PeerId, Swarm, SwarmBuilder, Transport as _, connection_limits, identify, noise,
+    ping, quic, tcp, yamux,
 };
 
 use crate::admission::{Admission, PlaneKind};
@@ -45,8 +45,6 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const GOSSIP_HEARTBEAT: Duration = Duration::from_secs(2);
 /// Signature, author, topic and framing around a report.
 const GOSSIP_OVERHEAD_BYTES: usize = 2 << 10;
-/// mDNS asks again so often, in case a packet was lost.
-const MDNS_QUERY_INTERVAL: Duration = Duration::from_secs(60);
 /// Handshakes under way from outside; half of them only from where a member is known, see `gate::crowd`.
 const MAX_PENDING_INCOMING: u32 = 128;
 /// Dials under way: a leader of a large cluster after a restart.
@@ -67,7 +65,6 @@ pub(crate) struct Behaviour {
     pub(crate) limits: connection_limits::Behaviour,
     pub(crate) gate: Gate<Members>,
     pub(crate) join: Toggle<request_response::Behaviour<RequestCodec>>,
-    pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
 }
 
 /// The protocols that only members may speak.
@@ -93,7 +90,7 @@ pub(crate) fn build(
         source,
     };
     let behaviour =
-        behaviour(plane, config, identity, admission).map_err(|source| failed(source.into()))?;
+        behaviour(plane, identity, admission).map_err(|source| failed(source.into()))?;
     let (idle, listen) = match plane {
         PlaneKind::Control => (CONTROL_IDLE, &config.control_listen),
         PlaneKind::Bulk => (BULK_IDLE, &config.bulk_listen),
@@ -195,25 +192,14 @@ fn quic(plane: PlaneKind, mut config: quic::Config) -> quic::Config {
 
 fn behaviour(
     plane: PlaneKind,
-    config: &Config,
     identity: &Identity,
     admission: &Arc<Admission>,
 ) -> io::Result<Behaviour> {
     let control = plane == PlaneKind::Control;
-    let peer = identity.keypair().public().to_peer_id();
     let limits = connection_limits::ConnectionLimits::default()
         .with_max_pending_incoming(Some(MAX_PENDING_INCOMING))
         .with_max_pending_outgoing(Some(MAX_PENDING_OUTGOING))
         .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER));
-    let mdns = if control && config.mdns {
-        let config = mdns::Config {
-            query_interval: MDNS_QUERY_INTERVAL,
-            ..mdns::Config::default()
-        };
-        Some(mdns::tokio::Behaviour::new(config, peer)?)
-    } else {
-        None
-    };
     let identify = identify::Config::new(IDENTIFY_VERSION.to_owned(), identity.keypair().public())
         .with_agent_version(concat!("muster/", env!("CARGO_PKG_VERSION")).to_owned())
         .with_interval(CONTROL_IDLE)
@@ -250,7 +236,6 @@ fn behaviour(
                 )
             })
             .into(),
-        mdns: mdns.into(),
     })
 }
 

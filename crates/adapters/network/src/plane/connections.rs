@@ -54,7 +54,11 @@ impl Plane {
         let options = if failures == 0 && !tcp.is_empty() {
             options.addresses(tcp).allocate_new_port().build()
         } else {
-            let options = options.addresses(known);
+            let seen = match self.kind {
+                PlaneKind::Control => self.sightings.addresses(&peer),
+                PlaneKind::Bulk => Vec::new(), // It is of control that multicast DNS tells.
+            };
+            let options = options.addresses(known.into_iter().chain(seen).collect());
             let options = options.extend_addresses_through_behaviour();
             options.allocate_new_port().build()
         };

@@ -61,7 +61,12 @@ impl Plane {
         let options = match (peer, addresses.first()) {
             (Some(peer), _) => DialOpts::peer_id(peer)
                 .condition(PeerCondition::Always)
-                .addresses(addresses)
+                .addresses(
+                    addresses
+                        .into_iter()
+                        .chain(self.sightings.addresses(&peer))
+                        .collect(),
+                )
                 .extend_addresses_through_behaviour()
                 .build(),
             (None, Some(address)) => DialOpts::unknown_peer_id().address(address.clone()).build(),
