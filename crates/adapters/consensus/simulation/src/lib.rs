@@ -26,6 +26,7 @@ mod raft_types;
 mod random;
 mod runtime;
 mod seen;
+mod watch;
 mod worker;
 mod world;
 

@@ -7,7 +7,7 @@ use futures::{Stream, StreamExt as _};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use state_machine::{ClusterState, Event, LogEntry, Outcome};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::broadcast;
 use types::{LogIndex, codec};
 
 use crate::disk::Disk;
@@ -18,6 +18,7 @@ use crate::raft_types::{
 };
 use crate::runtime::lock;
 use crate::seen::{AppliedEntry, Members, Seen, payload_digest};
+use crate::watch;
 use crate::world::World;
 
 /// Entries applied before they are shown and answered, at most.

@@ -10,7 +10,7 @@ use membership::View;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Instant as _, ServerState, SnapshotPolicy};
 use state_machine::ClusterState;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use types::{Timestamp, WantedSet};
 
 use crate::disk::Disk;
@@ -22,6 +22,7 @@ use crate::plant::Plant;
 use crate::raft_network::Network;
 use crate::raft_types::{Raft, RaftSnapshot};
 use crate::runtime::{Life, lock};
+use crate::watch;
 use crate::worker;
 use crate::world::{World, index};
 

@@ -1,7 +1,8 @@
 //! openraft's own deterministic runtime over tokio, with tasks that belong to a life.
 //!
-//! [`Runtime`] is `DeterministicRng<TokioRuntime>` in all but one thing: what a node spawns dies with the node. A crash
-//! drops every task of it at the await where it happens to be; a pause (SIGSTOP) leaves them unpolled while time passes.
+//! [`Runtime`] is `DeterministicRng<TokioRuntime>` in all but two things. What a node spawns dies with the node: a crash
+//! drops every task of it at the await where it happens to be, and a pause (SIGSTOP) leaves them unpolled while time
+//! passes. And its watch channels wake in order, see [`crate::watch`].
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,6 +14,8 @@ use openraft::OptionalSend;
 use openraft::async_runtime::AsyncRuntime;
 use openraft_rt::deterministic_rng::DeterministicRng;
 use tokio::task::{AbortHandle, JoinHandle};
+
+use crate::watch::OrderedWatch;
 
 /// Finished tasks are forgotten when a life has listed so many.
 const SWEEP_TASKS: usize = 64;
@@ -140,7 +143,7 @@ impl AsyncRuntime for Runtime {
     type Timeout<R, T: Future<Output = R> + OptionalSend> = tokio::time::Timeout<T>;
     type ThreadLocalRng = <Inner as AsyncRuntime>::ThreadLocalRng;
     type Mpsc = <Inner as AsyncRuntime>::Mpsc;
-    type Watch = <Inner as AsyncRuntime>::Watch;
+    type Watch = OrderedWatch;
     type Oneshot = <Inner as AsyncRuntime>::Oneshot;
     type Mutex<T: OptionalSend + 'static> = <Inner as AsyncRuntime>::Mutex<T>;
 
@@ -194,5 +197,17 @@ impl AsyncRuntime for Runtime {
         F: Future<Output = T>,
     {
         self.0.block_on(future)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft_rt::testing::Suite;
+
+    use super::*;
+
+    #[test]
+    fn openrafts_own_runtime_suite_passes() {
+        Suite::<Runtime>::test_all();
     }
 }

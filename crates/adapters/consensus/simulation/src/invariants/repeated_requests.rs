@@ -1,7 +1,7 @@
 //! Invariants 1 and 4: an acknowledged request is never lost, and a repeated one gets the first outcome. Raft (Ongaro,
 //! 2014) §6.3; the client oracle of openraft's tests-turmoil.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use state_machine::{ClusterState, Outcome};
 use types::{ExperimentId, RequestId};
@@ -74,6 +74,16 @@ impl RepeatedRequests {
                 self.made_by.len()
             ));
         }
-        Ok(())
+        let mut names = BTreeSet::new();
+        // Clients name what they submit by who and which: a name that is there twice was applied twice.
+        let twice = state
+            .experiments()
+            .find(|experiment| !names.insert(experiment.spec.name.clone()));
+        twice.map_or(Ok(()), |experiment| {
+            Err(format!(
+                "invariant 4: {} was submitted once and is there twice",
+                experiment.spec.name
+            ))
+        })
     }
 }
