@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use types::{AttemptToken, Cause, NodeId, SegmentRef, Timestamp};
+use types::{AttemptToken, Cause, CauseKind, NodeId, SegmentRef, Timestamp};
 
 use crate::commands::current;
 use crate::event::Event;
@@ -122,6 +122,19 @@ pub(super) fn with_evidence(cause: &Cause, context: &Context<'_>) -> Cause {
     Cause::new(cause.kind.clone(), evidence)
 }
 
+/// Whoever stopped it gets what they asked for, also when the machine was lost before it could say so.
+fn as_stop(experiment: &Experiment, cause: Cause) -> Cause {
+    match &experiment.stop_requested {
+        Some(stop) if cause.is_node_failure() => {
+            let mut evidence = vec![format!("its machine did not report the end: {cause}")];
+            evidence.extend(cause.evidence);
+            let by = stop.by.clone();
+            Cause::new(CauseKind::Stopped { by }, evidence)
+        }
+        _ => cause,
+    }
+}
+
 impl ClusterState {
     /// Ends the current attempt and decides what becomes of the experiment.
     pub(crate) fn end_attempt(
@@ -163,6 +176,7 @@ impl ClusterState {
             self.put(experiment);
             context.events.push(Event::ExperimentQueued(id));
         } else {
+            let cause = as_stop(&experiment, cause);
             self.end(context, experiment, cause);
         }
     }

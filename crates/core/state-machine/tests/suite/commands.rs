@@ -225,15 +225,22 @@ fn a_waiting_experiment_stops_at_once_and_a_running_one_through_its_node() {
     assert_eq!(phase(&cluster, token.experiment), ExperimentPhase::Active);
     let wanted = cluster.state.wanted_set(&node(1));
     assert!(wanted.attempts[0].stop_requested_by.is_some());
+}
+
+#[test]
+fn a_lost_attempt_that_was_to_be_stopped_is_stopped_and_not_tried_again() {
+    let mut cluster = Cluster::founded();
+    let token = cluster.run(1);
+    cluster.accept(stop(token.experiment));
     cluster.accept(lose(token));
-    assert!(
-        !cluster
-            .state
-            .experiment(token.experiment)
-            .unwrap()
-            .is_live(),
-        "a lost attempt that was to be stopped is not tried again"
-    );
+    let experiment = cluster.state.experiment(token.experiment).unwrap();
+    let own = experiment.attempts[0].end.as_ref().unwrap();
+    assert_eq!(own.cause.kind, CauseKind::NodeLost, "the attempt itself");
+    let ExperimentPhase::Ended { cause, .. } = &experiment.phase else {
+        panic!("{:?}", experiment.phase)
+    };
+    assert!(matches!(cause.kind, CauseKind::Stopped { .. }), "{cause}");
+    assert!(cause.evidence[0].contains("node lost"), "{cause:?}");
 }
 
 #[test]
