@@ -18,11 +18,21 @@ pub(crate) fn boottime_ns() -> u64 {
         + u64::try_from(now.tv_nsec).expect("a positive part")
 }
 
+/// A good answer.
+#[derive(Debug)]
+pub(crate) struct Good {
+    pub(crate) body: Value,
+    /// Log index that it reflects.
+    pub(crate) index: u64,
+    /// Of a stale one: how old it may be.
+    pub(crate) age_ms: u64,
+}
+
 /// What came of a request.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// Status 2xx with its body, and the age of a stale one in milliseconds.
-    Good(Value, u64),
+    /// Status 2xx.
+    Good(Good),
     /// Status 4xx with its code: it did not happen.
     Refused(String, String),
     /// Status 5xx with its code: it may have happened.
@@ -38,6 +48,8 @@ pub(crate) struct Call<'a> {
     pub(crate) method: &'a str,
     pub(crate) path: &'a str,
     pub(crate) key: Option<&'a str>,
+    /// The answer must not be older than this log index.
+    pub(crate) seen: Option<u64>,
     pub(crate) body: Value,
 }
 
@@ -47,6 +59,7 @@ impl<'a> Call<'a> {
             method: "GET",
             path,
             key: None,
+            seen: None,
             body: Value::Null,
         }
     }
@@ -56,6 +69,7 @@ impl<'a> Call<'a> {
             method: "POST",
             path,
             key: None,
+            seen: None,
             body,
         }
     }
@@ -66,7 +80,16 @@ impl<'a> Call<'a> {
             method: "POST",
             path: "/api/v1/experiments",
             key: Some(key),
+            seen: None,
             body,
+        }
+    }
+
+    /// A look at what a node has without asking others, but never older than `seen`.
+    pub(crate) fn get_stale(path: &'a str, seen: Option<u64>) -> Self {
+        Self {
+            seen,
+            ..Self::get(path)
         }
     }
 
@@ -89,6 +112,9 @@ impl<'a> Call<'a> {
             format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nHost: localhost\r\n");
         if let Some(key) = self.key {
             request += &format!("Idempotency-Key: {key}\r\n");
+        }
+        if let Some(seen) = self.seen {
+            request += &format!("X-Muster-Index: {seen}\r\n");
         }
         let body = if self.body.is_null() {
             String::new()
@@ -125,7 +151,11 @@ fn understand(text: &str) -> Answer {
     };
     let word = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
     match status {
-        200..300 => Answer::Good(value, header("x-muster-age-ms").unwrap_or(0)),
+        200..300 => Answer::Good(Good {
+            body: value,
+            index: header("x-muster-index").unwrap_or(0),
+            age_ms: header("x-muster-age-ms").unwrap_or(0),
+        }),
         400..500 => Answer::Refused(word("code"), word("message")),
         _ => Answer::Unavailable(word("code"), word("message")),
     }
@@ -136,14 +166,16 @@ pub(crate) fn far(name: &str) -> Value {
     json!({"name": name, "command": ["true"], "resources": {"cpu_milli": 1_000_000}, "queue": queue(0)})
 }
 
-/// The body of an experiment that runs a script.
-pub(crate) fn running(name: &str, script: &str) -> Value {
+/// The body of an experiment that runs a script; a lease of 0 is the cluster's choice.
+pub(crate) fn running(name: &str, script: &str, lease_ms: u64) -> Value {
+    let lease = (lease_ms > 0).then_some(lease_ms);
     json!({
         "name": name,
         "command": ["sh", "-c", script],
         "resources": {"cpu_milli": 2_000, "memory_bytes": 64 << 20},
         "retries_node_lost": 1_000,
         "stop_grace_ms": 1_000,
+        "lease_ms": lease,
     })
 }
 
@@ -160,10 +192,12 @@ mod tests {
     fn answers_are_told_apart_by_what_is_known_afterwards() {
         let said = |status: &str, body: &str| {
             understand(&format!(
-                "HTTP/1.1 {status}\r\nX-Muster-Age-Ms: 7\r\n\r\n{body}"
+                "HTTP/1.1 {status}\r\nX-Muster-Age-Ms: 7\r\nx-muster-index: 8\r\n\r\n{body}"
             ))
         };
-        assert!(matches!(said("200 OK", "{}"), Answer::Good(_, 7)));
+        assert!(
+            matches!(said("200 OK", "{}"), Answer::Good(good) if (good.age_ms, good.index) == (7, 8))
+        );
         assert!(matches!(said("200 OK", "{\"cut\":"), Answer::Lost));
         assert!(
             matches!(said("409 C", "{\"code\":\"x\"}"), Answer::Refused(code, _) if code == "x")

@@ -18,8 +18,9 @@ const MAX_EXPERIMENTS: usize = 4_000;
 #[derive(Debug, Default)]
 pub(crate) struct Story {
     pub(crate) name: String,
-    /// Writes a trace; otherwise nobody can run it, and its operations are checked as a register's.
-    pub(crate) runs: bool,
+    /// It runs, writes a trace, and prints as many lines as this; otherwise nobody can run it, and its operations are
+    /// checked as a register's.
+    pub(crate) beats: Option<u32>,
     /// From the acknowledgement.
     pub(crate) id: Option<String>,
     pub(crate) operations: Vec<Operation>,
@@ -91,7 +92,7 @@ pub(crate) fn violations(
     }
     let traces = traces::directory(shared);
     for story in stories {
-        if story.runs {
+        if story.beats.is_some() {
             let lives = traces::lives(&traces, &story.name);
             found.extend(traces::violations(&story.name, &lives));
             found.extend(alive_after_end(story, &lives));
@@ -161,7 +162,7 @@ fn listed_wrongly<'a>(
 fn is_as_asked(story: &Story, listed: &ExperimentSummary) -> bool {
     let over = is_over(&listed.state);
     // It may have come to its end, or failed, before the stop reached it.
-    let ended = over && (story.runs || listed.state == "stopped");
+    let ended = over && (story.beats.is_some() || listed.state == "stopped");
     !story.stop_acknowledged || ended
 }
 
@@ -213,10 +214,10 @@ pub(crate) fn everything(node: &Node) -> Option<Vec<ExperimentSummary>> {
 mod tests {
     use super::*;
 
-    fn story(id: Option<&str>, runs: bool) -> Story {
+    fn story(id: Option<&str>, beats: Option<u32>) -> Story {
         Story {
             name: "far0".to_owned(),
-            runs,
+            beats,
             id: id.map(str::to_owned),
             ..Story::default()
         }
@@ -236,13 +237,13 @@ mod tests {
 
     #[test]
     fn what_was_acknowledged_is_there_once_and_nothing_else() {
-        assert!(check(story(Some("1"), false), &[listed("1", "queued")]).is_empty());
-        assert!(check(story(None, false), &[]).is_empty());
-        assert!(check(story(None, false), &[listed("1", "queued")]).is_empty());
-        assert!(check(story(Some("1"), false), &[])[0].contains("is lost"));
-        assert!(check(story(Some("1"), false), &[listed("2", "queued")])[0].contains("and is 2"));
+        assert!(check(story(Some("1"), None), &[listed("1", "queued")]).is_empty());
+        assert!(check(story(None, None), &[]).is_empty());
+        assert!(check(story(None, None), &[listed("1", "queued")]).is_empty());
+        assert!(check(story(Some("1"), None), &[])[0].contains("is lost"));
+        assert!(check(story(Some("1"), None), &[listed("2", "queued")])[0].contains("and is 2"));
         let twice = [listed("1", "queued"), listed("2", "queued")];
-        assert!(check(story(None, false), &twice)[0].contains("2 times"));
+        assert!(check(story(None, None), &twice)[0].contains("2 times"));
         assert!(
             listed_wrongly(&[], &[listed("1", "queued")])
                 .next()
@@ -253,19 +254,19 @@ mod tests {
 
     #[test]
     fn an_acknowledged_stop_ends_it() {
-        let stopped = |runs| Story {
+        let stopped = |beats| Story {
             stop_acknowledged: true,
-            ..story(Some("1"), runs)
+            ..story(Some("1"), beats)
         };
-        assert!(check(stopped(false), &[listed("1", "stopped")]).is_empty());
-        assert!(check(stopped(true), &[listed("1", "finished")]).is_empty());
-        assert!(check(stopped(false), &[listed("1", "queued")])[0].contains("the stop"));
-        assert!(check(stopped(true), &[listed("1", "running")])[0].contains("the stop"));
+        assert!(check(stopped(None), &[listed("1", "stopped")]).is_empty());
+        assert!(check(stopped(Some(9)), &[listed("1", "finished")]).is_empty());
+        assert!(check(stopped(None), &[listed("1", "queued")])[0].contains("the stop"));
+        assert!(check(stopped(Some(9)), &[listed("1", "running")])[0].contains("the stop"));
     }
 
     #[test]
     fn who_is_over_does_not_live() {
-        let mut over = story(Some("1"), true);
+        let mut over = story(Some("1"), Some(9));
         over.saw(State::Waiting(0), 1_000_000_000);
         let lives = |last| {
             [Life {

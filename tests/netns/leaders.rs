@@ -75,7 +75,7 @@ fn a_rolling_restart_of_all_nodes_costs_no_work() {
 fn stale_age(node: &Node) -> u64 {
     let call = Call::get("/api/v1/experiments?all=true&consistency=stale");
     match call.send(&node.socket) {
-        Answer::Good(_, age_ms) => age_ms,
+        Answer::Good(good) => good.age_ms,
         answer => panic!("{answer:?}"),
     }
 }

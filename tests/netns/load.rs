@@ -14,9 +14,10 @@ use serde_json::{Value, json};
 use crate::clients::{Answer, Call, boottime_ns, far, queue, running};
 use crate::harness::{Node, PATIENCE, lock, wait_until};
 use crate::history::{self, Story, Tally};
-use crate::lab::{NetLab, say, stay, test_name};
+use crate::lab::{NetLab, stay};
 use crate::linearizable::{Action, Operation, Outcome, State};
 use crate::traces;
+use crate::verdict;
 
 /// Queues between which experiments are moved.
 const QUEUES: u8 = 4;
@@ -30,20 +31,41 @@ const REST: Duration = Duration::from_millis(60);
 const MOST_RUNNING: usize = 8;
 /// How long experiments run, in tenths of seconds.
 const BEATS: std::ops::Range<u32> = 5..60;
-/// After the faults everything must come to its end by then: leases, elections, and a loaded machine.
-const SETTLING: Duration = Duration::from_secs(120);
+
+/// What clients do besides what their seed says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Plan {
+    /// Decides what they ask for, and when.
+    pub(crate) seed: u64,
+    /// Lease of the experiments that run; 0: the cluster's choice.
+    pub(crate) lease_ms: u64,
+}
+
+/// [`under_load_of`] with clients that differ only by a seed.
+pub(crate) fn under_load(lab: &NetLab, nodes: &[Node], seed: u64, faults: impl FnOnce()) -> Tally {
+    let plan = Plan {
+        seed,
+        ..Plan::default()
+    };
+    under_load_of(lab, nodes, plan, faults)
+}
 
 /// Lets clients work at these nodes while `faults` happen, which it must also undo; then waits until all is quiet,
 /// and checks what was done and seen.
 ///
 /// # Panics
 /// Something was lost, done twice, seen in an order that cannot be, or does not end.
-pub(crate) fn under_load(lab: &NetLab, nodes: &[Node], seed: u64, faults: impl FnOnce()) -> Tally {
-    let load = Load::new(lab, nodes);
+pub(crate) fn under_load_of(
+    lab: &NetLab,
+    nodes: &[Node],
+    plan: Plan,
+    faults: impl FnOnce(),
+) -> Tally {
+    let load = Load::new(lab, nodes, plan);
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..nodes.len() * CLIENTS)
             .map(|client| {
-                let random = StdRng::seed_from_u64(seed ^ (client as u64) << 32);
+                let random = StdRng::seed_from_u64(plan.seed ^ (client as u64) << 32);
                 let load = &load;
                 scope.spawn(move || load.work(client, random))
             })
@@ -63,11 +85,14 @@ pub(crate) fn under_load(lab: &NetLab, nodes: &[Node], seed: u64, faults: impl F
             client.join().expect("a client works");
         }
     });
-    load.verdict(lab)
+    let stories = load.stories.into_inner().expect("no client panicked");
+    let surprises = load.surprises.into_inner().expect("no client panicked");
+    verdict::pass(lab, nodes, &stories, surprises)
 }
 
 struct Load<'a> {
     nodes: &'a [Node],
+    plan: Plan,
     traces: PathBuf,
     stories: Mutex<Vec<Story>>,
     over: AtomicBool,
@@ -85,7 +110,7 @@ impl Drop for EndOfLoad<'_, '_> {
 }
 
 impl<'a> Load<'a> {
-    fn new(lab: &NetLab, nodes: &'a [Node]) -> Self {
+    fn new(lab: &NetLab, nodes: &'a [Node], plan: Plan) -> Self {
         let traces = traces::directory(lab.shared());
         fs::create_dir_all(&traces).expect("a directory");
         for number in 0..QUEUES {
@@ -101,6 +126,7 @@ impl<'a> Load<'a> {
         }
         Self {
             nodes,
+            plan,
             traces,
             stories: Mutex::default(),
             over: AtomicBool::new(false),
@@ -114,16 +140,18 @@ impl<'a> Load<'a> {
 
     /// What one client does until the load is over.
     fn work(&self, client: usize, mut random: StdRng) {
+        let mut seen = 0;
         while !self.is_over() {
             let dice = random.random_range(0..100);
             let open = self.pick(&mut random);
             match (dice, open) {
                 (0..6, _) | (_, None) => self.submit(client, None),
-                (6..12, _) if self.has_room() => {
+                (6..16, _) if self.has_room() => {
                     self.submit(client, Some(random.random_range(BEATS)))
                 }
-                (12..50, Some(at)) => self.read(client, at),
-                (50..94, Some(at)) => {
+                (16..22, Some(at)) => seen = self.read_stale(client, at, seen),
+                (22..54, Some(at)) => self.read(client, at),
+                (54..94, Some(at)) => {
                     self.change(client, at, Action::Move(random.random_range(0..QUEUES)))
                 }
                 (94.., Some(at)) => self.change(client, at, Action::Stop),
@@ -148,7 +176,7 @@ impl<'a> Load<'a> {
         let stories = lock(&self.stories);
         let running = stories
             .iter()
-            .filter(|one| one.runs && one.seen_over.is_none());
+            .filter(|one| one.beats.is_some() && one.seen_over.is_none());
         running.count() < MOST_RUNNING
     }
 
@@ -163,13 +191,16 @@ impl<'a> Load<'a> {
             );
             stories.push(Story {
                 name: name.clone(),
-                runs: beats.is_some(),
+                beats,
                 ..Story::default()
             });
             (stories.len() - 1, name)
         };
         let body = match beats {
-            Some(beats) => running(&name, &traces::script(&self.traces, &name, beats)),
+            Some(beats) => {
+                let script = traces::script(&self.traces, &name, beats);
+                running(&name, &script, self.plan.lease_ms)
+            }
             None => far(&name),
         };
         let invoked = boottime_ns();
@@ -178,8 +209,8 @@ impl<'a> Load<'a> {
         for attempt in 0.. {
             let node = &self.nodes[(client + attempt) % self.nodes.len()];
             match Call::submit(&name, body.clone()).send(&node.socket) {
-                Answer::Good(reply, _) => {
-                    let id = reply["id"].as_str().expect("an id").to_owned();
+                Answer::Good(reply) => {
+                    let id = reply.body["id"].as_str().expect("an id").to_owned();
                     lock(&self.stories)[at].id = Some(id);
                     outcome = Outcome::Done;
                     break;
@@ -207,7 +238,7 @@ impl<'a> Load<'a> {
         let path = format!("/api/v1/experiments?all=true&name={name}");
         let invoked = boottime_ns();
         let list = match Call::get(&path).send(&self.node_of(client).socket) {
-            Answer::Good(list, _) => list,
+            Answer::Good(good) => good.body,
             Answer::Refused(code, message) => {
                 return self.surprise(&format!("read of {name}: {code}: {message}"));
             }
@@ -222,11 +253,37 @@ impl<'a> Load<'a> {
         lock(&self.stories)[at].saw(state, boottime_ns());
     }
 
+    /// Looks it up at any node without a majority, but not before what this client saw already.
+    fn read_stale(&self, client: usize, at: usize, seen: u64) -> u64 {
+        let name = lock(&self.stories)[at].name.clone();
+        let path = format!("/api/v1/experiments?all=true&consistency=stale&name={name}");
+        let node = &self.nodes[at % self.nodes.len()];
+        match Call::get_stale(&path, Some(seen)).send(&node.socket) {
+            Answer::Good(good) => {
+                if good.index < seen {
+                    let (name, index) = (&node.name, good.index);
+                    self.surprise(&format!(
+                        "client {client} saw {seen}, and {name} answers from {index}"
+                    ));
+                }
+                good.index
+            }
+            Answer::Refused(code, message) => {
+                self.surprise(&format!("stale read: {code}: {message}"));
+                seen
+            }
+            answer => {
+                self.expect_unavailable(&answer);
+                seen
+            }
+        }
+    }
+
     /// Moves or stops it, once its id is known.
     fn change(&self, client: usize, at: usize, action: Action) {
         let (id, runs) = {
             let story = &lock(&self.stories)[at];
-            (story.id.clone(), story.runs)
+            (story.id.clone(), story.beats.is_some())
         };
         let (Some(id), true) = (id, !runs || action == Action::Stop) else {
             return self.read(client, at);
@@ -286,36 +343,6 @@ impl<'a> Load<'a> {
 
     fn surprise(&self, what: &str) {
         lock(&self.surprises).push(what.to_owned());
-    }
-
-    /// Waits until nothing runs any more, and checks.
-    fn verdict(self, lab: &NetLab) -> Tally {
-        let stories = self.stories.into_inner().expect("no client panicked");
-        wait_until(SETTLING, "everything that runs has come to its end", || {
-            let list = history::everything(&self.nodes[0])?;
-            let jobs = list.iter().filter(|one| one.name.starts_with("job"));
-            let left: Vec<_> = jobs.filter(|one| !history::is_over(&one.state)).collect();
-            left.is_empty().then_some(())
-        });
-        let lists: Vec<_> = self
-            .nodes
-            .iter()
-            .map(|node| {
-                let list = wait_until(SETTLING, "every node answers", || history::everything(node));
-                (node, list)
-            })
-            .collect();
-        let mut wrong = self.surprises.into_inner().expect("no client panicked");
-        wrong.extend(history::violations(&stories, &lists, lab.shared()));
-        assert!(
-            wrong.is_empty(),
-            "{} violations:\n{}",
-            wrong.len(),
-            wrong.join("\n")
-        );
-        let tally = history::tally(&stories, lab.shared());
-        say(&format!("{}: {tally}, 0 violations", test_name()));
-        tally
     }
 }
 

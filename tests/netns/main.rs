@@ -53,3 +53,5 @@ mod partitions;
 mod planes;
 #[cfg(test)]
 mod traces;
+#[cfg(test)]
+mod verdict;

@@ -11,12 +11,13 @@ pub(crate) fn directory(shared: &Path) -> PathBuf {
     shared.join("traces")
 }
 
-/// A script that writes its trace every tenth of a second, so many times. `/proc/uptime` is the boot clock.
+/// A script that writes its trace every tenth of a second, so many times, and prints a number each time.
+/// `/proc/uptime` is the boot clock.
 pub(crate) fn script(traces: &Path, name: &str, beats: u32) -> String {
     format!(
         "mark() {{ read up _ < /proc/uptime; echo \"$1 $MUSTER_ATTEMPT ${{HOME##*/}} $up\" >> {}; }}
 mark start; i=0
-while [ $i -lt {beats} ]; do sleep 0.1; mark beat; i=$((i+1)); done
+while [ $i -lt {beats} ]; do sleep 0.1; mark beat; i=$((i+1)); echo $i; done
 mark end",
         traces.join(name).display()
     )
