@@ -69,6 +69,9 @@ async fn complete(handles: &[Handle]) -> usize {
 
 /// Submits and stops until an archive of ended experiments is sealed.
 async fn end_experiments(handle: &Handle) {
+    propose(handle, QueueName::default().as_str())
+        .await
+        .unwrap();
     let ended = (0..2 * ARCHIVE_ENTRIES + 500).map(|_| async {
         let spec = ExperimentSpec {
             name: "short".to_owned(),

@@ -1,6 +1,8 @@
 //! Whole replicas against each other: elections, restarts, snapshots, reads.
 
 #[cfg(test)]
+mod compare;
+#[cfg(test)]
 mod copies;
 #[cfg(all(test, debug_assertions))]
 mod crash_points;
