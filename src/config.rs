@@ -359,7 +359,7 @@ fn listen_addresses(listen: &str) -> anyhow::Result<(Vec<String>, Vec<String>)> 
 }
 
 /// `/var/lib/muster` for root, else below the user's data directory.
-fn default_data_directory() -> anyhow::Result<PathBuf> {
+pub(crate) fn default_data_directory() -> anyhow::Result<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Ok(PathBuf::from("/var/lib/muster"));
     }
@@ -376,7 +376,7 @@ fn default_socket(name: &str) -> PathBuf {
         .join(format!("{name}.sock"))
 }
 
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let name = rustix::system::uname()
         .nodename()
         .to_string_lossy()

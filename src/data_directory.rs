@@ -63,6 +63,12 @@ impl DataDirectory {
                 holder.trim()
             );
         }
+        if root.join(service::offline::RESTORING_MARK).exists() {
+            bail!(
+                "a restore into {} was cut short: remove that directory and restore again",
+                root.display()
+            );
+        }
         // Before anything is written: on a full disk nothing can be, and the store cannot even be opened.
         let raft = root.join("raft");
         let released = consensus::release_reserve(&raft, MIN_FREE_BYTES)

@@ -8,6 +8,7 @@ mod joining;
 mod logging;
 mod loops;
 mod node;
+mod offline;
 mod raft_transport;
 mod removal;
 
@@ -31,6 +32,11 @@ struct Arguments {
 enum Command {
     /// Run this machine's node: make a cluster, or join one with --join.
     Up(Box<config::UpFlags>),
+    /// Make a new cluster of one machine out of a backup. For an empty data directory; no node runs in it.
+    Restore(offline::RestoreFlags),
+    /// Go on without the majority of the voters, which is lost for good. For a stopped voter; without --force it only
+    /// says what it holds and what would be lost.
+    Recover(offline::RecoverFlags),
     /// Start three nodes on this machine, run a real experiment, kill the leader, and watch it go on.
     Demo(demo::DemoFlags),
     /// (internal) Hold one attempt.
@@ -58,6 +64,8 @@ fn main() -> ExitCode {
     };
     match arguments.command {
         Command::Up(flags) => report(runtime.block_on(up(&flags))),
+        Command::Restore(flags) => report(runtime.block_on(Box::pin(offline::restore(flags)))),
+        Command::Recover(flags) => report(runtime.block_on(Box::pin(offline::recover(flags)))),
         Command::Demo(flags) => runtime
             .block_on(demo::run(&flags))
             .unwrap_or_else(|error| fail(&error)),

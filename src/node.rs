@@ -281,6 +281,7 @@ impl Started {
         loops.spawn(watch_members(h(), c()));
         loops.spawn(loops::scheduling::run(h(), c()));
         loops.spawn(loops::leases::run(h(), c()));
+        loops.spawn(h().release_placements(c()));
         loops.spawn(watch_clock(h(), c()));
         loops.spawn(loops::wanted::run(h(), c()));
         loops.spawn(loops::execution::run(h(), executor_events, sealed, c()));
