@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use service::{Adapters, CallerProof, Handle};
+use service::{Adapters, Handle};
 use state_machine::{Command, FoundCluster};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use types::{MemberList, NodeFacts, Role, SignedMemberList, codec};
+use types::{MemberList, NodeFacts, SignedMemberList, codec};
 
 use crate::announcing::announce;
 use crate::config::{Config, MIN_STORAGE_BYTES};
@@ -295,6 +295,7 @@ impl Started {
             known: (0, BTreeSet::new()),
             kept: members.as_ref().map_or(0, |list| list.version),
             told: (0, BTreeSet::new()),
+            released: Default::default(),
             keyed: BTreeSet::new(),
         };
         loops.spawn(find_home(h(), members, membership, c()));

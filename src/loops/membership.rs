@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use membership::{Change, Progress};
+use membership::{Change, Health, Progress};
 use service::{Handle, PeerMessage};
 use state_machine::{Command, UpdateNode};
 use tokio_util::sync::CancellationToken;
-use types::{MemberList, NodeFacts, NodeId, codec};
+use types::{LogIndex, MemberList, NodeFacts, NodeId, Timestamp, codec};
 
 use crate::data_directory::{DataDirectory, write_durably};
 
@@ -32,6 +32,8 @@ pub(crate) struct Membership {
     pub(crate) kept: u64,
     /// Workers that have the list of this version.
     pub(crate) told: (u64, BTreeSet<NodeId>),
+    /// Members without state that know so since this change of voters or learners.
+    pub(crate) released: (LogIndex, BTreeSet<(NodeId, Option<Timestamp>)>),
     /// Voters that were given the cluster's key by this leader.
     pub(crate) keyed: BTreeSet<NodeId>,
 }
@@ -175,27 +177,41 @@ impl Membership {
         let Some(signed) = self.handle.signed_members() else {
             return;
         };
+        let at = consensus.membership_index();
+        if self.released.0 != at {
+            self.released = (at, BTreeSet::new());
+        }
         if self.told.0 != self.known.0 {
             self.told = (self.known.0, BTreeSet::new());
         }
-        let members: Vec<_> = consensus
-            .state()
+        let view = self.handle.view();
+        let now = service::view_now();
+        let state = consensus.state();
+        // Who is silent hears it when it is back; nobody else waits for it.
+        let without_state = state
             .nodes()
-            .map(|record| record.node.clone())
-            .collect();
-        for node in members {
-            let has_it =
-                voters.contains(&node) || learners.contains(&node) || self.told.1.contains(&node);
-            if !has_it
-                && self
-                    .handle
-                    .ask(&node, &PeerMessage::Members(signed.clone()), DEADLINE)
-                    .await
-                    .is_ok()
-            {
-                self.told.1.insert(node);
+            .map(|record| &record.node)
+            .filter(|node| !voters.contains(*node) && !learners.contains(*node))
+            .filter(|node| view.health(node, now) != Health::Suspect);
+        for node in without_state {
+            // A node that was started again reads from its disk that it holds the state.
+            let start = (
+                node.clone(),
+                view.get(node).map(|seen| seen.report.node_started_at),
+            );
+            let released = PeerMessage::Released { at };
+            if !self.released.1.contains(&start) && self.tell(node, &released).await {
+                self.released.1.insert(start);
+            }
+            let list = PeerMessage::Members(signed.clone());
+            if !self.told.1.contains(node) && self.tell(node, &list).await {
+                self.told.1.insert(node.clone());
             }
         }
+    }
+
+    async fn tell(&self, node: &NodeId, message: &PeerMessage) -> bool {
+        self.handle.ask(node, message, DEADLINE).await.is_ok()
     }
 
     async fn choose_voters(&self) {
@@ -228,7 +244,7 @@ impl Membership {
 
 /// Until who is in has changed, or until a cluster that carries the mark of an unused one is used.
 async fn wait_for_members(
-    events: &mut tokio::sync::broadcast::Receiver<(types::LogIndex, state_machine::Event)>,
+    events: &mut tokio::sync::broadcast::Receiver<(LogIndex, state_machine::Event)>,
     directory: &DataDirectory,
 ) {
     loop {

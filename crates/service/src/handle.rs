@@ -1,6 +1,7 @@
 //! The handle that surfaces and loops share.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -52,6 +53,8 @@ pub(crate) struct Inner {
     pub(crate) backups: Sessions,
     pub(crate) liveness: Mutex<Liveness>,
     pub(crate) speak_up: Notify,
+    /// Since this log index this node holds no replica, by the leader's word; its own Raft was not told.
+    pub(crate) released_at: AtomicU64,
     /// By whom and why this node was taken out of the cluster.
     pub(crate) removed: tokio::sync::watch::Sender<Option<String>>,
     pub(crate) doorkeeper: Mutex<Doorkeeper>,
@@ -116,6 +119,7 @@ impl Handle {
             backups: Sessions::default(),
             liveness: Mutex::new(Liveness::new()),
             speak_up: Notify::new(),
+            released_at: AtomicU64::new(0),
             removed: tokio::sync::watch::Sender::new(None),
             doorkeeper: Mutex::default(),
         };
@@ -158,7 +162,10 @@ impl Handle {
     #[must_use]
     pub fn is_replica(&self) -> bool {
         let me = self.node_id();
-        self.inner.consensus.voters().contains(me) || self.inner.consensus.learners().contains(me)
+        let consensus = &self.inner.consensus;
+        let listed = consensus.voters().contains(me) || consensus.learners().contains(me);
+        let released_at = self.inner.released_at.load(Ordering::Relaxed);
+        listed && (released_at == 0 || consensus.membership_index().0 > released_at)
     }
 
     /// Whether this node leads.

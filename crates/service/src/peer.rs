@@ -1,5 +1,6 @@
 //! What nodes ask of each other on the control and bulk planes, and the answers.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -53,6 +54,12 @@ pub enum PeerMessage {
     Ping {
         /// The sender has missed an answer: the receiver tells everybody that it is there.
         in_doubt: bool,
+    },
+    /// From the leader, to a node without state: it holds none since this change of voters or learners, which it was
+    /// not told any more.
+    Released {
+        /// Log index of the change.
+        at: LogIndex,
     },
     /// Does the receiver reach this member, which the sender does not?
     Reach {
@@ -261,6 +268,10 @@ impl Handle {
                 tokens,
                 members_version,
             } => PeerReply::Lease(self.answer_lease(from, &tokens, members_version).await),
+            PeerMessage::Wanted(wanted) if wanted.incarnation < self.newest_incarnation() => {
+                tracing::warn!(node_id = %from, incarnation = wanted.incarnation.0, "word of an older history dropped");
+                PeerReply::Done
+            }
             PeerMessage::Wanted(wanted) => {
                 self.set_leader_hint(Some(from.clone()));
                 self.take_wanted(wanted, false);
@@ -276,6 +287,10 @@ impl Handle {
             }
             PeerMessage::Ping { in_doubt } => {
                 self.answer_ping(in_doubt);
+                PeerReply::Done
+            }
+            PeerMessage::Released { at } => {
+                self.inner.released_at.fetch_max(at.0, Ordering::Relaxed);
                 PeerReply::Done
             }
             PeerMessage::Reach { node, within } => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, EmptyNode};
-use types::NodeId;
+use types::{LogIndex, NodeId};
 
 use super::Handle;
 use crate::error::MembershipError;
@@ -62,6 +62,15 @@ impl Handle {
         let change = ChangeMembers::RemoveNodes(BTreeSet::from([Replica(node)]));
         self.change(self.inner.raft.change_membership(change, false))
             .await
+    }
+
+    /// Log index of the newest change of voters or learners that this replica knows.
+    #[must_use]
+    pub fn membership_index(&self) -> LogIndex {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let changed_at = metrics.membership_config.log_id().as_ref();
+        LogIndex(changed_at.map_or(0, |id| id.index))
     }
 
     /// Whether a change of voters is half made: its leader has gone in the middle. Setting the voters makes it whole.
