@@ -14,6 +14,7 @@ use crate::harness::{Node, PATIENCE, wait_until};
 use crate::history::Tally;
 use crate::lab::{NetLab, say, split_leader, stay};
 use crate::load::under_load;
+use crate::outages::{kill_all, start_all};
 
 /// How long faults happen in a round.
 const ROUND: Duration = Duration::from_secs(25);
@@ -29,16 +30,19 @@ enum Blow {
     KillMachine,
     Pause,
     Restart,
+    /// All machines at once.
+    Blackout,
     None,
 }
 
-const BLOWS: [Blow; 8] = [
+const BLOWS: [Blow; 9] = [
     Blow::KillNode,
     Blow::KillNode,
     Blow::KillMachine,
     Blow::Pause,
     Blow::Pause,
     Blow::Restart,
+    Blow::Blackout,
     Blow::None,
     Blow::None,
 ];
@@ -74,7 +78,9 @@ fn a_random_mix_of_faults_violates_nothing() {
     for seed in (0..rounds).map(|round| first.wrapping_add(round)) {
         say(&format!("chaos: MUSTER_CHAOS_SEED={seed}"));
         let Some(lab) = NetLab::new() else { return };
-        let nodes = lab.cluster(["a", "b", "c"]);
+        // Now and then with two more, of which none votes.
+        let names = if seed % 3 == 0 { 5 } else { 3 };
+        let nodes = lab.cluster_of(&["a", "b", "c", "d", "e"][..names]);
         let mut counts = BTreeMap::new();
         let tally = under_load(&lab, &nodes, seed, || {
             rage(&lab, &nodes, StdRng::seed_from_u64(seed), &mut counts);
@@ -106,7 +112,7 @@ fn rage(lab: &NetLab, nodes: &[Node], mut random: StdRng, counts: &mut BTreeMap<
         }
         let lasts = Duration::from_millis(random.random_range(FAULT_MS));
         cut_network(lab, nodes, cut, &mut random);
-        strike(victim, blow);
+        strike(nodes, victim, blow);
         if matches!(cut, Cut::Flapping) {
             flap(lab, &nodes[0], lasts);
         } else {
@@ -114,11 +120,11 @@ fn rage(lab: &NetLab, nodes: &[Node], mut random: StdRng, counts: &mut BTreeMap<
         }
         // Either ends first.
         if random.random_bool(0.5) {
-            mend(victim, blow);
+            mend(nodes, victim, blow);
             mend_network(lab, nodes);
         } else {
             mend_network(lab, nodes);
-            mend(victim, blow);
+            mend(nodes, victim, blow);
         }
         stay(Duration::from_millis(random.random_range(CALM_MS)));
     }
@@ -129,8 +135,9 @@ fn rage(lab: &NetLab, nodes: &[Node], mut random: StdRng, counts: &mut BTreeMap<
     }
 }
 
-fn strike(victim: &Node, blow: Blow) {
+fn strike(nodes: &[Node], victim: &Node, blow: Blow) {
     match blow {
+        Blow::Blackout => kill_all(nodes),
         Blow::KillNode => victim.kill(),
         Blow::KillMachine => victim.kill_machine(),
         Blow::Pause => victim.pause(),
@@ -141,8 +148,9 @@ fn strike(victim: &Node, blow: Blow) {
     }
 }
 
-fn mend(victim: &Node, blow: Blow) {
+fn mend(nodes: &[Node], victim: &Node, blow: Blow) {
     match blow {
+        Blow::Blackout => start_all(nodes),
         Blow::KillNode | Blow::KillMachine | Blow::Restart => victim.up(&[]),
         Blow::Pause => victim.resume(),
         Blow::None => {}

@@ -1,9 +1,14 @@
 //! Machines that find each other by multicast DNS, whatever happened to their addresses.
 
+use std::time::Duration;
+
 use service::view::TokenCreated;
 
 use crate::harness::{PATIENCE, wait_until};
-use crate::lab::{NetLab, wait_whole};
+use crate::lab::{NetLab, stay, wait_whole};
+
+/// Time for two machines to hear each other by multicast DNS, and to do something about it if they were wrong.
+const MEETING: Duration = Duration::from_secs(5);
 
 #[test]
 fn a_machine_without_a_token_is_told_which_cluster_it_hears_and_how_to_join() {
@@ -65,4 +70,34 @@ fn all_machines_return_with_other_addresses_and_are_the_same_cluster() {
     }
     let new = nodes[2].submit(&["--", "echo", "new"]);
     assert_eq!(nodes[0].wait_end(&new).summary.state, "finished");
+}
+
+#[test]
+fn two_machines_that_founded_clusters_apart_are_not_merged_when_they_meet() {
+    let Some(lab) = NetLab::new() else { return };
+    let (first, second) = (lab.host("a"), lab.host("b"));
+    lab.lan.cut(&[&first], &[&second]);
+    // Each listens for the other and hears nothing.
+    first.spawn(&[]);
+    second.spawn(&[]);
+    first.wait_up();
+    second.wait_up();
+    lab.lan.heal();
+    let ran = second.submit(&["--", "true"]);
+    second.wait_end(&ran);
+    stay(MEETING);
+    let [one, other] = [&first, &second].map(|node| node.cluster());
+    assert_ne!(one.cluster, other.cluster);
+    assert_eq!((one.members, other.members), (1, 1));
+    assert!(first.list().is_empty());
+    // Nor by a token: its own history would be lost.
+    let token = first.first_token();
+    second.terminate();
+    let said = second.up_in_vain(&["--join", &token]).failure(1);
+    for words in ["belongs to cluster", "--data-dir"] {
+        assert!(said.contains(words), "{words:?} is missing in {said}");
+    }
+    second.up(&[]);
+    assert_eq!(second.cluster().cluster, other.cluster);
+    assert_eq!(second.list()[0].id, ran);
 }

@@ -59,6 +59,13 @@ impl NetLab {
         found(&nodes);
         nodes
     }
+
+    /// The same of as many hosts as there are names.
+    pub(crate) fn cluster_of(&self, names: &[&str]) -> Vec<Node> {
+        let nodes: Vec<_> = names.iter().map(|name| self.host(name)).collect();
+        found(&nodes);
+        nodes
+    }
 }
 
 /// Starts all nodes as one cluster; the first makes it.

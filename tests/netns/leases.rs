@@ -71,7 +71,14 @@ fn a_leader_cut_off_for_longer_ends_its_experiment_before_another_starts_it() {
         .iter()
         .map(|node| fill(leader, node))
         .collect::<Vec<_>>();
-    let traces = trace(&lab, leader, "long", 300, &["--cpus", "2", "--lease", "3s"]);
+    // What writes the trace has left its session and its parents: nothing but its cgroup knows where it belongs.
+    let traces = traces::directory(lab.shared());
+    fs::create_dir_all(&traces).expect("a directory");
+    let daemon = lab.shared().join("daemon");
+    fs::write(&daemon, traces::script(&traces, "long", 3_000)).expect("it is written");
+    let script = format!("(setsid sh {} &); exec sleep 1000", daemon.display());
+    let options = ["--name", "long", "--cpus", "2", "--lease", "3s"];
+    leader.submit(&[&options[..], &["--", "sh", "-c", &script]].concat());
     let first = wait_lives(&traces, "long", "it runs", |lives| lives.len() == 1);
     assert_eq!(first[0].node, leader.name);
     for id in &full {

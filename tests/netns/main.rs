@@ -48,9 +48,13 @@ mod linearizable;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod outages;
+#[cfg(test)]
 mod partitions;
 #[cfg(test)]
 mod planes;
+#[cfg(test)]
+mod reads;
 #[cfg(test)]
 mod traces;
 #[cfg(test)]
