@@ -99,6 +99,10 @@ pub struct Metrics {
     pub appends: u64,
     /// Smoothed time of a group commit.
     pub sync_micros: u64,
+    /// Bytes of the newest snapshot, without the archives that it names.
+    pub snapshot_bytes: u64,
+    /// Time that the newest snapshot took to write, in the background.
+    pub snapshot_micros: u64,
 }
 
 impl Handle {
@@ -286,6 +290,7 @@ impl Handle {
             LogIndex(id.as_ref().map_or(0, |id| id.index))
         };
         let counters = self.inner.log.counters();
+        let stores = &self.inner.receiver.stores;
         Metrics {
             term: metrics.current_term,
             last_log_index: LogIndex(metrics.last_log_index.unwrap_or(0)),
@@ -297,7 +302,19 @@ impl Handle {
             group_commits: counters.commits.load(Ordering::Relaxed),
             appends: counters.appends.load(Ordering::Relaxed),
             sync_micros: counters.sync_micros(),
+            snapshot_bytes: stores
+                .snapshots
+                .current()
+                .map_or(0, |snapshot| snapshot.snapshot.length()),
+            snapshot_micros: stores.published.snapshot_micros(),
         }
+    }
+
+    /// The longest time, since this was last asked, for which applying a chunk of entries or starting a snapshot held
+    /// up what came after it.
+    #[must_use]
+    pub fn take_longest_apply(&self) -> Duration {
+        self.inner.receiver.stores.published.take_longest_apply()
     }
 
     /// Starts a snapshot now.

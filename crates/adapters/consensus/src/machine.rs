@@ -4,6 +4,7 @@ mod snapshots;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::{Stream, StreamExt as _};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
@@ -166,6 +167,7 @@ impl RaftStateMachine<Types> for Machine {
     {
         let mut chunks = entries.ready_chunks(APPLY_CHUNK);
         while let Some(chunk) = chunks.next().await {
+            let start = Instant::now();
             let mut effects = Effects::default();
             for item in chunk {
                 let (entry, responder) = item?;
@@ -173,16 +175,20 @@ impl RaftStateMachine<Types> for Machine {
                     .map_err(|error| self.stores.failure.report_error(error))?;
             }
             self.finish(effects);
+            self.stores.published.note_apply(start.elapsed());
         }
         Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder {
+        let start = Instant::now();
+        let builder = Builder {
             state: self.state.clone(),
             meta: self.meta(),
             stores: self.stores.clone(),
-        }
+        };
+        self.stores.published.note_apply(start.elapsed());
+        builder
     }
 
     async fn install_snapshot(
@@ -223,6 +229,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        let start = Instant::now();
         let (stores, state, meta) = (self.stores.clone(), self.state.clone(), self.meta.clone());
         let result = async {
             // Everything that this snapshot lets the log forget must be on disk first.
@@ -231,9 +238,11 @@ impl RaftSnapshotBuilder<Types> for Builder {
             let snapshots = stores.snapshots.clone();
             blocking("write a snapshot", move || snapshots.write(&state, &meta)).await
         };
-        result
+        let built = result
             .await
-            .map_err(|error| self.stores.failure.report_error(error))
+            .map_err(|error| self.stores.failure.report_error(error));
+        self.stores.published.note_snapshot(start.elapsed());
+        built
     }
 }
 
