@@ -47,7 +47,12 @@ pub(crate) struct UpFlags {
     #[arg(long, value_name = "IP[:PORT]")]
     #[serde(skip_serializing_if = "Option::is_none")]
     listen: Option<String>,
-    /// TCP port of the HTTP API on 127.0.0.1; default 7717, 0 takes any free one.
+    /// Address of the HTTP API; default 127.0.0.1. One that other machines reach speaks TLS and needs a user token to be
+    /// there (`muster user add`).
+    #[arg(long, value_name = "IP")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_address: Option<String>,
+    /// TCP port of the HTTP API; default 7717, 0 takes any free one.
     #[arg(long, value_name = "PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<u16>,
@@ -75,7 +80,10 @@ pub(crate) struct UpFlags {
 struct RawConfig {
     name: Option<String>,
     listen: String,
+    api_address: String,
     port: u16,
+    tls_certificate: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
     socket: Option<PathBuf>,
     mdns: bool,
     timing: String,
@@ -116,7 +124,10 @@ impl Default for RawConfig {
         Self {
             name: None,
             listen: "0.0.0.0:7718".to_owned(),
+            api_address: "127.0.0.1".to_owned(),
             port: 7717,
+            tls_certificate: None,
+            tls_key: None,
             socket: None,
             mdns: true,
             timing: "lan".to_owned(),
@@ -147,6 +158,7 @@ pub(crate) struct Config {
     pub(crate) control_listen: Vec<String>,
     pub(crate) bulk_listen: Vec<String>,
     pub(crate) http: SocketAddr,
+    pub(crate) tls: Option<rest::TlsFiles>,
     pub(crate) socket: PathBuf,
     pub(crate) mdns: bool,
     pub(crate) timing: String,
@@ -171,9 +183,11 @@ pub(crate) struct Config {
 }
 
 /// `MUSTER_*` variables that are no settings: the command line's, and what an experiment or an instance is told.
-const OTHER_VARIABLES: [&str; 9] = [
+const OTHER_VARIABLES: [&str; 11] = [
     "node",
     "token",
+    "pin",
+    "ca",
     "instance_id",
     "hold_role",
     "experiment_id",
@@ -249,9 +263,17 @@ impl Config {
             .transpose()?;
         let disk_reserve_bytes = types::parse_bytes(&raw.disk_reserve).context("disk_reserve")?;
         let log_reserve_bytes = types::parse_bytes(&raw.log_reserve).context("log_reserve")?;
+        let http = raw
+            .api_address
+            .parse()
+            .map(|ip| SocketAddr::new(ip, raw.port));
+        let http =
+            http.with_context(|| format!("api_address {:?} is no IP address", raw.api_address))?;
+        let tls = tls_files(&raw, http, &data_directory, &name)?;
         Ok(Self {
             socket: raw.socket.unwrap_or_else(|| default_socket(&name)),
-            http: SocketAddr::from(([127, 0, 0, 1], raw.port)),
+            http,
+            tls,
             mdns: raw.mdns && !flags.no_mdns,
             takes_work: raw.takes_work && !flags.no_work,
             may_vote: raw.may_vote && !flags.no_work,
@@ -281,12 +303,43 @@ impl Config {
     }
 }
 
+/// Given files, or own ones where other machines reach the API.
+fn tls_files(
+    raw: &RawConfig,
+    http: SocketAddr,
+    data_directory: &Path,
+    name: &str,
+) -> anyhow::Result<Option<rest::TlsFiles>> {
+    match (&raw.tls_certificate, &raw.tls_key) {
+        (Some(certificate), Some(key)) => Ok(Some(rest::TlsFiles {
+            certificate: certificate.clone(),
+            key: key.clone(),
+            make_for: None,
+        })),
+        (None, None) if http.ip().is_loopback() => Ok(None),
+        (None, None) => {
+            let mut names = vec![
+                name.to_owned(),
+                "localhost".to_owned(),
+                http.ip().to_string(),
+            ];
+            names.extend(raw.allowed_hosts.iter().cloned());
+            Ok(Some(rest::TlsFiles {
+                certificate: data_directory.join("api.crt"),
+                key: data_directory.join("api.key"),
+                make_for: Some(names),
+            }))
+        }
+        (Some(_), None) | (None, Some(_)) => {
+            bail!("tls_certificate and tls_key belong together: set both or none")
+        }
+    }
+}
+
 /// A token as given, from a file (`@FILE`) or from standard input (`-`).
 fn read_token(given: &str) -> anyhow::Result<JoinTokenText> {
     let text = match given.strip_prefix('@') {
-        Some(file) => {
-            std::fs::read_to_string(file).with_context(|| format!("read the token from {file}"))?
-        }
+        Some(file) => cli::read_secret_file(file.as_ref())?,
         None if given == "-" => std::io::read_to_string(std::io::stdin())
             .context("read the token from standard input")?,
         None => given.to_owned(),

@@ -4,6 +4,7 @@ mod lines;
 mod locate;
 mod payload;
 mod stream;
+mod tls;
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub(crate) use lines::LineBuffer;
 pub(crate) use locate::Address;
 pub(crate) use payload::Payload;
 pub(crate) use stream::{EventReader, LineReader};
+use tls::Trust;
 
 /// Root of the interface.
 const BASE: &str = "/api/v1";
@@ -39,6 +41,7 @@ const UPLOAD_BYTES_PER_SECOND: u64 = 1 << 20;
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     address: Address,
+    trust: Option<Trust>,
     stale: bool,
 }
 
@@ -85,6 +88,7 @@ impl Client {
         let address = locate::locate(globals.node.as_deref(), surroundings)?;
         Ok(Self {
             address,
+            trust: Trust::read(globals.pin.as_deref(), globals.ca.as_deref())?,
             stale: globals.stale,
         })
     }
@@ -94,6 +98,7 @@ impl Client {
     pub(crate) fn at(address: Address) -> Self {
         Self {
             address,
+            trust: None,
             stale: false,
         }
     }
@@ -137,10 +142,18 @@ impl Client {
                 self.exchange(stream.map_err(|error| self.unreachable(error))?, request)
                     .await?
             }
-            Address::Tcp { authority, .. } => {
+            Address::Tcp {
+                authority, is_tls, ..
+            } => {
                 let stream = TcpStream::connect(authority.as_str()).await;
-                self.exchange(stream.map_err(|error| self.unreachable(error))?, request)
-                    .await?
+                let stream = stream.map_err(|error| self.unreachable(error))?;
+                if *is_tls {
+                    let trust = self.trust.as_ref().ok_or(Error::NoTrust)?;
+                    let stream = tls::connect(stream, authority, trust).await?;
+                    self.exchange(stream, request).await?
+                } else {
+                    self.exchange(stream, request).await?
+                }
             }
         };
         if response.status().is_success() {
@@ -154,7 +167,9 @@ impl Client {
     fn complete(&self, request: Request) -> Result<hyper::Request<Payload>, Error> {
         let (host, token) = match &self.address {
             Address::Socket(_) => ("localhost", None),
-            Address::Tcp { authority, token } => (authority.as_str(), token.as_deref()),
+            Address::Tcp {
+                authority, token, ..
+            } => (authority.as_str(), token.as_deref()),
         };
         let mut complete = hyper::Request::new(request.payload);
         *complete.method_mut() = request.method;

@@ -60,12 +60,11 @@ pub enum Command {
     /// List and make queues, move experiments between them
     #[command(subcommand)]
     Queue(queue::Command),
-    /// Make and revoke tokens that let machines join
+    /// Make, list and revoke tokens that let machines join
     #[command(subcommand)]
     Token(token::Command),
-    /// Let people in over TCP
-    #[command(subcommand)]
-    User(user::Command),
+    /// Say who you are; let people in over TCP, list and end their tokens
+    User(user::Arguments),
     /// Print what was done in the cluster, by whom; check that nobody changed it
     #[command(visible_alias = "ledger")]
     Audit(audit::Arguments),
@@ -134,7 +133,7 @@ async fn dispatch(command: Command, session: &Session) -> Result<ExitCode, Error
         Command::Why(arguments) => why::run(&arguments, session).await?,
         Command::Queue(command) => queue::run(&command, session).await?,
         Command::Token(command) => token::run(&command, session).await?,
-        Command::User(command) => user::run(&command, session).await?,
+        Command::User(arguments) => user::run(&arguments, session).await?,
         Command::Backup(arguments) => backup::run(&arguments, session).await?,
         Command::Audit(arguments) => audit::run(&arguments, session).await?,
     }

@@ -51,6 +51,32 @@ pub enum Error {
         /// Its owner.
         owner: u32,
     },
+    /// A certificate is shown, and nothing says which one is right.
+    #[error("nothing says by which certificate the node is known")]
+    NoTrust,
+    /// The fingerprint is none.
+    #[error("{text:?} is no fingerprint of a certificate")]
+    Pin {
+        /// What was given.
+        text: String,
+    },
+    /// The node did not prove that it is the one that is meant, or speaks no TLS.
+    #[error("no trusted connection to the node at {address}")]
+    Tls {
+        /// Host and port.
+        address: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Others can read a secret.
+    #[error("other users of this machine may read {} (mode {mode:04o})", path.display())]
+    ReadableSecret {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// Nobody answers at the address.
     #[error("cannot connect to the node at {address}")]
     Connect {

@@ -12,6 +12,7 @@ mod globals;
 mod logs;
 mod output;
 mod retry;
+mod secret_file;
 mod surroundings;
 mod terminal;
 #[cfg(test)]
@@ -21,4 +22,5 @@ mod upload;
 pub use commands::{Command, execute};
 pub use error::Error;
 pub use globals::Globals;
+pub use secret_file::read_secret_file;
 pub use surroundings::Surroundings;

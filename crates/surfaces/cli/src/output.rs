@@ -8,6 +8,7 @@ mod look;
 mod nodes;
 mod queues;
 mod sheet;
+mod tokens;
 mod why;
 
 pub(crate) use experiment_page::experiment_page;
@@ -16,4 +17,5 @@ pub(crate) use ledger::{audit_report, ledger};
 pub(crate) use look::Look;
 pub(crate) use nodes::nodes;
 pub(crate) use queues::queues;
+pub(crate) use tokens::{caller, join_tokens, user_tokens};
 pub(crate) use why::why;

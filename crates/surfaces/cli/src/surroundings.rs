@@ -16,7 +16,7 @@ pub struct Surroundings {
     pub runtime_directory: Option<PathBuf>,
     /// `XDG_CACHE_HOME`, else `$HOME/.cache`; none: nothing is cached.
     pub cache_directory: Option<PathBuf>,
-    /// `MUSTER_TOKEN`, sent over TCP.
+    /// `MUSTER_TOKEN`, sent over TCP; `@FILE` reads it from a file.
     pub token: Option<String>,
     /// `NO_COLOR` is set and not empty (<https://no-color.org>).
     pub no_color: bool,

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
+use crate::secret_file::read_secret_file;
 use crate::surroundings::Surroundings;
 
 /// Where a node listens.
@@ -19,6 +20,8 @@ pub(crate) enum Address {
         authority: String,
         /// User token.
         token: Option<String>,
+        /// The node has a certificate.
+        is_tls: bool,
     },
 }
 
@@ -26,7 +29,12 @@ impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Socket(path) => write!(f, "{}", path.display()),
-            Self::Tcp { authority, .. } => write!(f, "http://{authority}"),
+            Self::Tcp {
+                authority,
+                is_tls: false,
+                ..
+            } => write!(f, "http://{authority}"),
+            Self::Tcp { authority, .. } => write!(f, "https://{authority}"),
         }
     }
 }
@@ -135,24 +143,38 @@ fn tcp_address(url: &str, surroundings: &Surroundings) -> Result<Address, Error>
         text: url.to_owned(),
         problem,
     };
-    let rest = url
-        .strip_prefix("http://")
-        .ok_or_else(|| wrong("only http:// is spoken"))?;
+    let (rest, is_tls) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
+        (Some(rest), _) => (rest, false),
+        (None, Some(rest)) => (rest, true),
+        (None, None) => return Err(wrong("only http:// and https:// are spoken")),
+    };
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains(['/', '?', '#', '@']) {
-        return Err(wrong("it must be http://host:port and no more"));
+        return Err(wrong(
+            "it must be http://host:port or https://host:port and no more",
+        ));
     }
     let parsed: hyper::http::uri::Authority = authority
         .parse()
         .map_err(|_invalid| wrong("the host is missing or malformed"))?;
     let port = match parsed.port() {
         Some(_) => String::new(),
+        None if is_tls => ":443".to_owned(),
         None => ":80".to_owned(),
     };
     Ok(Address::Tcp {
         authority: format!("{authority}{port}"),
-        token: surroundings.token.clone(),
+        token: read_token(surroundings.token.as_deref())?,
+        is_tls,
     })
+}
+
+/// The token as given, or in a file (`@FILE`).
+fn read_token(given: Option<&str>) -> Result<Option<String>, Error> {
+    match given.and_then(|text| text.strip_prefix('@')) {
+        Some(file) => read_secret_file(file.as_ref()).map(Some),
+        None => Ok(given.map(str::to_owned)),
+    }
 }
 
 #[cfg(test)]
@@ -241,6 +263,7 @@ mod tests {
         let tcp = |authority: &str| Address::Tcp {
             authority: authority.into(),
             token: Some("mt1.a.b".into()),
+            is_tls: false,
         };
         assert_eq!(
             locate("http://127.0.0.1:7717/").unwrap(),
@@ -248,8 +271,11 @@ mod tests {
         );
         assert_eq!(locate("http://[::1]:7717").unwrap(), tcp("[::1]:7717"));
         assert_eq!(locate("http://host").unwrap(), tcp("host:80"));
+        let https = locate("https://host").unwrap();
+        assert_eq!(https.to_string(), "https://host:443");
         for bad in [
-            "https://host:1",
+            "ftp://host:1",
+            "https://",
             "http://",
             "http://a@b:1",
             "http://h:1/api",

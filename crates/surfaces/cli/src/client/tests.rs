@@ -76,6 +76,7 @@ async fn over_tcp_the_token_is_sent() {
     let client = Client::at(Address::Tcp {
         authority: authority.clone(),
         token: Some("mt1.abc.def".into()),
+        is_tls: false,
     });
     let request = Request::new(Method::DELETE, "/tokens/x".into(), Payload::empty());
     client.ask(request).await.unwrap();

@@ -56,7 +56,9 @@ pub(crate) async fn connect(
         address: authority.to_owned(),
         source,
     };
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let host = authority
+        .rsplit_once(':')
+        .map_or(authority, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let name = ServerName::try_from(host.to_owned())
         .map_err(|error| failed(std::io::Error::other(error)))?;
@@ -161,7 +163,13 @@ mod tests {
         for text in [digits.clone(), format!("sha256:{digits}"), colons] {
             assert_eq!(Trust::read(Some(&text), None).unwrap(), Some(pin.clone()));
         }
-        for bad in ["", "sha256:", "sha1:ab", &digits[2..], &format!("{digits}0")] {
+        for bad in [
+            "",
+            "sha256:",
+            "sha1:ab",
+            &digits[2..],
+            &format!("{digits}0"),
+        ] {
             assert!(Trust::read(Some(bad), None).is_err(), "{bad}");
         }
         assert_eq!(Trust::read(None, None).unwrap(), None);

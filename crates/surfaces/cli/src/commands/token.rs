@@ -1,11 +1,12 @@
 //! `muster token`.
 
 use hyper::Method;
-use rest::wire::{CreateJoinTokenRequest, TokenCreated};
+use rest::wire::{CreateJoinTokenRequest, JoinTokenView, TokenCreated};
 use types::{DurationMs, parse_duration};
 
 use crate::client::{Payload, Request, encode, parse};
 use crate::error::Error;
+use crate::output;
 use crate::output::amounts::{plain, span};
 use crate::terminal::now_ms;
 
@@ -18,6 +19,7 @@ const ROUNDING_MS: u64 = 1_000;
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Make a token that lets machines join; it is printed once
+    #[command(visible_alias = "create")]
     New {
         /// How many machines may join with it (default 1)
         #[arg(long)]
@@ -26,7 +28,10 @@ pub enum Command {
         #[arg(long, value_name = "TIME", value_parser = parse_duration)]
         expires: Option<DurationMs>,
     },
-    /// Make a token useless from now on
+    /// List the tokens that let machines join
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Make a token useless from now on, also one of a person
     Revoke {
         /// Its id, the part that is no secret
         id: String,
@@ -55,6 +60,12 @@ pub(super) async fn run(command: &Command, session: &Session) -> Result<(), Erro
                 ));
             }
             Ok(())
+        }
+        Command::Ls => {
+            let text = |tokens: &Vec<JoinTokenView>, look: &_| output::join_tokens(tokens, look);
+            session
+                .show("/join-tokens", "a list of join tokens", text)
+                .await
         }
         Command::Revoke { id } => {
             let path = format!("/tokens/{}", encode(id));

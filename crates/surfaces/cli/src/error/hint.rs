@@ -19,6 +19,9 @@ pub(super) fn hint(error: &Error) -> String {
             Error::NodeAddress { .. } => {
                 "write a name, the path of a socket, or http://127.0.0.1:7717".to_owned()
             }
+            Error::NoTrust | Error::Pin { .. } | Error::Tls { .. } | Error::ReadableSecret { .. } => {
+                trust_hint(error)
+            }
             Error::ForeignDirectory { .. } => {
                 "give the socket of your node with --node PATH".to_owned()
             }
@@ -67,6 +70,19 @@ pub(super) fn hint(error: &Error) -> String {
             | Error::Signal(_)
             | Error::Output(_) => String::new(),
         }
+}
+
+/// What to do where a node or a secret cannot be trusted.
+fn trust_hint(error: &Error) -> String {
+    match error {
+        Error::NoTrust => "give the fingerprint that `muster up` printed on that machine with --pin sha256:… (MUSTER_PIN), or the file of the authority that signed the certificate with --ca FILE (MUSTER_CA)".to_owned(),
+        Error::Pin { .. } => "it is sha256: and 64 hexadecimal digits, as `muster up` prints them".to_owned(),
+        Error::ReadableSecret { path, .. } => format!(
+            "run `chmod 600 {}`, and revoke the token if somebody may have read it",
+            path.display()
+        ),
+        _ => "does the node speak TLS there, and is the certificate the one that `muster up` told of on that machine? If it is not, somebody may stand between".to_owned(),
+    }
 }
 
 fn no_node_hint(searched: &[PathBuf], left_over: &[PathBuf]) -> String {
