@@ -1,5 +1,7 @@
 //! Console output: from the pipes into records.
 
+mod flood;
+
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -7,7 +9,9 @@ use std::os::fd::OwnedFd;
 use bytes::Bytes;
 use types::{ConsoleStream, RecordBody};
 
+use self::flood::{Allowance, Verdict};
 use super::metric::MetricLines;
+use crate::clock::boottime_ms;
 use crate::segment::SegmentWriter;
 
 /// Largest console record; also what one read takes off a pipe.
@@ -23,6 +27,7 @@ pub(super) struct Console {
     buffer: Vec<u8>,
     metrics: MetricLines,
     stderr_tail: VecDeque<u8>,
+    allowance: Allowance,
 }
 
 impl Console {
@@ -31,10 +36,12 @@ impl Console {
             buffer: vec![0; MAX_CONSOLE_BYTES],
             metrics: MetricLines::default(),
             stderr_tail: VecDeque::new(),
+            allowance: Allowance::new(boottime_ms()),
         }
     }
 
-    /// Takes what one read gives and appends it as a record. Closes the pipe at end of file. True if there was something.
+    /// Takes what one read gives and appends it as a record, unless the job floods. Closes the pipe at end of file. True
+    /// if there was something.
     pub(super) fn read(
         &mut self,
         pipe: &mut Option<OwnedFd>,
@@ -44,9 +51,13 @@ impl Console {
         let Some(open) = pipe else {
             return Ok(false);
         };
+        if self.rest_until_ms().is_some() {
+            return Ok(false);
+        }
         let length = match rustix::io::read(&*open, &mut self.buffer) {
             Ok(0) => {
                 *pipe = None;
+                mark(writer, self.allowance.take_dropped());
                 return Ok(false);
             }
             Ok(length) => length,
@@ -54,6 +65,17 @@ impl Console {
             Err(error) => return Err(error.into()),
         };
         let bytes = &self.buffer[..length];
+        if stream == ConsoleStream::Stderr {
+            // Also of what is dropped: the last words of a job that floods say why it failed.
+            self.stderr_tail
+                .extend(&bytes[length.saturating_sub(EVIDENCE_BYTES)..]);
+            let surplus = self.stderr_tail.len().saturating_sub(EVIDENCE_BYTES);
+            self.stderr_tail.drain(..surplus);
+        }
+        match self.allowance.judge(length as u64, boottime_ms()) {
+            Verdict::Keep { dropped } => mark(writer, dropped),
+            Verdict::Drop => return Ok(true),
+        }
         writer.append(RecordBody::Console {
             stream,
             bytes: Bytes::copy_from_slice(bytes),
@@ -62,13 +84,18 @@ impl Console {
             for scalar in self.metrics.take(bytes) {
                 writer.append(scalar);
             }
-        } else {
-            self.stderr_tail
-                .extend(&bytes[length.saturating_sub(EVIDENCE_BYTES)..]);
-            let surplus = self.stderr_tail.len().saturating_sub(EVIDENCE_BYTES);
-            self.stderr_tail.drain(..surplus);
         }
         Ok(true)
+    }
+
+    /// Marks what was dropped last, when nothing more is read.
+    pub(super) fn close(&mut self, writer: &mut SegmentWriter) {
+        mark(writer, self.allowance.take_dropped());
+    }
+
+    /// Until when the pipes are left alone, because the job floods them: it waits for its own output meanwhile.
+    pub(super) fn rest_until_ms(&self) -> Option<u64> {
+        self.allowance.rest_until_ms(boottime_ms())
     }
 
     /// The last lines of standard error.
@@ -84,6 +111,13 @@ impl Console {
             .iter()
             .map(|line| (*line).to_owned())
             .collect()
+    }
+}
+
+/// Marks where output was dropped.
+fn mark(writer: &mut SegmentWriter, dropped: u64) {
+    if dropped > 0 {
+        writer.append(RecordBody::Gap { bytes: dropped });
     }
 }
 

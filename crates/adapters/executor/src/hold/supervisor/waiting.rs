@@ -19,7 +19,8 @@ impl Supervisor {
         if self.job.exit.is_none() {
             watched.push(PollFd::new(&self.job.pidfd, PollFlags::IN));
         }
-        for pipe in [&self.job.stdout, &self.job.stderr].into_iter().flatten() {
+        let pipes = [&self.job.stdout, &self.job.stderr].into_iter().flatten();
+        for pipe in pipes.filter(|_| self.console.rest_until_ms().is_none()) {
             watched.push(PollFd::new(pipe, PollFlags::IN));
         }
         for subscriber in &self.subscribers.connected {
@@ -42,7 +43,8 @@ impl Supervisor {
         let sample = (!self.job.tree_is_gone).then_some(self.next_sample_ms);
         let tell = self.untold.then_some(self.told_at_ms + TELL_INTERVAL_MS);
         let drain = self.gone_since_ms.map(|since| since + DRAIN_LIMIT_MS);
-        let at_ms = [sample, tell, drain, self.writer.next_tick_ms()]
+        let rest = self.console.rest_until_ms();
+        let at_ms = [sample, tell, drain, rest, self.writer.next_tick_ms()]
             .into_iter()
             .flatten()
             .chain(self.stopping.next_wake_ms(self.job.exit.is_some(), now_ms))
