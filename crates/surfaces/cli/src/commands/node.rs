@@ -22,7 +22,8 @@ pub enum Command {
     /// Place nothing new on a node and give its vote back, before it is stopped or removed
     Drain {
         /// The node
-        node: String,
+        #[arg(value_name = "NODE")]
+        machine: String,
         /// Move what runs there, instead of letting it finish
         #[arg(long)]
         now: bool,
@@ -36,12 +37,14 @@ pub enum Command {
     /// Take a drained node into use again
     Undrain {
         /// The node
-        node: String,
+        #[arg(value_name = "NODE")]
+        machine: String,
     },
     /// Take a node out of the cluster, for good
     Remove {
         /// The node
-        node: String,
+        #[arg(value_name = "NODE")]
+        machine: String,
         /// Also while it runs something: that is placed again when its leases are over
         #[arg(long)]
         now: bool,
@@ -55,24 +58,27 @@ pub enum Command {
     /// Make a node vote, before others
     Promote {
         /// The node
-        node: String,
+        #[arg(value_name = "NODE")]
+        machine: String,
     },
     /// Make a node not vote
     Demote {
         /// The node
-        node: String,
+        #[arg(value_name = "NODE")]
+        machine: String,
     },
     /// Leave the vote of a node to the rule again
     Unpin {
         /// The node
-        node: String,
+        #[arg(value_name = "NODE")]
+        machine: String,
     },
 }
 
 pub(super) async fn run(command: &Command, session: &Session) -> Result<(), Error> {
     match command {
         Command::Drain {
-            node,
+            machine,
             now,
             wait,
             reason,
@@ -81,20 +87,20 @@ pub(super) async fn run(command: &Command, session: &Session) -> Result<(), Erro
                 now: *now,
                 reason: reason.clone(),
             };
-            let id = change(session, node, "drain", &body).await?;
+            let id = change(session, machine, "drain", &body).await?;
             if *wait {
                 wait_until_empty(session, &id).await?;
             }
             Ok(())
         }
-        Command::Undrain { node } => {
-            let path = format!("/nodes/{}/undrain", encode(node));
+        Command::Undrain { machine } => {
+            let path = format!("/nodes/{}/undrain", encode(machine));
             let request = || Request::new(Method::POST, path.clone(), Payload::empty());
             let bytes = session.change(request).await?;
             session.print(&bytes, "a node", text)
         }
         Command::Remove {
-            node,
+            machine,
             now,
             is_dead,
             reason,
@@ -104,11 +110,11 @@ pub(super) async fn run(command: &Command, session: &Session) -> Result<(), Erro
                 is_dead: *is_dead,
                 reason: reason.clone(),
             };
-            change(session, node, "remove", &body).await.map(drop)
+            change(session, machine, "remove", &body).await.map(drop)
         }
-        Command::Promote { node } => pin(session, node, Some("voter")).await,
-        Command::Demote { node } => pin(session, node, Some("worker")).await,
-        Command::Unpin { node } => pin(session, node, None).await,
+        Command::Promote { machine } => pin(session, machine, Some("voter")).await,
+        Command::Demote { machine } => pin(session, machine, Some("worker")).await,
+        Command::Unpin { machine } => pin(session, machine, None).await,
     }
 }
 
