@@ -15,6 +15,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -59,10 +60,21 @@ struct Shared {
     counters: Counters,
     failure: Failure,
     reserve: Reserve,
+    /// A sync has failed: sled must not even be closed, since it would sync again.
+    sync_failed: AtomicBool,
     log_path: PathBuf,
     mark_path: PathBuf,
     #[cfg(test)]
-    fail_next_sync: std::sync::atomic::AtomicBool,
+    fail_next_sync: AtomicBool,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if self.sync_failed.load(Ordering::SeqCst) {
+            let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::forget(trees.take());
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -174,7 +186,11 @@ impl Shared {
             .ok_or_else(|| io::Error::other("the raft log is closed"))
     }
 
+    /// Lets go of sled, unless a sync has failed: the last to let go syncs once more, and that may seem to succeed.
     fn close_trees(&self) {
+        if self.sync_failed.load(Ordering::SeqCst) {
+            return;
+        }
         *self.trees.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
@@ -303,9 +319,7 @@ impl LogStore {
     /// Makes the next sync fail, as a broken disk would.
     #[cfg(test)]
     pub(crate) fn fail_next_sync(&self) {
-        self.shared
-            .fail_next_sync
-            .store(true, std::sync::atomic::Ordering::SeqCst);
+        self.shared.fail_next_sync.store(true, Ordering::SeqCst);
     }
 
     fn send(&self, write: Write) -> io::Result<()> {

@@ -424,6 +424,15 @@ mod tests {
             "nothing is retried"
         );
 
+        // sled is never closed after that, since it would sync: the file stays locked until the process ends.
+        let copy = tempfile::tempdir().unwrap();
+        for name in ["log", "snapshots", "archives"] {
+            std::fs::create_dir(copy.path().join(name)).unwrap();
+        }
+        for name in ["log/db", "log/conf", "commit.mark", "generation"] {
+            std::fs::copy(directory.path().join(name), copy.path().join(name)).unwrap();
+        }
+        let config = Config::new(copy.path().to_owned(), node);
         let handle = open(config, Arc::new(Alone)).await.unwrap();
         handle.read_index(Duration::from_secs(30)).await.unwrap();
         assert!(handle.state().queue(&"kept".parse().unwrap()).is_some());

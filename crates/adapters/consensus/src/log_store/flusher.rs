@@ -370,10 +370,12 @@ impl Flusher {
     fn make_durable(&mut self) -> io::Result<()> {
         let start = Instant::now();
         failpoint::reached("append.before_sync");
-        self.db
-            .flush()
-            .map_err(|source| self.report_sled("flush", source))?;
+        self.db.flush().map_err(|source| {
+            self.shared.sync_failed.store(true, Ordering::SeqCst);
+            self.report_sled("flush", source)
+        })?;
         self.sync_db().map_err(|source| {
+            self.shared.sync_failed.store(true, Ordering::SeqCst);
             let path = self.path.join("db");
             self.shared.failure.report_error(Error::File {
                 step: "sync",
@@ -398,6 +400,7 @@ impl Flusher {
 
     fn write_mark(&mut self) -> io::Result<()> {
         self.mark.write(self.position).map_err(|source| {
+            self.shared.sync_failed.store(true, Ordering::SeqCst);
             let path = self.shared.mark_path.clone();
             self.shared.failure.report_error(Error::File {
                 step: "sync",

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -78,10 +79,11 @@ pub(crate) fn open_log(
         counters: Counters::default(),
         failure,
         reserve,
+        sync_failed: AtomicBool::new(false),
         log_path: path.clone(),
         mark_path: layout.mark(),
         #[cfg(test)]
-        fail_next_sync: std::sync::atomic::AtomicBool::new(false),
+        fail_next_sync: AtomicBool::new(false),
     });
     let (queue, waiting) = sync_channel(QUEUE);
     let flusher = Flusher {

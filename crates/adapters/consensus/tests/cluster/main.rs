@@ -4,7 +4,8 @@
 mod compare;
 #[cfg(test)]
 mod copies;
-#[cfg(all(test, debug_assertions))]
+#[cfg(test)]
+#[cfg(debug_assertions)]
 mod crash_points;
 #[cfg(test)]
 mod damage;
