@@ -4,6 +4,8 @@
 //! how the harness finds what belongs to a machine and never touches anything else.
 
 // With their paths, so that the laboratory of networks can take the same harness as a module of its own.
+#[path = "harness/disk.rs"]
+mod disk;
 #[path = "harness/jobs.rs"]
 mod jobs;
 #[path = "harness/node.rs"]
@@ -12,6 +14,8 @@ mod node;
 mod processes;
 #[path = "harness/talk.rs"]
 mod talk;
+#[path = "harness/trace.rs"]
+mod trace;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,10 +24,12 @@ use std::time::{Duration, Instant};
 use service::view::{NodeView, NodesView};
 use tempfile::TempDir;
 
+pub(crate) use disk::Disk;
 pub(crate) use jobs::{FAR, counted, counting, wait_lines};
 pub(crate) use node::Node;
 pub(crate) use processes::processes_whose;
-pub(crate) use talk::{entries, read_lossy, run, run_within};
+pub(crate) use talk::{Output, entries, read_lossy, run, run_within};
+pub(crate) use trace::{Trace, can_trace};
 
 /// Every wait ends by then: far beyond what a loaded machine takes, so that only what never comes fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

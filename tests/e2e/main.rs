@@ -6,6 +6,8 @@ mod admission;
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod backups;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod demo;
@@ -20,4 +22,14 @@ mod leadership;
 #[cfg(test)]
 mod machines;
 #[cfg(test)]
+mod members;
+#[cfg(test)]
+mod output;
+#[cfg(test)]
+mod recovery;
+#[cfg(test)]
 mod restarts;
+#[cfg(test)]
+mod storage;
+#[cfg(test)]
+mod strangers;

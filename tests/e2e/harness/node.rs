@@ -36,6 +36,8 @@ pub(crate) struct Node {
     pub(crate) mdns: bool,
     /// Variables for the node process alone, over those of the machine.
     pub(crate) variables: Vec<(String, String)>,
+    /// A program and its arguments that become the node process: nsenter, strace, a shell with limits.
+    pub(crate) wrapper: Vec<String>,
     /// None: it is not meant to run.
     process: Mutex<Option<Child>>,
 }
@@ -54,6 +56,7 @@ impl Node {
             namespace: None,
             mdns: false,
             variables: Vec::new(),
+            wrapper: Vec::new(),
             process: Mutex::new(None),
         };
         node.settings("pool=none", "64MiB");
@@ -75,6 +78,7 @@ impl Node {
             "labels = [\"machine={name}\", \"{label}\"]
 keeps_blobs = true
 disk_reserve = \"{disk_reserve}\"
+log_reserve = \"1MiB\"
 [resources]
 cpus = \"4\"
 memory = \"4GiB\"
@@ -90,6 +94,11 @@ memory = \"4GiB\"
 
     /// The same inside the machine's network. nsenter becomes the program: no process in between.
     fn program_inside(&self) -> Command {
+        if let Some((program, arguments)) = self.wrapper.split_first() {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(env!("CARGO_BIN_EXE_muster"));
+            return self.with_environment(command);
+        }
         let Some(namespace) = &self.namespace else {
             return self.program();
         };
@@ -189,6 +198,14 @@ memory = \"4GiB\"
         word.expect("a node prints its URL").to_owned()
     }
 
+    /// Waits until the node process ends by itself.
+    pub(crate) fn wait_gone(&self) -> ExitStatus {
+        let mut child = lock(&self.process).take().expect("the node runs");
+        wait_until(PATIENCE, "the node ends by itself", || {
+            child.try_wait().expect("its end can be asked for")
+        })
+    }
+
     pub(crate) fn assert_alive(&self) {
         if let Some(child) = lock(&self.process).as_mut() {
             let ended = child.try_wait().expect("its end can be asked for");
@@ -207,6 +224,19 @@ memory = \"4GiB\"
         wait_until(PATIENCE, "the node ends", || {
             child.try_wait().expect("its end can be asked for")
         })
+    }
+
+    /// Waits until the node process has ended by itself; says how.
+    pub(crate) fn wait_exit(&self) -> ExitStatus {
+        let mut child = lock(&self.process).take().expect("the node runs");
+        wait_until(PATIENCE, "the node ends by itself", || {
+            child.try_wait().expect("its end can be asked for")
+        })
+    }
+
+    /// Everything that runs on this machine.
+    pub(crate) fn processes(&self) -> Vec<Pid> {
+        super::processes_whose(|facts| facts.belongs_below(&self.home))
     }
 
     fn tell(&self, signal: Signal) {
