@@ -18,10 +18,10 @@ use crate::outages::{kill_all, start_all};
 
 /// How long faults happen in a round.
 const ROUND: Duration = Duration::from_secs(25);
-/// How long one fault lasts, in milliseconds: some shorter than an election, some longer than a lease.
-const FAULT_MS: std::ops::Range<u64> = 100..8_000;
-/// The pause after a fault, in milliseconds; often none.
-const CALM_MS: std::ops::Range<u64> = 0..3_000;
+/// How long one fault lasts, in milliseconds: around an election, or around a lease.
+const FAULT_MS: [std::ops::Range<u64>; 3] = [50..700, 200..2_000, 1_000..8_000];
+/// The pause after a fault, in milliseconds.
+const CALM_MS: std::ops::Range<u64> = 0..1_500;
 
 /// What happens to a node process or its machine.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,7 @@ enum Blow {
     None,
 }
 
-const BLOWS: [Blow; 9] = [
+const BLOWS: [Blow; 8] = [
     Blow::KillNode,
     Blow::KillNode,
     Blow::KillMachine,
@@ -43,7 +43,6 @@ const BLOWS: [Blow; 9] = [
     Blow::Pause,
     Blow::Restart,
     Blow::Blackout,
-    Blow::None,
     Blow::None,
 ];
 
@@ -56,17 +55,15 @@ enum Cut {
     Pair,
     Unplugged,
     Flapping,
-    None,
 }
 
-const CUTS: [Cut; 7] = [
+const CUTS: [Cut; 6] = [
     Cut::Halves,
     Cut::Isolated,
     Cut::OneWay,
     Cut::Pair,
     Cut::Unplugged,
     Cut::Flapping,
-    Cut::None,
 ];
 
 #[test]
@@ -110,7 +107,8 @@ fn rage(lab: &NetLab, nodes: &[Node], mut random: StdRng, counts: &mut BTreeMap<
                 *counts.entry(name).or_default() += 1;
             }
         }
-        let lasts = Duration::from_millis(random.random_range(FAULT_MS));
+        let range = FAULT_MS.choose(&mut random).expect("a range").clone();
+        let lasts = Duration::from_millis(random.random_range(range));
         cut_network(lab, nodes, cut, &mut random);
         strike(nodes, victim, blow);
         if matches!(cut, Cut::Flapping) {
@@ -172,7 +170,7 @@ fn cut_network(lab: &NetLab, nodes: &[Node], cut: Cut, random: &mut StdRng) {
         }
         Cut::Pair => lab.lan.cut(&order[..1], &order[1..2]),
         Cut::Unplugged => lab.lan.unplug(order[0]),
-        Cut::Flapping | Cut::None => {}
+        Cut::Flapping => {}
     }
 }
 

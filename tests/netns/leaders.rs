@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::clients::{Answer, Call};
 use crate::harness::{Node, PATIENCE, wait_until};
 use crate::lab::{NetLab, leader_seen_by, split_leader, stay};
+use crate::leases::{trace, wait_lives};
 use crate::load::{Plan, under_load, under_load_of};
 use crate::traces;
 
@@ -12,6 +13,8 @@ use crate::traces;
 const LIFE: Duration = Duration::from_secs(3);
 /// How long a hanging leader hangs.
 const HANG: Duration = Duration::from_secs(10);
+/// From the cut to the moment at which everybody has noticed.
+const LOSS_SEEN: Duration = Duration::from_secs(3);
 /// How long the majority is away; `MUSTER_NETNS_LONG=1` makes it a minute.
 const ABSENCE: Duration = Duration::from_secs(12);
 
@@ -82,6 +85,20 @@ fn stale_age(node: &Node) -> u64 {
     }
 }
 
+/// Nobody decides anything, and says why and what to do.
+fn assert_undecided(nodes: &[Node]) {
+    for node in nodes {
+        let read = node.muster(&["ls"]).failure(1);
+        for words in ["1 of 3 voters", "2 are needed", "--stale"] {
+            assert!(read.contains(words), "{words:?} is missing in {read}");
+        }
+        let body = serde_json::json!({"name": "never"});
+        let written = Call::post("/api/v1/queues", body).send(&node.socket);
+        let refused = matches!(&written, Answer::Unavailable(code, _) if code == "no-quorum");
+        assert!(refused, "{written:?}");
+    }
+}
+
 #[test]
 fn without_a_majority_nothing_is_decided_and_all_heals_by_itself() {
     let Some(lab) = NetLab::new() else { return };
@@ -91,53 +108,23 @@ fn without_a_majority_nothing_is_decided_and_all_heals_by_itself() {
         None => ABSENCE,
     };
     let (leader, others) = split_leader(&nodes);
-    let traces = traces::directory(lab.shared());
-    std::fs::create_dir_all(&traces).expect("a directory");
-    let start = |name: &str, lease: &str| {
-        let script = traces::script(&traces, name, 10_000);
-        let constraint = format!("machine={}", leader.name);
-        let options = [
-            "--name",
-            name,
-            "--constraint",
-            &constraint,
-            "--lease",
-            lease,
-        ];
-        leader.submit(&[&options[..], &["--", "sh", "-c", &script]].concat());
-        wait_until(PATIENCE, "it runs", || {
-            (!traces::lives(&traces, name).is_empty()).then_some(())
-        });
-    };
-    start("steady", "10m");
-    start("brief", "3s");
+    let constraint = format!("machine={}", leader.name);
+    let options = |lease| ["--constraint", &constraint, "--lease", lease];
+    let traces = trace(&lab, leader, "steady", 10_000, &options("10m"));
+    trace(&lab, leader, "brief", 10_000, &options("3s"));
+    for name in ["steady", "brief"] {
+        wait_lives(&traces, name, "it runs", |lives| lives.len() == 1);
+    }
     for node in &others {
         lab.lan.isolate(node);
     }
-    stay(Duration::from_secs(2));
-    let lived = traces::lives(&traces, "brief");
-    assert_eq!(lived.len(), 1, "{lived:?}");
+    stay(LOSS_SEEN);
     let age = stale_age(leader);
-    for node in &nodes {
-        let read = node.muster(&["ls"]).failure(1);
-        assert!(
-            read.contains("1 of 3 voters") && read.contains("--stale"),
-            "{read}"
-        );
-        let written =
-            Call::post("/api/v1/queues", serde_json::json!({"name": "never"})).send(&node.socket);
-        assert!(
-            matches!(&written, Answer::Unavailable(code, _) if code == "no-quorum"),
-            "{written:?}"
-        );
-    }
+    assert_undecided(&nodes);
     stay(absence);
-    let later = stale_age(leader);
-    assert!(
-        later >= age + u64::try_from(absence.as_millis()).expect("it fits"),
-        "{age} {later}"
-    );
-    // The first has outlived its lease by far and is ended, with nobody to say so; the other was not touched.
+    let older = stale_age(leader) - age;
+    assert!(u128::from(older) >= absence.as_millis(), "{older}");
+    // The brief one has outlived its lease by far and is ended, with nobody to say so; the other was not touched.
     let brief = traces::lives(&traces, "brief");
     stay(Duration::from_secs(1));
     assert_eq!(traces::lives(&traces, "brief"), brief, "it has ended");
@@ -148,22 +135,15 @@ fn without_a_majority_nothing_is_decided_and_all_heals_by_itself() {
             (node.muster(&["ls"]).code == 0).then_some(())
         });
     }
-    wait_until(
-        PATIENCE,
-        "the one goes on, and the other starts again",
-        || {
-            let (now, again) = (
-                traces::lives(&traces, "steady"),
-                traces::lives(&traces, "brief"),
-            );
-            (now.len() == 1 && now[0].last > steady[0].last && again.len() == 2).then_some(())
-        },
-    );
+    wait_lives(&traces, "brief", "it starts again", |lives| {
+        lives.len() == 2
+    });
+    wait_lives(&traces, "steady", "it goes on", |lives| {
+        lives.len() == 1 && lives[0].last > steady[0].last
+    });
     for name in ["steady", "brief"] {
-        assert_eq!(
-            traces::violations(name, &traces::lives(&traces, name)),
-            Vec::<String>::new()
-        );
+        let lives = traces::lives(&traces, name);
+        assert_eq!(traces::violations(name, &lives), Vec::<String>::new());
         leader.muster(&["stop", name]).success();
         leader.wait_end(name);
     }

@@ -2,17 +2,22 @@
 //! before anybody starts them again after a longer one.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::harness::{Node, PATIENCE, wait_until};
 use crate::lab::{NetLab, leader_seen_by, split_leader, stay};
 use crate::traces::{self, Life};
 
-/// An experiment that writes its trace, on one machine if `only` names it.
-fn trace(lab: &NetLab, node: &Node, name: &str, beats: u32, options: &[&str]) -> PathBuf {
+/// Submits an experiment that writes its trace; gives the directory of the traces.
+pub(crate) fn trace(
+    lab: &NetLab,
+    node: &Node,
+    name: &str,
+    beats: u32,
+    options: &[&str],
+) -> PathBuf {
     let traces = traces::directory(lab.shared());
-    fs::create_dir_all(&traces).expect("a directory");
     let script = traces::script(&traces, name, beats);
     let mut arguments = vec!["--name", name];
     arguments.extend_from_slice(options);
@@ -21,8 +26,9 @@ fn trace(lab: &NetLab, node: &Node, name: &str, beats: u32, options: &[&str]) ->
     traces
 }
 
-fn wait_lives(
-    traces: &PathBuf,
+/// Waits until the lives of an experiment are right.
+pub(crate) fn wait_lives(
+    traces: &Path,
     name: &str,
     what: &str,
     right: impl Fn(&[Life]) -> bool,
@@ -73,7 +79,6 @@ fn a_leader_cut_off_for_longer_ends_its_experiment_before_another_starts_it() {
         .collect::<Vec<_>>();
     // What writes the trace has left its session and its parents: nothing but its cgroup knows where it belongs.
     let traces = traces::directory(lab.shared());
-    fs::create_dir_all(&traces).expect("a directory");
     let daemon = lab.shared().join("daemon");
     fs::write(&daemon, traces::script(&traces, "long", 3_000)).expect("it is written");
     let script = format!("(setsid sh {} &); exec sleep 1000", daemon.display());

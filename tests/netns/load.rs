@@ -1,6 +1,5 @@
 //! Clients on all hosts that submit, read, move and stop while something else happens, and the verdict on it.
 
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -112,7 +111,6 @@ impl Drop for EndOfLoad<'_, '_> {
 impl<'a> Load<'a> {
     fn new(lab: &NetLab, nodes: &'a [Node], plan: Plan) -> Self {
         let traces = traces::directory(lab.shared());
-        fs::create_dir_all(&traces).expect("a directory");
         for number in 0..QUEUES {
             wait_until(PATIENCE, "a queue is made", || {
                 let body = json!({"name": queue(number)});

@@ -2,23 +2,31 @@
 //! here share. So it shows whether two attempts ran at one time, whatever the cluster believes.
 
 use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::harness::read_lossy;
 
-/// The directory of the traces, one file per experiment named as it is.
+/// The directory of the traces, one file per experiment named as it is. Whoever experiments run as may write there.
 pub(crate) fn directory(shared: &Path) -> PathBuf {
-    shared.join("traces")
+    let directory = shared.join("traces");
+    fs::create_dir_all(&directory).expect("a directory");
+    fs::set_permissions(&directory, Permissions::from_mode(0o1777)).expect("it is ours");
+    directory
 }
 
 /// A script that writes its trace every tenth of a second, so many times, and prints a number each time.
-/// `/proc/uptime` is the boot clock.
+/// `/proc/uptime` is the boot clock, and the name of the node is in the path of the working directory.
 pub(crate) fn script(traces: &Path, name: &str, beats: u32) -> String {
+    let shared = traces.parent().expect("a directory in another");
     format!(
-        "mark() {{ read up _ < /proc/uptime; echo \"$1 $MUSTER_ATTEMPT ${{HOME##*/}} $up\" >> {}; }}
+        "node=${{PWD#{}/}}; node=${{node%%/*}}
+mark() {{ read up _ < /proc/uptime; echo \"$1 $MUSTER_ATTEMPT $node $up\" >> {}; }}
 mark start; i=0
 while [ $i -lt {beats} ]; do sleep 0.1; mark beat; i=$((i+1)); echo $i; done
 mark end",
+        shared.display(),
         traces.join(name).display()
     )
 }
