@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
+use futures::StreamExt as _;
 use tokio::time::Instant;
 use types::{
     ClusterId, JoinReply, JoinRequest, JoinTokenText, MemberList, NodeFacts, NodeId,
@@ -22,6 +23,8 @@ const LISTEN_FIRST: Duration = Duration::from_secs(3);
 const LOOK_FOR_LEADER: Duration = Duration::from_secs(2);
 /// Strangers of the local network that are asked for the member list in one round: anyone can claim to be many.
 const MAX_UNKNOWN_ASKED: usize = 32;
+/// Members asked at the same time: most of them may be switched off, and each takes its time.
+const ASKED_AT_ONCE: usize = 16;
 /// Largest answer of a join server: a signed list of 200 members takes about 200 KiB.
 const MAX_ANSWER_BYTES: usize = 8 << 20;
 
@@ -76,7 +79,12 @@ pub(crate) async fn join(
 fn is_final(code: &str) -> bool {
     matches!(
         code,
-        "removed" | "unknown-token" | "token-expired" | "token-used-up" | "bad-proof" | "unreadable"
+        "removed"
+            | "unknown-token"
+            | "token-expired"
+            | "token-used-up"
+            | "bad-proof"
+            | "unreadable"
     )
 }
 
@@ -145,8 +153,10 @@ pub(crate) async fn look_for_leader(handle: &service::Handle) -> std::convert::I
         let known = handle.kept_members().and_then(|signed| {
             codec::decode::<MemberList>(&signed.list, codec::MAX_MESSAGE_BYTES).ok() // Checked before it was kept.
         });
+        let lost = !reaches_leader(handle);
+        handle.network().listen_for_knocks(lost);
         if let Some(list) = known
-            && !reaches_leader(handle)
+            && lost
             && let Some((newer, removed)) =
                 newer_members(handle.network(), list.cluster, &list).await
         {
@@ -175,20 +185,27 @@ pub(crate) async fn newer_members(
     known: &MemberList,
 ) -> Option<(SignedMemberList, Option<String>)> {
     let request = Bytes::from(codec::encode(&JoinRequest::Members));
-    let members = known.members.iter();
-    let mut asked: Vec<_> = members
-        .filter(|member| member.node != *network.node_id())
-        .map(|member| member.facts.control_addresses.clone())
-        .collect();
+    // First those that are connected at this moment, because they dialled.
+    let knocks = network.knocks().into_iter();
+    let mut asked: Vec<_> = knocks.map(|node| vec![format!("/p2p/{node}")]).collect();
+    let others = known.members.iter();
+    let others = others.filter(|member| member.node != *network.node_id());
+    asked.extend(others.map(|member| member.facts.control_addresses.clone()));
     let is_known =
         |seen: &network::Discovered| known.members.iter().any(|member| member.node == seen.node);
     let seen = network.discovered().into_iter();
     let unknown = seen.filter(|seen| !is_known(seen)).take(MAX_UNKNOWN_ASKED);
     asked.extend(unknown.map(|seen| seen.addresses));
-    for addresses in asked {
-        let answer = network
-            .join_call(&addresses, request.clone(), Duration::from_secs(2))
-            .await;
+    let ask = |addresses: Vec<String>| {
+        let request = request.clone();
+        async move {
+            let patience = Duration::from_secs(2);
+            network.join_call(&addresses, request, patience).await
+        }
+    };
+    let asking = futures::stream::iter(asked).map(ask);
+    let mut answers = std::pin::pin!(asking.buffer_unordered(ASKED_AT_ONCE));
+    while let Some(answer) = answers.next().await {
         let Ok((_, answer)) = answer else { continue };
         let (members, removed) = match codec::decode(&answer, MAX_ANSWER_BYTES) {
             Ok(JoinReply::Admitted { members }) => (members, None),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::PipeFlags;
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
 use crate::flight::{Flight, Hosts};
@@ -75,7 +76,8 @@ impl Switch {
             .iter()
             .map(|name| device(name))
             .collect::<Result<_, _>>()?;
-        let (wake, stop) = rustix::pipe::pipe().map_err(|error| Error::Pipe(error.into()))?;
+        let (wake, stop) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
+            .map_err(|error| Error::Pipe(error.into()))?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 weather: vec![vec![weather; names.len()]; names.len()],

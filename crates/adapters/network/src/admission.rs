@@ -8,6 +8,7 @@ use libp2p::{Multiaddr, PeerId};
 use crate::config::MemberAddresses;
 use crate::gate::Source;
 use crate::identity::peer_id;
+use crate::knocks::Knocks;
 
 /// Which of the two swarms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,7 @@ pub(crate) enum Replaced {
 #[derive(Debug, Default)]
 pub(crate) struct Admission {
     table: RwLock<Table>,
+    pub(crate) knocks: Knocks,
 }
 
 #[derive(Debug, Default)]

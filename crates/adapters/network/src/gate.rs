@@ -27,6 +27,11 @@ pub(crate) use crowd::Source;
 const STRANGER_IDLE: Duration = Duration::from_secs(5);
 /// A stranger is cut off after this even while it waits for an answer.
 const STRANGER_LIFE: Duration = Duration::from_secs(60);
+/// A stranger that speaks what is for members is cut off after this. Not at once: one that was a member, and does not
+/// know that it is none any more, does so before it can ask, and is to be told (invariant 8).
+const WORD_GRACE: Duration = Duration::from_secs(1);
+/// Nor does a former member say more than this at a time.
+const MAX_WORDS: u32 = 16;
 /// How often strangers are looked at, while there are any.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -76,6 +81,8 @@ struct Connection {
     since: Instant,
     /// When it came, or its last join request ended.
     last_held: Instant,
+    /// When it first spoke what is for members, what that was, and how often it did.
+    spoke: Option<(Instant, String, u32)>,
     closing: bool,
 }
 
@@ -165,6 +172,7 @@ impl<B: NetworkBehaviour> Gate<B> {
             inbound,
             since: now,
             last_held: now,
+            spoke: None,
             closing: false,
         };
         self.connections.insert(id, connection);
@@ -207,9 +215,34 @@ impl<B: NetworkBehaviour> Gate<B> {
         }
     }
 
-    /// Cuts off strangers that idle or stay too long.
+    /// A stranger has opened a stream of a member protocol, which was dropped unread.
+    fn hear_stranger(&mut self, id: ConnectionId, protocol: &str) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let now = Instant::now();
+        let reason = || format!("spoke {protocol}, which is for members");
+        let (_, first, words) = connection.spoke.get_or_insert_with(|| (now, reason(), 0));
+        *words += 1;
+        if *words > MAX_WORDS {
+            let reason = first.clone();
+            self.cut_off(id, &reason);
+        }
+    }
+
+    /// Cuts off strangers that idle, stay too long, or spoke what is for members.
     fn look_at_strangers(&mut self) {
         let now = Instant::now();
+        let strangers = self.connections.iter().filter(|(_, c)| !c.admitted);
+        let spoke: Vec<_> = strangers
+            .filter(|(_, connection)| !self.holds.contains_key(&connection.peer))
+            .filter_map(|(id, connection)| Some((*id, connection.spoke.as_ref()?)))
+            .filter(|(_, (at, ..))| now - *at >= WORD_GRACE)
+            .map(|(id, (_, reason, _))| (id, reason.clone()))
+            .collect();
+        for (id, reason) in spoke {
+            self.cut_off(id, &reason);
+        }
         let strangers = self.connections.iter().filter(|(_, c)| !c.admitted);
         let over: Vec<_> = strangers
             .filter(|(_, connection)| {

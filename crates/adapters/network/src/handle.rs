@@ -228,6 +228,20 @@ impl Handle {
         }
     }
 
+    /// From now on strangers that speak as members do are, or are not, remembered for [`Self::knocks`] and kept for a few
+    /// seconds instead of being cut off at once: for a node that has lost touch with its cluster.
+    pub fn listen_for_knocks(&self, lost: bool) {
+        self.shared.admission.knocks.listen(lost);
+    }
+
+    /// Strangers that spoke as members do since the last call. Over their connections [`Self::join_call`] reaches them
+    /// at `/p2p/<node>`.
+    #[must_use]
+    pub fn knocks(&self) -> Vec<NodeId> {
+        let heard = self.shared.admission.knocks.take();
+        heard.iter().map(node_id).collect()
+    }
+
     /// The nodes that mDNS sees at present, members or not.
     #[must_use]
     pub fn discovered(&self) -> Vec<Discovered> {

@@ -22,6 +22,7 @@ mod gate;
 mod handle;
 mod identity;
 mod key_file;
+mod knocks;
 mod links;
 mod outbox;
 mod pipe;

@@ -107,8 +107,8 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gate<B> {
             Either::Left(event) => self.inner.on_connection_handler_event(peer, id, event),
             Either::Right(Spoke(protocol)) => {
                 // Whom this node is asking to be admitted may be first to know that it is.
-                if !self.holds.contains_key(&peer) {
-                    self.cut_off(id, &format!("spoke {protocol}, which is for members"));
+                if !self.holds.contains_key(&peer) && !self.admission.knocks.hear(peer) {
+                    self.hear_stranger(id, protocol.as_ref());
                 }
             }
         }
