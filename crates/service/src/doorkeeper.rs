@@ -192,7 +192,10 @@ impl Handle {
 
 /// Refuses to judge the life of a token by a clock that cannot be right.
 pub(crate) fn refuse_wrong_clock() -> Result<(), ServiceError> {
-    let now = now();
+    refuse_wrong_clock_at(now())
+}
+
+fn refuse_wrong_clock_at(now: Timestamp) -> Result<(), ServiceError> {
     if now >= BUILT_AFTER {
         return Ok(());
     }
@@ -237,5 +240,15 @@ mod tests {
             .filter_map(|second| strangers.add(10, second * 1_000))
             .collect();
         assert_eq!(words, [10, 600]);
+    }
+
+    #[test]
+    fn no_token_is_judged_by_a_clock_from_before_this_program() {
+        let day = 86_400_000;
+        let error = refuse_wrong_clock_at(Timestamp(day)).unwrap_err();
+        assert_eq!(error.code, "wrong-clock");
+        assert!(error.message.contains("1 days after 1970-01-01"), "{error}");
+        assert!(error.hint.contains("timedatectl"));
+        assert!(refuse_wrong_clock_at(BUILT_AFTER).is_ok());
     }
 }

@@ -1,6 +1,7 @@
 //! Finding the node to talk to.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -157,6 +158,11 @@ fn tcp_address(url: &str, surroundings: &Surroundings) -> Result<Address, Error>
     let parsed: hyper::http::uri::Authority = authority
         .parse()
         .map_err(|_invalid| wrong("the host is missing or malformed"))?;
+    if !is_tls && !is_this_machine(parsed.host()) {
+        return Err(wrong(
+            "over http:// anybody on the way reads the token: other machines are https://",
+        ));
+    }
     let port = match parsed.port() {
         Some(_) => String::new(),
         None if is_tls => ":443".to_owned(),
@@ -167,6 +173,12 @@ fn tcp_address(url: &str, surroundings: &Surroundings) -> Result<Address, Error>
         token: read_token(surroundings.token.as_deref())?,
         is_tls,
     })
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let ip: Option<IpAddr> = bare.parse().ok(); // a name
+    ip.map_or(bare == "localhost", |ip| ip.is_loopback())
 }
 
 /// The token as given, or in a file (`@FILE`).
@@ -270,11 +282,13 @@ mod tests {
             tcp("127.0.0.1:7717")
         );
         assert_eq!(locate("http://[::1]:7717").unwrap(), tcp("[::1]:7717"));
-        assert_eq!(locate("http://host").unwrap(), tcp("host:80"));
+        assert_eq!(locate("http://localhost").unwrap(), tcp("localhost:80"));
         let https = locate("https://host").unwrap();
         assert_eq!(https.to_string(), "https://host:443");
         for bad in [
             "ftp://host:1",
+            "http://host:7717",
+            "http://192.0.2.1:7717",
             "https://",
             "http://",
             "http://a@b:1",

@@ -17,7 +17,7 @@ pub(super) fn hint(error: &Error) -> String {
             }
             Error::NoSuchNode { present, .. } => format!("these run: {}", present.join(", ")),
             Error::NodeAddress { .. } => {
-                "write a name, the path of a socket, or http://127.0.0.1:7717".to_owned()
+                "write a name, the path of a socket, http://127.0.0.1:7717, or https://HOST:7717 with --pin".to_owned()
             }
             Error::NoTrust | Error::Pin { .. } | Error::Tls { .. } | Error::ReadableSecret { .. } => {
                 trust_hint(error)
