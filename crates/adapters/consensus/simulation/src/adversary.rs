@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::network::Links;
+use crate::node::Node;
 use crate::runtime::spawn;
 use crate::world::{World, index};
 
@@ -12,7 +13,8 @@ use crate::world::{World, index};
 pub(crate) async fn run(world: Arc<World>, end_ms: u64) {
     world.with(|inner| inner.storms = true);
     while world.now() < end_ms {
-        let pause = world.range(100..5_000);
+        let longest = if world.chance(300) { 6_000 } else { 1_500 };
+        let pause = world.range(50..longest);
         tokio::time::sleep(Duration::from_millis(pause)).await;
         world.with(|inner| inner.counts.faults += 1);
         fault(&world).await;
@@ -21,7 +23,13 @@ pub(crate) async fn run(world: Arc<World>, end_ms: u64) {
 }
 
 async fn fault(world: &Arc<World>) {
-    let node = world.range(0..world.size());
+    // Whoever leads is hit more often than by chance.
+    let victim = if world.chance(350) {
+        leader(world)
+    } else {
+        None
+    };
+    let node = victim.map_or_else(|| world.range(0..world.size()), |node| node.number);
     match world.range(0..100) {
         0..16 => crash(world, node, false),
         16..28 => crash(world, node, true),
@@ -34,7 +42,7 @@ async fn fault(world: &Arc<World>) {
         74..80 => clog(world, node),
         80..88 => storm(world),
         88..94 => slow_disk(world, node),
-        _ => hand_over(world, node).await,
+        _ => hand_over(world, world.range(0..world.size())).await,
     }
 }
 
@@ -63,7 +71,8 @@ fn pause(world: &Arc<World>, node: u64) {
     let Some((_, life)) = world.running(node) else {
         return;
     };
-    let lasts = world.range(200..20_000);
+    let longest = if world.chance(600) { 3_000 } else { 20_000 };
+    let lasts = world.range(200..longest);
     world.note(|| format!("n{node} is paused for {lasts} ms"), &[3, node]);
     life.pause();
     later(lasts, async move { life.resume() });
@@ -188,13 +197,16 @@ fn slow_disk(world: &Arc<World>, node: u64) {
     });
 }
 
-/// An operator moves the lead.
-async fn hand_over(world: &Arc<World>, to: u64) {
-    let leader = (0..world.size()).find_map(|node| {
+fn leader(world: &World) -> Option<Arc<Node>> {
+    (0..world.size()).find_map(|node| {
         let (node, _) = world.running(node)?;
         node.is_leader().then_some(node)
-    });
-    let Some(leader) = leader else { return };
+    })
+}
+
+/// An operator moves the lead.
+async fn hand_over(world: &Arc<World>, to: u64) {
+    let Some(leader) = leader(world) else { return };
     if to != leader.number && leader.raft.voter_ids().any(|voter| voter == to) {
         world.note(
             || format!("n{} hands over to n{to}", leader.number),

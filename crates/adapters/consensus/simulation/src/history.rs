@@ -13,7 +13,7 @@ use crate::adversary;
 use crate::clients::Client;
 use crate::names::name;
 use crate::node::Node;
-use crate::plant::Plant;
+use crate::plant::{Point, Setup};
 use crate::random::Random;
 use crate::runtime::seeded;
 use crate::world::{Counts, World};
@@ -52,6 +52,8 @@ pub struct Report {
     pub machines: u64,
     /// Things that happened.
     pub counts: Counts,
+    /// Steps at which nodes crashed.
+    pub crashed_at: BTreeSet<Point>,
     /// Highest term.
     pub terms: u64,
     /// Log entries.
@@ -73,17 +75,17 @@ pub struct Report {
 /// # Panics
 /// If tokio cannot build a runtime without drivers.
 #[must_use]
-pub fn run(seed: u64, plant: Plant, verbose: bool) -> Report {
+pub fn run(seed: u64, setup: &Setup) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime without I/O needs nothing");
-    runtime.block_on(seeded(seed, Box::pin(history(seed, plant, verbose))))
+    runtime.block_on(seeded(seed, Box::pin(history(seed, setup))))
 }
 
-async fn history(seed: u64, plant: Plant, verbose: bool) -> Report {
-    let world = World::new(Random::new(seed), plant, verbose);
+async fn history(seed: u64, setup: &Setup) -> Report {
+    let world = World::new(Random::new(seed), setup);
     let verdict = tokio::select! {
         biased;
         () = world.stop.notified() => None,
@@ -117,6 +119,7 @@ fn report(world: &Arc<World>, verdict: Verdict) -> Report {
             virtual_ms,
             machines: inner.hosts.len() as u64,
             counts: inner.counts,
+            crashed_at: inner.crashed_at.clone(),
             terms: terms.unwrap_or(0),
             entries: state.applied().0,
             experiments: state.experiments().count(),
@@ -168,13 +171,14 @@ async fn live(world: &Arc<World>) -> Result<(), String> {
     become_whole(world).await?;
     let end = world.with(|inner| inner.invariants.check_end(&inner.invariants.reference));
     if let Err(what) = end {
-        world.fail(what);
+        world.fail(&what);
     }
     Ok(())
 }
 
 async fn become_whole(world: &Arc<World>) -> Result<(), String> {
     let begun = world.now();
+    let mut long_work_until = begun;
     loop {
         let missing = match whole(world) {
             Ok(()) => return Ok(()),
@@ -184,12 +188,11 @@ async fn become_whole(world: &Arc<World>) -> Result<(), String> {
             let mut all = inner.invariants.reference.experiments();
             all.any(|experiment| experiment.is_live() && experiment.spec.name.starts_with("long"))
         });
-        let limit = if has_long {
-            WHOLE_WITH_LONG_WORK_MS
-        } else {
-            WHOLE_MS
-        };
-        if world.now() > begun + limit {
+        let now = world.now();
+        if has_long {
+            long_work_until = now;
+        }
+        if now > long_work_until + WHOLE_MS || now > begun + WHOLE_WITH_LONG_WORK_MS {
             return Err(missing);
         }
         tokio::time::sleep(LOOK).await;
@@ -238,7 +241,7 @@ fn whole(world: &Arc<World>) -> Result<(), String> {
             ));
         }
         if other.state_hash() != state.state_hash() {
-            world.fail(format!(
+            world.fail(&format!(
                 "invariant 2: n{} has another state at the end",
                 node.number
             ));

@@ -147,10 +147,12 @@ impl World {
                 let term = image.vote.map_or(0, |vote| vote.leader_id.term);
                 (image.last().map(|id| id.index), term)
             });
-            if plant == Plant::LyingDisk {
-                host.disk.crash_losing_all();
-            } else {
-                host.disk.crash(&mut inner.random);
+            match plant {
+                Plant::LyingDisk => host.disk.crash_losing_all(),
+                Plant::WipedStore if power && inner.random.chance(300) => {
+                    host.disk = Disk::default();
+                }
+                _ => host.disk.crash(&mut inner.random),
             }
             let mut holders = None;
             let mut running = Vec::new();

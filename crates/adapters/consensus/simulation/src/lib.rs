@@ -31,5 +31,5 @@ mod worker;
 mod world;
 
 pub use history::{Report, Verdict, run};
-pub use plant::Plant;
+pub use plant::{Plant, Point, Setup};
 pub use world::Counts;

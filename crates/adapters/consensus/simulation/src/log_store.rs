@@ -10,7 +10,7 @@ use openraft::{OptionalSend, RaftLogReader};
 use tokio::sync::oneshot;
 
 use crate::disk::{Disk, Done, Image, Write};
-use crate::plant::Plant;
+use crate::plant::{Plant, Point};
 use crate::raft_types::{RaftEntry, RaftLogId, RaftVote, Types, position};
 use crate::seen::{Members, Seen, payload_digest};
 use crate::world::World;
@@ -84,7 +84,7 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &RaftVote) -> io::Result<()> {
-        self.world.crash_point(self.node).await;
+        self.world.crash_point(self.node, Point::Vote).await;
         if self.world.plant == Plant::ForgottenVote {
             self.disk.show_vote(*vote);
         } else {
@@ -126,7 +126,7 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn truncate_after(&mut self, keep: Option<RaftLogId>) -> io::Result<()> {
         let next = keep.map_or(0, |keep| keep.index + 1);
-        self.world.crash_point(self.node).await;
+        self.world.crash_point(self.node, Point::Truncate).await;
         self.world.see(&Seen::Truncated {
             node: self.node,
             next,
@@ -135,7 +135,7 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn purge(&mut self, upto: RaftLogId) -> io::Result<()> {
-        self.world.crash_point(self.node).await;
+        self.world.crash_point(self.node, Point::Purge).await;
         let snapshot = self.disk.synced(|image| {
             let id = image
                 .snapshot
@@ -157,11 +157,11 @@ impl RaftLogStorage<Types> for LogStore {
 pub(crate) async fn flush(store: LogStore) {
     loop {
         let (count, committed) = store.disk.work().await;
-        store.world.crash_point(store.node).await;
+        store.world.crash_point(store.node, Point::BeforeSync).await;
         store.world.sync_time(store.node).await;
         let told = store.disk.sync(count, committed);
         // Durable, and nobody knows.
-        store.world.crash_point(store.node).await;
+        store.world.crash_point(store.node, Point::AfterSync).await;
         for done in told {
             match done {
                 Done::Nobody => {}

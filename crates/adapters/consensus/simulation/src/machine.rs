@@ -11,7 +11,7 @@ use tokio::sync::broadcast;
 use types::{LogIndex, codec};
 
 use crate::disk::Disk;
-use crate::plant::Plant;
+use crate::plant::{Plant, Point};
 use crate::raft_types::{
     RaftEntry, RaftLogId, RaftMembership, RaftSnapshot, RaftSnapshotMeta, Reply, SnapshotBytes,
     Types, position,
@@ -174,7 +174,7 @@ impl RaftStateMachine<Types> for Machine {
                 responder.send(reply);
             }
             // Applied and answered; whoever asked may hear it or not.
-            self.world.crash_point(self.node).await;
+            self.world.crash_point(self.node, Point::Applied).await;
         }
         Ok(())
     }
@@ -199,14 +199,18 @@ impl RaftStateMachine<Types> for Machine {
     ) -> io::Result<()> {
         let state: ClusterState =
             codec::decode(&snapshot.0, usize::MAX).map_err(io::Error::other)?;
-        self.world.crash_point(self.node).await;
+        self.world
+            .crash_point(self.node, Point::InstallSnapshot)
+            .await;
         self.world.sync_time(self.node).await;
         let stored = RaftSnapshot {
             meta: meta.clone(),
             snapshot,
         };
         self.disk.store_snapshot(&stored);
-        self.world.crash_point(self.node).await;
+        self.world
+            .crash_point(self.node, Point::SnapshotInstalled)
+            .await;
         self.state = state;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -244,7 +248,9 @@ impl RaftSnapshotBuilder<Types> for Builder {
 
     async fn build_snapshot(&mut self) -> io::Result<RaftSnapshot> {
         let bytes = codec::encode(&self.state);
-        self.world.crash_point(self.node).await;
+        self.world
+            .crash_point(self.node, Point::BuildSnapshot)
+            .await;
         self.world.sync_time(self.node).await;
         let snapshot = RaftSnapshot {
             meta: self.meta.clone(),

@@ -2,11 +2,11 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum as _};
-use raft_simulation::{Plant, Report, Verdict, run};
+use raft_simulation::{Plant, Point, Report, Setup, Verdict, run};
 
 /// Simulates clusters over the real openraft and checks the invariants of muster.
 #[derive(Parser)]
@@ -21,6 +21,12 @@ struct Arguments {
     /// A bug on purpose, to see that it is caught.
     #[arg(long, value_enum, default_value_t = Plant::Nothing)]
     plant: Plant,
+    /// Where nodes crash far more often than elsewhere.
+    #[arg(long, value_enum)]
+    crash_at: Option<Point>,
+    /// Go on after a failure and count.
+    #[arg(long)]
+    keep_going: bool,
     /// One line for each seed, and every event of a single one.
     #[arg(long)]
     verbose: bool,
@@ -53,16 +59,17 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout();
     let begun = Instant::now();
     let mut sums = Sums::default();
-    let Arguments {
-        seeds,
-        seed: first,
-        plant,
-        verbose,
-    } = arguments;
-    for seed in first..first.saturating_add(seeds) {
-        let report = run(seed, plant, verbose && seeds == 1);
+    let setup = Setup {
+        plant: arguments.plant,
+        crash_at: arguments.crash_at,
+        verbose: arguments.verbose && arguments.seeds == 1,
+    };
+    let mut failed = 0;
+    let first = arguments.seed;
+    for seed in first..first.saturating_add(arguments.seeds) {
+        let report = run(seed, &setup);
         sums.add(&report);
-        if verbose {
+        if arguments.verbose {
             writeln!(out, "seed {seed}: {}", line(&report)).context("writing a line")?;
         }
         let (kind, what) = match &report.verdict {
@@ -70,37 +77,56 @@ fn main() -> anyhow::Result<ExitCode> {
             Verdict::Wrong(what) => ("wrong", what),
             Verdict::Stuck(what) => ("stuck", what),
         };
-        let value = plant.to_possible_value();
-        let name = value.map_or(String::new(), |value| value.get_name().to_owned());
-        writeln!(out, "{kind}: {what}\nseed {seed}: {}", line(&report))
-            .context("writing the failure")?;
+        failed += 1;
+        let replay = replay(seed, &setup);
         writeln!(
             out,
-            "replay: cargo run --release -p raft-simulation -- --seeds 1 --seed {seed} --plant {name} --verbose"
+            "{kind}: {what}\nseed {seed}: {}\n{replay}",
+            line(&report)
         )
-        .context("writing the replay")?;
-        return Ok(ExitCode::FAILURE);
+        .context("writing the failure")?;
+        if !arguments.keep_going {
+            return Ok(ExitCode::FAILURE);
+        }
     }
-    let milliseconds = u64::try_from(begun.elapsed().as_millis())
-        .unwrap_or(u64::MAX)
-        .max(1);
+    let verdict = if failed == 0 {
+        "all sound".to_owned()
+    } else {
+        format!("{failed} NOT SOUND")
+    };
+    let seconds = begun.elapsed().as_secs_f64();
     writeln!(
         out,
-        "{seeds} seeds from {first} are sound: {}.{} h of virtual time, {} faults, {} operations, {} terms, {} entries, {} attempts in {}.{} s ({}.{} seeds/s)",
-        sums.virtual_ms / 3_600_000,
-        sums.virtual_ms % 3_600_000 / 360_000,
+        "{} seeds from {first}, {verdict}: {:.1} h of virtual time, {} faults, {} operations, {} terms, {} entries, {} attempts in {seconds:.1} s ({:.1} seeds/s)",
+        arguments.seeds,
+        Duration::from_millis(sums.virtual_ms).as_secs_f64() / 3_600.0,
         sums.faults,
         sums.operations,
         sums.terms,
         sums.entries,
         sums.attempts,
-        milliseconds / 1_000,
-        milliseconds % 1_000 / 100,
-        seeds * 1_000 / milliseconds,
-        seeds * 10_000 / milliseconds % 10,
+        Duration::from_secs(arguments.seeds).as_secs_f64() / seconds,
     )
     .context("writing the summary")?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The command that plays one history again.
+fn replay(seed: u64, setup: &Setup) -> String {
+    let name = |value: Option<clap::builder::PossibleValue>| {
+        value.map_or(String::new(), |value| value.get_name().to_owned())
+    };
+    let plant = name(setup.plant.to_possible_value());
+    let crash_at = setup.crash_at.map_or(String::new(), |point| {
+        format!(" --crash-at {}", name(point.to_possible_value()))
+    });
+    format!(
+        "replay: cargo run --release -p raft-simulation -- --seeds 1 --seed {seed} --plant {plant}{crash_at} --verbose"
+    )
 }
 
 fn line(report: &Report) -> String {

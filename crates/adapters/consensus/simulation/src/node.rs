@@ -98,7 +98,7 @@ pub(crate) async fn start(world: Arc<World>, number: u64, disk: Disk, life: Life
     let settings = settings(&world).validate().expect("they are consistent");
     let raft = match Raft::new(number, Arc::new(settings), network, log, machine).await {
         Ok(raft) => raft,
-        Err(error) => return world.fail(format!("n{number} does not open: {error}")),
+        Err(error) => return world.fail(&format!("n{number} does not open: {error}")),
     };
     let (inputs, answers) = mpsc::channel(INPUT_QUEUE);
     let node = Arc::new(Node {
@@ -130,7 +130,7 @@ async fn watch_leadership(node: Arc<Node>) {
         tokio::select! {
             biased;
             changed = server.changed() => if changed.is_err() {
-                return node.world.fail(format!("Raft of n{} has ended by itself", node.number));
+                return node.world.fail(&format!("Raft of n{} has ended by itself", node.number));
             },
             changed = applied.changed(), if waits_for_apply => if changed.is_err() { return },
             () = tokio::time::sleep(Duration::from_millis(HEARTBEAT_MS)) => {}
@@ -145,7 +145,7 @@ impl Node {
         let metrics = metrics.borrow_watched();
         if let Err(fatal) = &metrics.running_state {
             self.world
-                .fail(format!("Raft of n{} stopped: {fatal}", self.number));
+                .fail(&format!("Raft of n{} stopped: {fatal}", self.number));
         }
         let term = metrics.current_term;
         let leads = metrics.state == ServerState::Leader && metrics.running_state.is_ok();

@@ -11,13 +11,17 @@ use tokio::time::Instant;
 use crate::host::Host;
 use crate::invariants::Invariants;
 use crate::network::Links;
-use crate::plant::Plant;
+use crate::plant::{Plant, Point, Setup};
 use crate::random::Random;
 use crate::runtime::lock;
 use crate::seen::{Seen, Trace};
 
 /// Chance of a crash at each point of a durable step, in a million, while faults happen.
-const CRASH_PER_MILLION: u64 = 400;
+const CRASH_PER_MILLION: u64 = 1_500;
+/// The same where the history is told to crash, at a step that happens all the time.
+const FOCUSED_CRASH_PER_MILLION: u64 = 30_000;
+/// The same at a rare step.
+const FOCUSED_RARE_CRASH_PER_MILLION: u64 = 300_000;
 /// A sync on a good disk, at most.
 const SYNC_MS: u64 = 6;
 
@@ -61,6 +65,8 @@ pub(crate) struct Inner {
     pub(crate) wrong: Option<String>,
     /// Faults happen now.
     pub(crate) storms: bool,
+    /// Where nodes crashed.
+    pub(crate) crashed_at: BTreeSet<Point>,
     /// Highest index that any client was told of or shown.
     pub(crate) shown: u64,
 }
@@ -68,6 +74,7 @@ pub(crate) struct Inner {
 /// Everything.
 pub(crate) struct World {
     pub(crate) plant: Plant,
+    crash_at: Option<Point>,
     /// Entries between two snapshots.
     pub(crate) snapshot_every: u64,
     verbose: bool,
@@ -78,12 +85,12 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(mut random: Random, plant: Plant, verbose: bool) -> Arc<Self> {
+    pub(crate) fn new(mut random: Random, setup: &Setup) -> Arc<Self> {
         let count = 3 + random.range(0..5);
         let hosts = (0..count)
             .map(|number| Host::new(number, &mut random))
             .collect();
-        let snapshot_every = random.range(50..500);
+        let snapshot_every = random.range(15..150);
         let inner = Inner {
             random,
             hosts,
@@ -93,12 +100,14 @@ impl World {
             counts: Counts::default(),
             wrong: None,
             storms: false,
+            crashed_at: BTreeSet::new(),
             shown: 0,
         };
         Arc::new(Self {
-            plant,
+            plant: setup.plant,
+            crash_at: setup.crash_at,
             snapshot_every,
-            verbose,
+            verbose: setup.verbose,
             started: Instant::now(),
             inner: Mutex::new(inner),
             stop: Notify::new(),
@@ -140,12 +149,12 @@ impl World {
             self.say(&seen.line());
         }
         if let Err(what) = result {
-            self.fail(what);
+            self.fail(&what);
         }
     }
 
     /// The first thing that is wrong ends the history.
-    pub(crate) fn fail(&self, what: String) {
+    pub(crate) fn fail(&self, what: &str) {
         let now = self.now();
         self.with(|inner| {
             inner
@@ -175,12 +184,19 @@ impl World {
     }
 
     /// A step that must survive a crash right here.
-    pub(crate) async fn crash_point(self: &Arc<Self>, node: u64) {
-        let hit =
-            self.with(|inner| inner.storms && inner.random.range(0..1_000_000) < CRASH_PER_MILLION);
+    pub(crate) async fn crash_point(self: &Arc<Self>, node: u64, point: Point) {
+        let often = match point {
+            _ if self.crash_at != Some(point) => CRASH_PER_MILLION,
+            Point::BeforeSync | Point::AfterSync | Point::Applied => FOCUSED_CRASH_PER_MILLION,
+            _ => FOCUSED_RARE_CRASH_PER_MILLION,
+        };
+        let hit = self.with(|inner| inner.storms && inner.random.range(0..1_000_000) < often);
         if hit {
-            self.with(|inner| inner.counts.crashes_inside += 1);
-            self.note(|| format!("n{node} crashes inside a step"), &[node]);
+            self.with(|inner| {
+                inner.counts.crashes_inside += 1;
+                inner.crashed_at.insert(point);
+            });
+            self.note(|| format!("n{node} crashes at {point:?}"), &[node]);
             let (power, down) =
                 self.with(|inner| (inner.random.chance(400), inner.random.range(20..8_000)));
             self.crash(node, power);

@@ -3,14 +3,14 @@
 
 use std::process::Command;
 
-use raft_simulation::{Plant, Report, Verdict, run};
+use raft_simulation::{Plant, Point, Report, Setup, Verdict, run};
 
 /// Planted bugs must show within so many seeds.
 const SEEDS: u64 = 60;
 
 #[track_caller]
 fn caught(plant: Plant, signs: &[&str]) {
-    let found = (1..=SEEDS).find_map(|seed| match run(seed, plant, false).verdict {
+    let found = (1..=SEEDS).find_map(|seed| match run(seed, &Setup::with(plant)).verdict {
         Verdict::Wrong(what) => Some(what),
         Verdict::Sound | Verdict::Stuck(_) => None,
     });
@@ -20,7 +20,7 @@ fn caught(plant: Plant, signs: &[&str]) {
 }
 
 fn sound(seed: u64) -> Report {
-    let report = run(seed, Plant::Nothing, false);
+    let report = run(seed, &Setup::with(Plant::Nothing));
     assert_eq!(report.verdict, Verdict::Sound, "seed {seed}");
     report
 }
@@ -40,6 +40,27 @@ fn fixed_seeds_are_sound() {
     assert!(sum(|report| report.counts.snapshots_installed) > 0);
     assert!(sum(|report| report.counts.given_up) > 0);
     assert!(sum(|report| report.terms) > 20);
+}
+
+/// Before and after each durable step, again and again.
+#[test]
+fn a_crash_at_each_durable_step_is_survived() {
+    for point in Point::ALL {
+        let setup = Setup {
+            crash_at: Some(point),
+            ..Setup::with(Plant::Nothing)
+        };
+        let mut crashed = 0;
+        for seed in 31..31 + SEEDS {
+            let report = run(seed, &setup);
+            assert_eq!(report.verdict, Verdict::Sound, "{point:?}, seed {seed}");
+            crashed += u32::from(report.crashed_at.contains(&point));
+            if crashed == 3 {
+                break;
+            }
+        }
+        assert_eq!(crashed, 3, "histories with a crash at {point:?}");
+    }
 }
 
 #[test]
@@ -96,4 +117,9 @@ fn an_entry_that_is_applied_twice_after_a_restart_is_caught() {
 #[test]
 fn a_client_that_forgets_its_request_id_is_caught() {
     caught(Plant::ForgetfulClient, &["invariant 4"]);
+}
+
+#[test]
+fn a_store_that_is_gone_and_replaced_by_an_empty_one_is_caught() {
+    caught(Plant::WipedStore, &["invariant 3"]);
 }

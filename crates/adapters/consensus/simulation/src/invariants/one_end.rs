@@ -42,21 +42,20 @@ impl OneEnd {
                         ));
                     }
                 }
-                Event::ExperimentQueued(id)
-                | Event::AttemptPlaced {
-                    token: types::AttemptToken { experiment: id, .. },
-                    ..
-                } => {
-                    if self.ended.get(id).is_some_and(|(at, _)| *at < entry.index) {
-                        return Err(format!(
-                            "invariant 12: {id} lives on at {} after its end",
-                            entry.index
-                        ));
-                    }
-                }
+                Event::ExperimentQueued(id) => self.lives(*id, entry.index)?,
+                Event::AttemptPlaced { token, .. } => self.lives(token.experiment, entry.index)?,
                 _ => {}
             }
         }
         Ok(())
+    }
+    /// It does something at `index`: it must not have ended before.
+    fn lives(&self, id: ExperimentId, index: u64) -> Result<(), String> {
+        match self.ended.get(&id) {
+            Some((at, _)) if *at < index => Err(format!(
+                "invariant 12: {id} lives on at {index} after its end"
+            )),
+            _ => Ok(()),
+        }
     }
 }
