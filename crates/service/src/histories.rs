@@ -34,6 +34,17 @@ impl Handle {
         }
     }
 
+    /// The newest history that this node has heard of. Who speaks for an older one was left behind by a recovery: it
+    /// grants no lease and leads nobody.
+    pub(crate) fn newest_incarnation(&self) -> Incarnation {
+        let own = self.inner.consensus.state().incarnation();
+        let told = self.opened_members().map(|list| list.incarnation);
+        let wanted = self.inner.wanted.borrow();
+        let wanted = wanted.as_ref().map(|(set, _)| set.incarnation);
+        own.max(told.unwrap_or_default())
+            .max(wanted.unwrap_or_default())
+    }
+
     fn held(&self) -> Option<(Incarnation, DurationMs)> {
         let state = self.inner.consensus.state();
         let hold = state.placement_hold()?;

@@ -41,6 +41,18 @@ impl Handle {
             }
         };
         match answer {
+            Ok(answer) if answer.wanted.incarnation < self.newest_incarnation() => {
+                self.set_leader_hint(None);
+                let message = format!(
+                    "{} leads an older history of the cluster: nothing it grants counts",
+                    answer.leader
+                );
+                Err(ServiceError::new(
+                    ErrorKind::Unavailable,
+                    "older-history",
+                    message,
+                ))
+            }
             Ok(mut answer) => {
                 self.set_leader_hint(Some(answer.leader.clone()));
                 if let Some(members) = answer.members.take() {

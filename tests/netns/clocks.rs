@@ -1,0 +1,170 @@
+//! Wall clocks that jump by an hour: nobody is elected, no lease ends, and the times of the log go on as if nothing had
+//! happened.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use service::view::ExperimentDetail;
+
+use crate::harness::{FAR, Node, PATIENCE, counting, wait_lines, wait_until};
+use crate::lab::{NetLab, found, say, seen_by, split_leader, stay};
+
+/// Where Debian puts the library that tells a process another time.
+const LIBRARIES: [&str; 2] = [
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+];
+
+/// The library; none, said in a line, where it is not installed.
+fn library() -> Option<&'static str> {
+    let found = LIBRARIES.into_iter().find(|path| Path::new(path).exists());
+    if found.is_none() {
+        let required = std::env::var("MUSTER_NETNS").is_ok_and(|wish| wish == "required");
+        assert!(
+            !required,
+            "libfaketime is missing: install the package faketime"
+        );
+        say("skipped: libfaketime is not installed (package faketime)");
+    }
+    found
+}
+
+/// The file from which a node reads how far its wall clock is off.
+fn clock_file(lab: &NetLab, node: &Node) -> PathBuf {
+    lab.shared().join(format!("{}.clock", node.name))
+}
+
+/// Sets the wall clock of a node off by so much: `+3600`, or a date.
+fn set_clock(lab: &NetLab, node: &Node, to: &str) {
+    let file = clock_file(lab, node);
+    let new = file.with_extension("new");
+    fs::write(&new, format!("{to}\n")).expect("a file");
+    fs::rename(new, file).expect("it is replaced in one step");
+}
+
+/// Lets a node read its wall clock, and no other clock, from [`set_clock`].
+fn give_clock(lab: &NetLab, node: &mut Node, library: &str) {
+    set_clock(lab, node, "+0");
+    let file = clock_file(lab, node).display().to_string();
+    for (name, value) in [
+        ("LD_PRELOAD", library),
+        ("FAKETIME_TIMESTAMP_FILE", &file),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ("FAKETIME_NO_CACHE", "1"),
+    ] {
+        node.variables.push((name.to_owned(), value.to_owned()));
+    }
+}
+
+fn wall_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(now.expect("after 1970").as_millis()).expect("before the end of time")
+}
+
+/// When the log says that an experiment was submitted.
+fn submitted_at(node: &Node) -> u64 {
+    let id = node.submit(&FAR);
+    let detail: ExperimentDetail = node.show(&id);
+    detail.summary.submitted_at
+}
+
+#[test]
+fn wall_clocks_that_jump_cost_no_lease_and_the_log_keeps_the_time_of_the_majority() {
+    let Some(library) = library() else { return };
+    let Some(lab) = NetLab::new() else { return };
+    let mut nodes = ["a", "b", "c"].map(|name| lab.host(name));
+    for node in &mut nodes {
+        give_clock(&lab, node, library);
+    }
+    found(&nodes);
+    let stop = lab.shared().join("stop");
+    let jobs = nodes.each_ref().map(|node| {
+        let constraint = format!("machine={}", node.name);
+        let job = counting(&stop);
+        let id = node.submit(&["--constraint", &constraint, "--", "sh", "-c", &job]);
+        wait_lines(node, &id, 2);
+        id
+    });
+    let (_, others) = split_leader(&nodes);
+    let follower = others[0].name.clone();
+    let (first_term, mut last) = (seen_by(&nodes[0]).term, submitted_at(&nodes[0]));
+
+    let by_name = |name: &str| nodes.iter().find(|node| node.name == name).unwrap();
+    for to in ["+3600", "-3600", "+0"] {
+        set_clock(&lab, by_name(&follower), to);
+        stay(Duration::from_secs(6)); // Longer than a short lease.
+        let at = submitted_at(&nodes[0]);
+        assert!(
+            at >= last && at.abs_diff(wall_ms()) < 30_000,
+            "{at} after {last}"
+        );
+        last = at;
+    }
+    let term = seen_by(&nodes[0]).term;
+    assert_eq!(term, first_term, "a follower's clock elects nobody");
+
+    for to in ["+3600", "-3600"] {
+        let (leader, others) = split_leader(&nodes);
+        set_clock(&lab, leader, to);
+        let at = submitted_at(others[0]);
+        assert!(
+            at >= last && at.abs_diff(wall_ms()) < 30_000,
+            "the log's time is {at} after {last}, it is {}",
+            wall_ms()
+        );
+        last = at;
+        let name = leader.name.clone();
+        wait_until(
+            PATIENCE,
+            "the lead goes to one whose clock is right",
+            || {
+                let now = seen_by(others[0]).leader?.name;
+                (now != name).then_some(())
+            },
+        );
+        set_clock(&lab, leader, "+0");
+        split_leader(&nodes);
+    }
+    let last_term = seen_by(&nodes[0]).term;
+    for (node, job) in nodes.iter().zip(&jobs) {
+        let detail = node.show(job);
+        assert_eq!(
+            (detail.summary.state.as_str(), detail.attempts.len()),
+            ("running", 1),
+            "{detail:?}"
+        );
+    }
+    say(&format!(
+        "wall clocks ±1 h: {} changes of the lead, both handed over; no lease lost",
+        last_term - first_term
+    ));
+    fs::write(&stop, "").unwrap();
+    for job in &jobs {
+        let ended = nodes[0].wait_end(job);
+        assert_eq!(ended.summary.state, "finished", "{ended:?}");
+    }
+}
+
+#[test]
+fn a_machine_whose_clock_says_1970_checks_no_tokens_and_says_why() {
+    let Some(library) = library() else { return };
+    let Some(lab) = NetLab::new() else { return };
+    let mut node = lab.host("a");
+    give_clock(&lab, &mut node, library);
+    node.up(&["--new"]);
+    let text = node.muster(&["--json", "user", "add", "ann"]).success();
+    let token: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let bearer = format!("Bearer {}", token["token"].as_str().expect(&text));
+    let ask = || node.http("GET", "/api/v1/nodes", &[("Authorization", &bearer)], "");
+    assert_eq!(ask().0, 200);
+    set_clock(&lab, &node, "@1970-01-02 00:00:00");
+    let (status, body) = ask();
+    assert_ne!(status, 200, "{body}");
+    assert!(body.contains("clock"), "{body}");
+    let refused = node.muster(&["token", "new"]);
+    assert_ne!(refused.code, 0, "{refused:?}");
+    assert!(refused.err.contains("clock"), "{refused:?}");
+    set_clock(&lab, &node, "+0");
+    assert_eq!(ask().0, 200);
+}
