@@ -16,8 +16,8 @@ use types::{BlobHash, ExperimentId, codec};
 
 use crate::directory::{Layout, remove_temporary_files, write_durably};
 use crate::error::Error;
-use crate::failpoint;
 use crate::log_store::LogStore;
+use crate::{failpoint, spare};
 
 /// Largest archive that is read: 4,096 entries of at most 64 KiB.
 const MAX_ARCHIVE_BYTES: usize = 512 << 20;
@@ -204,14 +204,16 @@ impl Archives {
             ));
         }
         let path = self.path(name);
-        blocking("read an archive", move || match std::fs::read(&path) {
-            Ok(bytes) => Ok(Some(Bytes::from(bytes))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(Error::File {
-                step: "read",
-                path,
-                source,
-            }),
+        blocking("read an archive", move || {
+            match spare::opened(|| std::fs::read(&path)) {
+                Ok(bytes) => Ok(Some(Bytes::from(bytes))),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(source) => Err(Error::File {
+                    step: "read",
+                    path,
+                    source,
+                }),
+            }
         })
         .await
     }
@@ -236,7 +238,7 @@ impl Archives {
             return Ok(Some((record.slice(start..end), total as u64)));
         }
         blocking("read an archive", move || {
-            let file = File::open(&path).map_err(Error::file("open", &path))?;
+            let file = spare::opened(|| File::open(&path)).map_err(Error::file("open", &path))?;
             let total = file
                 .metadata()
                 .map_err(Error::file("read the size of", &path))?

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
-use crate::failpoint;
+use crate::{failpoint, spare};
 
 /// Where things are.
 #[derive(Clone, Debug)]
@@ -77,7 +77,8 @@ impl Layout {
 
 /// Makes the names in `directory` durable.
 pub(crate) fn sync_directory(directory: &Path) -> Result<(), Error> {
-    let file = File::open(directory).map_err(Error::file("open directory", directory))?;
+    let file = spare::opened(|| File::open(directory))
+        .map_err(Error::file("open directory", directory))?;
     file.sync_all()
         .map_err(Error::file("sync directory", directory))
 }
@@ -90,7 +91,8 @@ pub(crate) fn write_durably(
 ) -> Result<PathBuf, Error> {
     let temporary = directory.join(format!("{name}.tmp"));
     let path = directory.join(name);
-    let mut file = File::create(&temporary).map_err(Error::file("create", &temporary))?;
+    let mut file =
+        spare::opened(|| File::create(&temporary)).map_err(Error::file("create", &temporary))?;
     for part in parts {
         file.write_all(part)
             .map_err(Error::file("write", &temporary))?;
@@ -118,7 +120,9 @@ pub(crate) fn remove_temporary_files(directory: &Path) -> Result<(), Error> {
 /// Names in `directory`, sorted.
 pub(crate) fn file_names(directory: &Path) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(directory).map_err(Error::file("list", directory))? {
+    let entries =
+        spare::opened(|| fs::read_dir(directory)).map_err(Error::file("list", directory))?;
+    for entry in entries {
         let entry = entry.map_err(Error::file("list", directory))?;
         names.push(entry.file_name().to_string_lossy().into_owned());
     }

@@ -30,6 +30,7 @@ mod raft_types;
 mod receiver;
 mod reserve;
 mod scrub;
+mod spare;
 mod stamped;
 mod transport;
 mod wire;

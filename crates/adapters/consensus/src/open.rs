@@ -27,9 +27,9 @@ use crate::raft_network::{Acknowledged, Network};
 use crate::raft_types::{Raft, Replica};
 use crate::receiver::{Gate, Receiver};
 use crate::reserve::{Reserve, watch_disk};
-use crate::scrub;
 use crate::stamped::{Door, Stamped};
 use crate::transport::Transport;
+use crate::{scrub, spare};
 
 /// Entries in one append message: more would make a follower's fsync late for the next heartbeat.
 const MAX_APPEND_ENTRIES: u64 = 512;
@@ -119,6 +119,7 @@ fn open_stores(config: &Config, failure: Failure) -> Result<OnDisk, Error> {
         let (key, what) = ("the file".into(), "it is missing".into());
         return Err(Error::Damaged { file, key, what });
     }
+    spare::hold();
     layout.create()?;
     let lock = layout.lock()?;
     let reserve = Reserve::open(&layout.root, config.reserve_bytes);

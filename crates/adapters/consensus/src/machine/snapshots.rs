@@ -17,8 +17,8 @@ use types::codec;
 use super::Snapshot;
 use crate::directory::{Layout, file_names, remove_temporary_files, sync_directory, write_durably};
 use crate::error::Error;
-use crate::failpoint;
 use crate::raft_types::RaftSnapshotMeta;
+use crate::{failpoint, spare};
 
 /// Snapshots kept: the newest, and one more for a person with a damaged disk.
 const KEPT: usize = 2;
@@ -46,7 +46,7 @@ pub(crate) struct SnapshotFile {
 
 impl SnapshotFile {
     fn open(path: PathBuf) -> Result<Self, Error> {
-        let file = File::open(&path).map_err(Error::file("open", &path))?;
+        let file = spare::opened(|| File::open(&path)).map_err(Error::file("open", &path))?;
         let length = file
             .metadata()
             .map_err(Error::file("read the size of", &path))?
@@ -224,7 +224,7 @@ impl Snapshots {
     /// Starts a file for a snapshot that arrives in chunks. Blocks.
     pub(crate) fn receive(&self, session: u64) -> Result<IncomingSnapshot, Error> {
         let path = self.directory.join(format!("incoming-{session}.tmp"));
-        let file = File::create(&path).map_err(Error::file("create", &path))?;
+        let file = spare::opened(|| File::create(&path)).map_err(Error::file("create", &path))?;
         Ok(IncomingSnapshot {
             path,
             file,

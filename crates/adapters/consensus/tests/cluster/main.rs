@@ -10,6 +10,8 @@ mod crash_points;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod descriptors;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod reads;
