@@ -157,8 +157,7 @@ pub(crate) async fn look_for_leader(handle: &service::Handle) -> std::convert::I
         handle.network().listen_for_knocks(lost);
         if let Some(list) = known
             && lost
-            && let Some((newer, removed)) =
-                newer_members(handle.network(), list.cluster, &list).await
+            && let Some((newer, removed)) = ask_for_home(handle, &list).await
         {
             handle.take_members(newer);
             if let Some(text) = removed {
@@ -167,6 +166,30 @@ pub(crate) async fn look_for_leader(handle: &service::Handle) -> std::convert::I
         }
         tokio::time::sleep(LOOK_FOR_LEADER).await;
     }
+}
+
+/// Asks for a newer list. A node that members do not know any more asks as the stranger it is to them: whoever goes on to
+/// speak as a member is cut off before it hears the answer.
+async fn ask_for_home(
+    handle: &service::Handle,
+    list: &MemberList,
+) -> Option<(SignedMemberList, Option<String>)> {
+    let network = handle.network();
+    if !handle.was_refused_lately() {
+        return newer_members(network, list.cluster, list).await;
+    }
+    network.set_members(list.version, Vec::new()).await;
+    let answer = newer_members(network, list.cluster, list).await;
+    let table = list.members.iter().map(|member| {
+        let facts = &member.facts;
+        (
+            member.node.clone(),
+            facts.control_addresses.clone(),
+            facts.bulk_addresses.clone(),
+        )
+    });
+    network.set_members(list.version, table.collect()).await;
+    answer
 }
 
 fn reaches_leader(handle: &service::Handle) -> bool {

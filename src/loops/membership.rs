@@ -72,6 +72,14 @@ impl Membership {
             return;
         };
         if (list.version, &replicas) != (self.known.0, &self.known.1) {
+            let stays = |node: &NodeId| list.members.iter().any(|member| member.node == *node);
+            let peers = self.handle.network().peers();
+            let gone: Vec<_> = peers
+                .into_iter()
+                .filter(|peer| peer.connected && !stays(&peer.node))
+                .map(|peer| peer.node)
+                .collect();
+            self.handle.bid_farewell(&gone).await;
             let table = list.members.iter().map(|member| {
                 (
                     member.node.clone(),

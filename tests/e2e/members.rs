@@ -41,7 +41,9 @@ fn votes(node: &NodeView) -> bool {
 fn voters(at: &Node) -> Vec<String> {
     let view: NodesView = at.ask(&["nodes"]);
     let voting = view.nodes.into_iter().filter(votes);
-    voting.map(|node| node.name).collect()
+    let mut names: Vec<_> = voting.map(|node| node.name).collect();
+    names.sort();
+    names
 }
 
 /// Runs until the file `stop` of the lab is there.
@@ -270,6 +272,30 @@ fn a_node_that_is_removed_at_once_stops_its_work_as_soon_as_it_hears() {
 }
 
 #[test]
+fn a_machine_that_was_off_when_it_was_removed_hears_of_it_when_it_is_back() {
+    let lab = Lab::new();
+    let nodes = lab.three();
+    let (leader, [first, _]) = leader_and_others(&nodes);
+    first.kill();
+    wait_until(PATIENCE, "it is removed", || {
+        let output = leader.muster(&["node", "remove", &first.name, "--reason", "stolen"]);
+        (output.code == 0).then_some(())
+    });
+    first.spawn(&[]);
+    assert!(!first.wait_exit().success());
+    let log = first.log();
+    assert!(
+        log.contains("was removed from the cluster by") && log.contains("stolen"),
+        "{log}"
+    );
+    let again = first.up_in_vain(&[]).failure(1);
+    assert!(
+        again.contains("stolen") && again.contains("--rejoin"),
+        "{again}"
+    );
+}
+
+#[test]
 fn a_leader_that_stops_in_order_hands_over_and_keeps_its_vote() {
     let lab = Lab::new();
     let nodes = lab.three();
@@ -283,15 +309,11 @@ fn a_leader_that_stops_in_order_hands_over_and_keeps_its_vote() {
     let view = look(first, &leader.name);
     let view = view.or_else(|| look(first, &leader.name)).unwrap();
     assert_eq!(view.role, "voter", "a restart is short");
-    let warned: NodesView = first.ask(&["nodes"]);
-    assert!(
-        warned
-            .warnings
-            .iter()
-            .any(|text| text.contains("stops the cluster")),
-        "{:?}",
-        warned.warnings
-    );
+    wait_until(PATIENCE, "the risk is named", || {
+        let view: NodesView = first.ask(&["nodes"]);
+        let risk = |text: &String| text.contains("stops the cluster");
+        view.warnings.iter().any(risk).then_some(())
+    });
     leader.up(&[]);
     wait_until(PATIENCE, "nothing is at risk", || {
         let view: NodesView = first.ask(&["nodes"]);

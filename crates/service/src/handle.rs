@@ -55,6 +55,8 @@ pub(crate) struct Inner {
     pub(crate) speak_up: Notify,
     /// Since this log index this node holds no replica, by the leader's word; its own Raft was not told.
     pub(crate) released_at: AtomicU64,
+    /// When a member last said that it does not know this node, on the clock since boot.
+    pub(crate) refused_at: AtomicU64,
     /// By whom and why this node was taken out of the cluster.
     pub(crate) removed: tokio::sync::watch::Sender<Option<String>>,
     pub(crate) doorkeeper: Mutex<Doorkeeper>,
@@ -120,6 +122,7 @@ impl Handle {
             liveness: Mutex::new(Liveness::new()),
             speak_up: Notify::new(),
             released_at: AtomicU64::new(0),
+            refused_at: AtomicU64::new(0),
             removed: tokio::sync::watch::Sender::new(None),
             doorkeeper: Mutex::default(),
         };

@@ -1,7 +1,9 @@
 //! Admission: what a stranger may ask, and the signed member list.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use state_machine::{AdmitNode, Command, Entrance};
+use state_machine::{AdmitNode, ClusterState, Command, Entrance};
 use types::{
     JoinProof, JoinReply, JoinRequest, MemberList, NodeFacts, NodeId, SignedMemberList, TokenId,
     codec,
@@ -11,7 +13,10 @@ use crate::doorkeeper::refuse_wrong_clock;
 use crate::error::ServiceError;
 use crate::experiment_views::with_names;
 use crate::handle::{Handle, lock};
+use crate::peer::PeerMessage;
 
+/// Time for a removed node to hear of it before it is cut off.
+const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);
 /// Largest request of a stranger.
 const MAX_JOIN_BYTES: usize = 64 << 10;
 
@@ -104,12 +109,7 @@ impl Handle {
 
     fn answer_members(&self, from: &NodeId) -> JoinReply {
         let state = self.inner.consensus.state();
-        if let (Some(was), Some(members)) = (state.departure(from), self.signed_members()) {
-            let by = with_names(&state, &was.by);
-            let mut message = format!("{} was removed from the cluster by {by}", was.name);
-            if !was.reason.is_empty() {
-                message = format!("{message}: {}", was.reason);
-            }
+        if let (Some(message), Some(members)) = (farewell(&state, from), self.signed_members()) {
             return JoinReply::Removed { members, message };
         }
         let known = self.member_facts().contains_key(from);
@@ -162,6 +162,50 @@ impl Handle {
         }
     }
 
+    /// Tells members that were taken out that they were, while they can still be reached.
+    pub async fn bid_farewell(&self, gone: &[NodeId]) {
+        let state = self.inner.consensus.state();
+        let Some(members) = self.signed_members() else {
+            return; // Another replica has the key.
+        };
+        let tell = gone.iter().filter_map(|node| {
+            let message = PeerMessage::Removed {
+                members: members.clone(),
+                message: farewell(&state, node)?,
+            };
+            Some(async move {
+                if let Err(error) = self.ask(node, &message, FAREWELL_DEADLINE).await {
+                    tracing::debug!(node_id = %node, %error, "removed node not told: it will ask");
+                }
+            })
+        });
+        futures::future::join_all(tell).await;
+    }
+
+    /// A member says that this node was taken out: true only if the cluster's signature is under a newer list without it.
+    pub(crate) fn take_removal(&self, signed: SignedMemberList, message: String) {
+        let known = self.opened_members();
+        let state = self.inner.consensus.state();
+        let Some(pinned) = known.as_ref().map(|list| list.cluster).or(state.cluster()) else {
+            return;
+        };
+        let position = |list: &MemberList| (list.incarnation, list.version);
+        match network::open_member_list(&signed, pinned) {
+            Ok(list)
+                if known.is_none_or(|known| position(&list) > position(&known))
+                    && !list
+                        .members
+                        .iter()
+                        .any(|member| member.node == *self.node_id()) =>
+            {
+                self.take_members(signed);
+                self.note_removed(message);
+            }
+            Ok(_) => tracing::warn!("a removal that its list does not prove"),
+            Err(error) => tracing::warn!(%error, "a removal without the cluster's signature"),
+        }
+    }
+
     /// Resolves when a newer member list was taken in.
     pub async fn members_changed(&self) {
         self.inner.members_pushed.notified().await;
@@ -185,6 +229,17 @@ impl Handle {
             .as_ref()
             .map(|key| Bytes::from(key.to_bytes()))
     }
+}
+
+/// By whom and why a node was taken out; none: it was not.
+fn farewell(state: &ClusterState, node: &NodeId) -> Option<String> {
+    let was = state.departure(node)?;
+    let by = with_names(state, &was.by);
+    let mut message = format!("{} was removed from the cluster by {by}", was.name);
+    if !was.reason.is_empty() {
+        message = format!("{message}: {}", was.reason);
+    }
+    Some(message)
 }
 
 fn refused(code: &str, message: &str) -> JoinReply {

@@ -1,6 +1,7 @@
 //! Who is there: questions to members that are silent, and what the answers mean.
 
 use std::convert::Infallible;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use membership::{Action, Candidate, Detector, Input, Replicas, Suspicion, Timing, VoterPlan};
@@ -17,6 +18,8 @@ const LOOK: Duration = Duration::from_millis(200);
 const LATE_ANSWERS: u32 = 4;
 /// Part of the time of a helper after which it says that it did not reach the member, so that its word comes in time.
 const HELPERS_PART: u32 = 2;
+/// How long a refusal by a member counts: some rounds of looking for a leader.
+const REFUSAL_COUNTS: DurationMs = DurationMs::from_secs(15);
 /// Longest time that a helper spends on a question of another node.
 const MOST_HELP: Duration = Duration::from_secs(30);
 
@@ -156,6 +159,17 @@ impl Handle {
     /// Resolves when this node should tell everybody that it is there.
     pub async fn asked_to_speak_up(&self) {
         self.inner.speak_up.notified().await;
+    }
+
+    pub(crate) fn note_refused(&self) {
+        self.inner.refused_at.store(view_now().0, Ordering::Relaxed);
+    }
+
+    /// Whether a member has lately said that it does not know this node: it may have been taken out.
+    #[must_use]
+    pub fn was_refused_lately(&self) -> bool {
+        let at = self.inner.refused_at.load(Ordering::Relaxed);
+        at > 0 && view_now().since(Timestamp(at)) < REFUSAL_COUNTS
     }
 
     /// The cluster has proven that this node was taken out; `text` is for people.

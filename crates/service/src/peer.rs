@@ -55,6 +55,13 @@ pub enum PeerMessage {
         /// The sender has missed an answer: the receiver tells everybody that it is there.
         in_doubt: bool,
     },
+    /// The receiver was taken out of the cluster; the sender cuts it off after this.
+    Removed {
+        /// The list without it, signed by the cluster: the proof.
+        members: SignedMemberList,
+        /// By whom and why, for people.
+        message: String,
+    },
     /// From the leader, to a node without state: it holds none since this change of voters or learners, which it was
     /// not told any more.
     Released {
@@ -201,6 +208,9 @@ impl Handle {
         let bytes = Bytes::from(codec::encode(message));
         let answer = self.inner.network.rpc(to, bytes, deadline).await;
         let answer = answer.map_err(|error| {
+            if matches!(error, network::CallError::Refused { .. }) {
+                self.note_refused();
+            }
             ServiceError::new(ErrorKind::Unavailable, "unreachable", error.to_string())
                 .hint(format!("is muster running on {}?", to.short()))
         })?;
@@ -287,6 +297,10 @@ impl Handle {
             }
             PeerMessage::Ping { in_doubt } => {
                 self.answer_ping(in_doubt);
+                PeerReply::Done
+            }
+            PeerMessage::Removed { members, message } => {
+                self.take_removal(members, message);
                 PeerReply::Done
             }
             PeerMessage::Released { at } => {

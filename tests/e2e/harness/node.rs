@@ -71,7 +71,8 @@ impl Node {
         self.home.with_extension(extension)
     }
 
-    /// Writes the settings file. What the node has is said, not measured: the same on every host.
+    /// Writes the settings file. What the node has is said, not measured: the same on every host. Experiments run as the
+    /// node's user: many of them write beside their own directory, for the test to read.
     pub(crate) fn settings(&self, label: &str, disk_reserve: &str) {
         let name = &self.name;
         let text = format!(
@@ -79,6 +80,7 @@ impl Node {
 keeps_blobs = true
 disk_reserve = \"{disk_reserve}\"
 log_reserve = \"1MiB\"
+job_user = \"node\"
 [resources]
 cpus = \"4\"
 memory = \"4GiB\"
@@ -196,6 +198,15 @@ memory = \"4GiB\"
             .split_whitespace()
             .find_map(|word| word.strip_prefix("http://"));
         word.expect("a node prints its URL").to_owned()
+    }
+
+    /// The rest of the printed word that begins so.
+    pub(crate) fn printed_word(&self, start: &str) -> String {
+        let printed = self.printed();
+        let mut words = printed.split_whitespace();
+        let word = words.find_map(|word| word.strip_prefix(start));
+        word.unwrap_or_else(|| panic!("no {start}… in {printed}"))
+            .to_owned()
     }
 
     /// Waits until the node process ends by itself.
