@@ -103,7 +103,7 @@ fn a_node_that_is_told_to_end_does_so_in_order_and_leaves_its_experiment_running
 }
 
 /// Addresses that stay over a restart, each test its own: loopback is a network of 16 million.
-fn fixed_address() -> String {
+pub(crate) fn fixed_address() -> String {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let pid = std::process::id();
     let (high, low) = (10 + pid / 250 % 200, 1 + pid % 250);
