@@ -13,6 +13,8 @@ use crate::{Error, Handle};
 /// How long a put protects a blob: commands that name it are proposed long before (invariant 16).
 const PIN: Duration = Duration::from_secs(24 * 3600);
 const PIN_MS: DurationMs = DurationMs::from_secs(24 * 3600);
+/// A pin is renewed when this much of it is over.
+const FRESH_MS: DurationMs = DurationMs::from_secs(3600);
 /// Damaged bytes are kept for a person this long.
 const DAMAGED_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -41,6 +43,38 @@ impl Handle {
         renew_pin(&self.store.path(hash), counted_from, Duration::ZERO)?;
         drop(names);
         Ok(true)
+    }
+
+    /// Protects a blob for another 24 h, unless it is protected for nearly that long. Returns whether it is here.
+    ///
+    /// # Errors
+    /// Its file cannot be changed.
+    pub fn renew(&self, hash: &BlobHash, now: Timestamp) -> Result<bool, Error> {
+        let fresh = now + DurationMs(PIN_MS.0 - FRESH_MS.0);
+        if self.pinned_until(hash).is_some_and(|until| until >= fresh) {
+            return Ok(true);
+        }
+        self.pin(hash, now + PIN_MS)
+    }
+
+    /// All blobs that are here, in the order of their names. Blocks: call it on a blocking thread.
+    ///
+    /// # Errors
+    /// A directory cannot be read.
+    pub fn list(&self) -> Result<Vec<BlobHash>, Error> {
+        let mut hashes = Vec::new();
+        for shard in 0..=255_u8 {
+            let shard = format!("{shard:02x}");
+            let directory = self.store.config.directory.join(&shard);
+            for entry in fs::read_dir(&directory).map_err(|e| Error::read(&directory, e))? {
+                let name = entry.map_err(|e| Error::read(&directory, e))?.file_name();
+                let name = name.to_string_lossy();
+                // Chunk indexes and damaged bytes have other names.
+                hashes.extend(format!("{shard}{name}").parse::<BlobHash>().ok());
+            }
+        }
+        hashes.sort_unstable();
+        Ok(hashes)
     }
 
     /// Until when the blob is pinned; none if it is not here.

@@ -8,6 +8,8 @@ mod collect;
 mod config;
 mod draft;
 mod error;
+mod homes;
+mod names;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod protocol;
@@ -19,4 +21,6 @@ mod write;
 pub use collect::Collected;
 pub use config::Config;
 pub use error::Error;
+pub use homes::{COPIES, StorageNode, homes};
+pub use names::NameFilter;
 pub use store::{Handle, open};
