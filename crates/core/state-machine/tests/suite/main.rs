@@ -6,5 +6,6 @@ mod commands;
 mod golden;
 mod histories;
 mod late;
+mod members;
 mod properties;
 mod samples;

@@ -2,9 +2,10 @@
 
 use proptest::prelude::*;
 use state_machine::{
-    AdmitNode, AttemptReport, ClusterState, Command, CreateJoinToken, CreateQueue, ExtendLease,
-    LogEntry, MoveExperiment, Outcome, RemoveNode, RevokeToken, SealSegment, StopExperiment,
-    SubmitExperiment, UpdateNode, check_invariants,
+    AdmitNode, AttemptReport, ClusterState, Command, CreateJoinToken, CreateQueue, DrainNode,
+    EvictNode, EvictedAttempts, ExtendLease, LogEntry, MoveExperiment, Outcome, PinRole,
+    PinnedRole, RemoveNode, ReplaceNode, RevokeToken, SealSegment, StopExperiment,
+    SubmitExperiment, UndrainNode, UpdateNode, check_invariants,
 };
 use types::{
     AttemptToken, Author, CauseKind, DurationMs, ExperimentId, GpuIndex, GpuShare, Incarnation,
@@ -82,6 +83,26 @@ enum Op {
     Remove {
         node: usize,
     },
+    Drain {
+        node: usize,
+        evacuate: bool,
+    },
+    Undrain {
+        node: usize,
+    },
+    Pin {
+        node: usize,
+        role: u8,
+    },
+    Evict {
+        node: usize,
+        is_dead: bool,
+    },
+    Replace {
+        token: u8,
+        node: usize,
+        old: usize,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -105,6 +126,11 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (small.clone(), 0_usize..4).prop_map(|(token, node)| Op::Admit { token, node }),
         1 => (0_usize..4, small).prop_map(|(node, name)| Op::Update { node, name }),
         1 => (0_usize..4).prop_map(|node| Op::Remove { node }),
+        1 => (0_usize..4, any::<bool>()).prop_map(|(node, evacuate)| Op::Drain { node, evacuate }),
+        1 => (0_usize..4).prop_map(|node| Op::Undrain { node }),
+        1 => (0_usize..4, 0_u8..3).prop_map(|(node, role)| Op::Pin { node, role }),
+        1 => (0_usize..4, any::<bool>()).prop_map(|(node, is_dead)| Op::Evict { node, is_dead }),
+        1 => (0_u8..3, 0_usize..4, 0_usize..4).prop_map(|(token, node, old)| Op::Replace { token, node, old }),
     ]
 }
 
@@ -283,6 +309,42 @@ fn command(state: &ClusterState, op: &Op) -> (Author, Command) {
             node: node(number),
             reason: "test".to_owned(),
         }),
+        Op::Drain {
+            node: number,
+            evacuate,
+        } => Command::DrainNode(DrainNode {
+            node: node(number),
+            evacuate,
+            reason: String::new(),
+        }),
+        Op::Undrain { node: number } => Command::UndrainNode(UndrainNode { node: node(number) }),
+        Op::Pin { node: number, role } => Command::PinRole(PinRole {
+            node: node(number),
+            role: [None, Some(PinnedRole::Voter), Some(PinnedRole::Worker)][usize::from(role)],
+        }),
+        Op::Evict {
+            node: number,
+            is_dead,
+        } => Command::EvictNode(Box::new(EvictNode {
+            node: node(number),
+            reason: "test".to_owned(),
+            attempts: match is_dead {
+                true => EvictedAttempts::Now(Vec::new()),
+                false => EvictedAttempts::WhenLeasesEnd,
+            },
+        })),
+        Op::Replace {
+            token,
+            node: number,
+            old,
+        } => Command::ReplaceNode(Box::new(ReplaceNode {
+            admit: AdmitNode {
+                token: token_id(&format!("t-{token}")),
+                node: node(number),
+                facts: facts(NODES[number]),
+            },
+            old: node(old),
+        })),
     };
     (by_node, command)
 }

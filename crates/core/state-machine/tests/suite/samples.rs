@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use state_machine::{
     AcceptLate, AdmitNode, Applied, AttemptEnd, AttemptReport, ClusterState, Command,
-    CreateJoinToken, CreateQueue, CreateUserToken, Entrance, ExtendLease, FoundCluster,
-    IssueUserToken, LogEntry, LoseAttempt, MoveExperiment, NoteBackup, NoteRefusals, NoteTokenUses,
-    Outcome, PlaceAttempt, RankCapacity, RefusalCode, ReleasePlacements, RemoveNode, RemoveUser,
-    ReportAttempt, RevokeToken, SealSegment, StopExperiment, SubmitExperiment, UpdateNode,
+    CreateJoinToken, CreateQueue, CreateUserToken, DrainNode, Entrance, EvictNode, EvictedAttempts,
+    ExtendLease, FoundCluster, IssueUserToken, LogEntry, LoseAttempt, MoveExperiment, NoteBackup,
+    NoteRefusals, NoteTokenUses, Outcome, PinRole, PinnedRole, PlaceAttempt, RankCapacity,
+    RefusalCode, ReleasePlacements, RemoveNode, RemoveUser, ReplaceNode, ReportAttempt,
+    RevokeToken, SealSegment, StopExperiment, SubmitExperiment, UndrainNode, UpdateNode,
 };
 use types::{
     AttemptToken, Author, AuthorProof, BlobHash, Cause, CauseKind, ClusterId, DurationMs,
@@ -460,6 +461,44 @@ pub(crate) fn every_command() -> Vec<(&'static str, Command)> {
                 experiment: token.experiment,
                 attempt: 2,
             }),
+        ),
+        (
+            "drain-node",
+            Command::DrainNode(DrainNode {
+                node: node(1),
+                evacuate: true,
+                reason: "new disk".to_owned(),
+            }),
+        ),
+        (
+            "pin-role",
+            Command::PinRole(PinRole {
+                node: node(1),
+                role: Some(PinnedRole::Worker),
+            }),
+        ),
+        (
+            "undrain-node",
+            Command::UndrainNode(UndrainNode { node: node(1) }),
+        ),
+        (
+            "replace-node",
+            Command::ReplaceNode(Box::new(ReplaceNode {
+                admit: AdmitNode {
+                    token: token_id("t-1"),
+                    node: node(3),
+                    facts: facts("noded"),
+                },
+                old: node(3),
+            })),
+        ),
+        (
+            "evict-node",
+            Command::EvictNode(Box::new(EvictNode {
+                node: node(2),
+                reason: "burnt".to_owned(),
+                attempts: EvictedAttempts::Now(vec![(token, vec![segment(4)])]),
+            })),
         ),
     ]
 }
