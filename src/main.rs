@@ -5,6 +5,7 @@ mod config;
 mod data_directory;
 mod demo;
 mod joining;
+mod limits;
 mod logging;
 mod loops;
 mod node;
@@ -85,6 +86,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 async fn up(flags: &config::UpFlags) -> anyhow::Result<()> {
     let config = config::Config::load(flags)?;
     logging::start(&config.log_filter)?;
+    limits::raise_open_files();
     Box::pin(node::run(config)).await
 }
 

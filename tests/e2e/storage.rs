@@ -1,6 +1,7 @@
 //! Disks that fail, fill up, are slow or go back in time under real nodes, and what the nodes say and do then.
 
 use std::fs;
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -376,4 +377,48 @@ fn a_leader_with_a_slow_disk_hands_over_and_the_others_set_the_pace() {
     a.assert_alive();
     let view = view_of(&b, "a").expect("a is a member");
     assert_eq!(view.role, "voter");
+}
+
+#[test]
+fn a_node_without_file_descriptors_fails_new_work_and_keeps_its_vote() {
+    let lab = Lab::new();
+    let mut machines = ["a", "b", "c"].map(|name| lab.machine(name));
+    let limited = ["sh", "-c", "ulimit -n 64; exec \"$@\"", "sh"];
+    machines[0].wrapper = limited.map(str::to_owned).into();
+    let [a, b, c] = crate::harness::cluster_of(machines);
+    let address = a.tcp();
+    let limit = Duration::from_secs(10);
+    let target = address.parse().expect("host and port");
+    // More than it can take: those that do not fit wait in the kernel.
+    let held: Vec<_> = (0..100)
+        .filter_map(|_| TcpStream::connect_timeout(&target, limit).ok()) // The backlog may be full, too.
+        .collect();
+    assert!(held.len() >= 40, "{}", held.len());
+    let before = a.log().len();
+    let mut queued = Vec::new();
+    for node in [&b, &c].repeat(10) {
+        queued.push(node.submit(&FAR));
+    }
+    let refused = b.submit(&["--constraint", "machine=a", "--", "true"]);
+    wait_until(PATIENCE, "a follows and votes", || {
+        let view = view_of(&b, "a")?;
+        (view.health == "live" && ["leader", "voter"].contains(&&*view.role)).then_some(())
+    });
+    a.assert_alive();
+    drop(held);
+    // It says what was wrong and is whole again.
+    wait_until(PATIENCE, "a serves again", || {
+        let output = a.muster(&["--json", "ls", "--all", "--limit", "1000"]);
+        (output.code == 0 && queued.iter().all(|id| output.out.contains(id))).then_some(())
+    });
+    let detail = b.wait_end(&refused);
+    println!(
+        "the job meanwhile: {} {:?}; the log: {}",
+        detail.summary.state,
+        detail.attempts.last(),
+        &a.log()[before..]
+    );
+    assert_eq!(b.cluster().voters.len(), 3);
+    let after = b.submit(&["--constraint", "machine=a", "--", "true"]);
+    assert_eq!(b.wait_end(&after).summary.state, "finished");
 }
