@@ -21,6 +21,8 @@ const JOIN_PATIENCE: Duration = Duration::from_secs(30);
 const LISTEN_FIRST: Duration = Duration::from_secs(3);
 /// Time between two looks for a leader: several elections.
 const LOOK_FOR_LEADER: Duration = Duration::from_secs(2);
+/// Looks for a leader in vain before strangers are asked too: longer than a start, an election or a cable takes.
+const PATIENT_LOOKS: u32 = 3;
 /// Strangers of the local network that are asked for the member list in one round: anyone can claim to be many.
 const MAX_UNKNOWN_ASKED: usize = 32;
 /// Members asked at the same time: most of them may be switched off, and each takes its time.
@@ -149,15 +151,18 @@ pub(crate) async fn listen_first(network: &network::Handle) -> anyhow::Result<()
 /// As long as no leader is in touch, asks the known members for a newer list: the addresses known here may be of
 /// yesterday, while another member knows those of today.
 pub(crate) async fn look_for_leader(handle: &service::Handle) -> std::convert::Infallible {
+    let mut lost_looks = 0;
     loop {
         let known = handle.kept_members().and_then(|signed| {
             codec::decode::<MemberList>(&signed.list, codec::MAX_MESSAGE_BYTES).ok() // Checked before it was kept.
         });
         let lost = !reaches_leader(handle);
         handle.network().listen_for_knocks(lost);
+        lost_looks = if lost { lost_looks + 1 } else { 0 };
+        let ask_strangers = lost_looks > PATIENT_LOOKS;
         if let Some(list) = known
             && lost
-            && let Some((newer, removed)) = ask_for_home(handle, &list).await
+            && let Some((newer, removed)) = ask_for_home(handle, &list, ask_strangers).await
         {
             handle.take_members(newer);
             if let Some(text) = removed {
@@ -173,13 +178,14 @@ pub(crate) async fn look_for_leader(handle: &service::Handle) -> std::convert::I
 async fn ask_for_home(
     handle: &service::Handle,
     list: &MemberList,
+    ask_strangers: bool,
 ) -> Option<(SignedMemberList, Option<String>)> {
     let network = handle.network();
     if !handle.was_refused_lately() {
-        return newer_members(network, list.cluster, list).await;
+        return newer_members(network, list.cluster, list, ask_strangers).await;
     }
     network.set_members(list.version, Vec::new()).await;
-    let answer = newer_members(network, list.cluster, list).await;
+    let answer = newer_members(network, list.cluster, list, ask_strangers).await;
     let table = list.members.iter().map(|member| {
         let facts = &member.facts;
         (
@@ -206,6 +212,7 @@ pub(crate) async fn newer_members(
     network: &network::Handle,
     pinned: ClusterId,
     known: &MemberList,
+    ask_strangers: bool,
 ) -> Option<(SignedMemberList, Option<String>)> {
     let request = Bytes::from(codec::encode(&JoinRequest::Members));
     // First those that are connected at this moment, because they dialled.
@@ -217,7 +224,9 @@ pub(crate) async fn newer_members(
     let is_known =
         |seen: &network::Discovered| known.members.iter().any(|member| member.node == seen.node);
     let seen = network.discovered().into_iter();
-    let unknown = seen.filter(|seen| !is_known(seen)).take(MAX_UNKNOWN_ASKED);
+    let unknown = seen
+        .filter(|seen| ask_strangers && !is_known(seen))
+        .take(MAX_UNKNOWN_ASKED);
     asked.extend(unknown.map(|seen| seen.addresses));
     let ask = |addresses: Vec<String>| {
         let request = request.clone();

@@ -328,6 +328,8 @@ impl Handle {
         let own = match &command {
             Command::ReportAttempt(report) => report.node == *from,
             Command::UpdateNode(update) => update.node == *from,
+            // What happened at its own door: written down under its name.
+            Command::NoteRefusals(_) | Command::NoteTokenUses(_) => true,
             // The voter that the stranger spoke to has checked the proof.
             Command::AdmitNode(_) => self.inner.consensus.voters().contains(from),
             Command::SealSegment(seal) => {

@@ -117,8 +117,8 @@ impl<B: NetworkBehaviour> Gate<B> {
         *self.holds.entry(peer).or_default() += 1;
     }
 
-    /// The join request is done.
-    pub(crate) fn release(&mut self, peer: PeerId) {
+    /// The join request is done; true if no other with this peer is under way.
+    pub(crate) fn release(&mut self, peer: PeerId) -> bool {
         if let Some(holds) = self.holds.get_mut(&peer) {
             *holds -= 1;
             if *holds == 0 {
@@ -132,6 +132,7 @@ impl<B: NetworkBehaviour> Gate<B> {
             }
         }
         self.recheck();
+        !self.holds.contains_key(&peer)
     }
 
     /// Closes what the members table no longer, or only now, allows.

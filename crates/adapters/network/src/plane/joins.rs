@@ -187,7 +187,11 @@ impl Plane {
         result: Result<(PeerId, Outcome), JoinFailure>,
     ) {
         if let Some(done) = self.state.joins.asked.remove(&id) {
-            self.swarm.behaviour_mut().gate.release(peer);
+            let over = self.swarm.behaviour_mut().gate.release(peer);
+            if over && !self.admission.is_member(&peer) {
+                // Who has been asked need not look after an idle stranger, and write it down.
+                self.disconnect(peer);
+            }
             // A caller whose deadline passed is gone.
             drop(done.send(result));
         }
