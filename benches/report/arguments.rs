@@ -24,9 +24,12 @@ pub(crate) struct Arguments {
     /// Runs of each kind; ours and the peer's take turns.
     #[arg(long, default_value_t = 3)]
     pub(crate) reps: usize,
-    /// Leaders that are killed.
-    #[arg(long, default_value_t = 20)]
+    /// Leaders or nodes that are killed; 50 for the figures that are published.
+    #[arg(long, default_value_t = 10)]
     pub(crate) kills: usize,
+    /// Voters of the cluster whose leaders or nodes are killed: 3 or 5.
+    #[arg(long, default_value_t = 3, value_parser = voters)]
+    pub(crate) voters: usize,
     /// Starts in each run.
     #[arg(long, default_value_t = 30)]
     pub(crate) starts: usize,
@@ -53,10 +56,20 @@ pub(crate) enum What {
     Start,
     /// SIGKILL of the leader to the next acknowledged submit.
     Failover,
+    /// SIGKILL of a node to the placement of what it ran elsewhere.
+    Death,
     /// Memory and processor time of idle nodes.
     Idle,
     /// All of them.
     All,
+}
+
+fn voters(text: &str) -> Result<usize, String> {
+    match text {
+        "3" => Ok(3),
+        "5" => Ok(5),
+        _ => Err("a cluster has 3 or 5 voters".to_owned()),
+    }
 }
 
 impl Arguments {

@@ -26,9 +26,9 @@ const FAST: [&str; 4] = ["--heartbeat-interval", "100", "--election-timeout", "5
 
 pub(crate) async fn measure(arguments: &Arguments, table: &mut Table) -> anyhow::Result<()> {
     say(
-        "failover: SIGKILL of the leader to the next acknowledged submit at one of the other two nodes",
+        "failover: SIGKILL of the leader to the next acknowledged submit at one of the other nodes",
     );
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::start(arguments.voters).await?;
     let mut peers = Vec::new();
     if let Some(program) = arguments.etcd() {
         peers.push(("etcd", Etcd::start(program, &[]).await?));
@@ -52,20 +52,22 @@ pub(crate) async fn measure(arguments: &Arguments, table: &mut Table) -> anyhow:
         let their_ms = Samples::new(their_ms);
         add(
             table,
+            arguments.voters,
             "median",
             our_ms.median(),
             Some((name, their_ms.median())),
         );
         add(
             table,
+            arguments.voters,
             "worst",
             our_ms.worst(),
             Some((name, their_ms.worst())),
         );
     }
     if peers.is_empty() {
-        add(table, "median", our_ms.median(), None);
-        add(table, "worst", our_ms.worst(), None);
+        add(table, arguments.voters, "median", our_ms.median(), None);
+        add(table, arguments.voters, "worst", our_ms.worst(), None);
     }
     if arguments.keep {
         say(&format!("  kept: {}", cluster.keep().display()));
@@ -73,9 +75,9 @@ pub(crate) async fn measure(arguments: &Arguments, table: &mut Table) -> anyhow:
     Ok(())
 }
 
-fn add(table: &mut Table, what: &str, ours: f64, peer: Option<(&'static str, f64)>) {
+fn add(table: &mut Table, voters: usize, what: &str, ours: f64, peer: Option<(&'static str, f64)>) {
     table.add(Row {
-        figure: format!("leader killed to next submit: {what} (ms)"),
+        figure: format!("leader killed to next submit, {voters} voters: {what} (ms)"),
         ours,
         peer,
         target: if what == "median" {

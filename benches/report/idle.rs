@@ -28,7 +28,7 @@ pub(crate) async fn measure(arguments: &Arguments, table: &mut Table) -> anyhow:
         arguments.settle_secs,
         WINDOW.as_secs()
     ));
-    let cluster = Cluster::start().await?;
+    let cluster = Cluster::start(3).await?;
     load::run(cluster.writers(cluster.leader().await?, 4).await?, WARM_UP).await;
     let etcd = match arguments.etcd() {
         Some(program) => {

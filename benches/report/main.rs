@@ -1,10 +1,11 @@
 //! The figures of this program beside those of what a user would pick instead, measured in the same minutes.
 //!
-//! `cargo bench --bench report -- [submits|start|failover|idle|all]` starts three real nodes on 127.0.0.1 in directories
+//! `cargo bench --bench report -- [submits|start|failover|death|idle|all]` starts real nodes on 127.0.0.1 in directories
 //! of their own, and the peers likewise: etcd for submits, failover and idling, `HyperQueue` for starts. Nothing here is
 //! a test: a noisy machine moves every figure, which is why each has its peer's of the same minutes and a ratio.
 
 mod arguments;
+mod death;
 mod etcd;
 mod exchange;
 mod failover;
@@ -77,6 +78,9 @@ async fn measure(arguments: &Arguments, table: &mut Table) -> anyhow::Result<()>
     }
     if wanted(What::Failover) {
         failover::measure(arguments, table).await?;
+    }
+    if wanted(What::Death) {
+        death::measure(arguments, table).await?;
     }
     if wanted(What::Submits) {
         submits::measure(arguments, table).await?;

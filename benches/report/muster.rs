@@ -19,11 +19,11 @@ use crate::load::Writer;
 use crate::process::{Server, disk_bytes};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_muster");
-const NAMES: [&str; 3] = ["anna", "berta", "carl"];
+const NAMES: [&str; 5] = ["anna", "berta", "carl", "dora", "emil"];
 /// Longest wait for a step of the cluster's making.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Three nodes; killed when dropped.
+/// Three nodes or five; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     directory: TempDir,
@@ -41,14 +41,21 @@ struct Node {
 }
 
 impl Cluster {
-    /// Starts three nodes, joins them by token, waits until all vote, and stores a source tree.
-    pub(crate) async fn start() -> anyhow::Result<Self> {
+    /// Starts so many nodes, joins them by token, waits until all vote, and stores a source tree. Five of five vote only
+    /// because they are told to: by rule three of them would.
+    pub(crate) async fn start(voters: usize) -> anyhow::Result<Self> {
+        let names = NAMES
+            .get(..voters)
+            .context("there are names for five nodes")?;
         let directory = tempfile::tempdir().context("make a directory")?;
-        let mut nodes = vec![Node::start(directory.path(), NAMES[0], &["--new"]).await?];
-        let join = command_line(directory.path(), &["token", "new", "--uses", "2"]).await?;
+        let mut nodes = vec![Node::start(directory.path(), names[0], &["--new"]).await?];
+        let join = command_line(directory.path(), &["token", "new", "--uses", "4"]).await?;
         let join = text(&join["token"])?;
-        for name in &NAMES[1..] {
+        for name in &names[1..] {
             nodes.push(Node::start(directory.path(), name, &["--join", &join]).await?);
+        }
+        for name in names.iter().filter(|_| voters > 3) {
+            command_line(directory.path(), &["node", "promote", name]).await?;
         }
         let user = ["user", "token", "bench", "--role", "admin"];
         let token = text(&command_line(directory.path(), &user).await?["token"])?;
@@ -106,7 +113,7 @@ impl Cluster {
                 Err(error) => last = format!("{error:#}; before: {last}"),
             }
             if began.elapsed() > PATIENCE {
-                bail!("three live voters were not there within {PATIENCE:?}: {last}");
+                bail!("all voters were not there within {PATIENCE:?}: {last}");
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -131,6 +138,11 @@ impl Cluster {
         let name = text(&view["leader"]["name"]).context("nobody leads")?;
         let found = self.nodes.iter().position(|node| node.name == name);
         found.context("an unknown node leads")
+    }
+
+    /// Number of the node of this name.
+    pub(crate) fn number_of(&self, name: &str) -> Option<usize> {
+        self.nodes.iter().position(|node| node.name == name)
     }
 
     /// Numbers of all nodes but one.
@@ -311,7 +323,36 @@ impl Client {
         Ok(())
     }
 
-    async fn get(&mut self, path: &str) -> anyhow::Result<Value> {
+    /// Submits and says what the experiment is called.
+    pub(crate) async fn submit_for_id(
+        &mut self,
+        body: &Bytes,
+        key: &str,
+    ) -> anyhow::Result<String> {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri("/api/v1/experiments")
+            .header("idempotency-key", key)
+            .header(CONTENT_TYPE, "application/json");
+        let (status, answer) = self.send(request, body.clone()).await?;
+        if status != StatusCode::CREATED {
+            bail!("{status}: {}", String::from_utf8_lossy(&answer));
+        }
+        let answer: Value = serde_json::from_slice(&answer)?;
+        text(&answer["id"])
+    }
+
+    /// Asks for a change without a body.
+    pub(crate) async fn post(&mut self, path: &str) -> anyhow::Result<()> {
+        let request = Request::builder().method(Method::POST).uri(path);
+        let (status, answer) = self.send(request, Bytes::new()).await?;
+        if !status.is_success() {
+            bail!("{status}: {}", String::from_utf8_lossy(&answer));
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn get(&mut self, path: &str) -> anyhow::Result<Value> {
         let request = Request::builder().method(Method::GET).uri(path);
         let (status, answer) = self.send(request, Bytes::new()).await?;
         if status != StatusCode::OK {

@@ -19,7 +19,7 @@ const WARM_UP: usize = 5;
 pub(crate) async fn measure(arguments: &Arguments, table: &mut Table) -> anyhow::Result<()> {
     say("start: submit to process start, one at a time on an idle cluster, source tree warm");
     let directory = tempfile::tempdir().context("make a directory")?;
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::start(3).await?;
     let own = Stamps::create(directory.path().join("muster.stamps"))?;
     let peers = Stamps::create(directory.path().join("hyperqueue.stamps"))?;
     let mut peer = match arguments.hq_python() {

@@ -15,7 +15,7 @@ pub(crate) async fn measure(arguments: &Arguments, table: &mut Table) -> anyhow:
     say(
         "submits: experiments that cannot be placed, source tree stored, by REST over TCP keep-alive, to the leader of three",
     );
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::start(3).await?;
     let etcd = match arguments.etcd() {
         Some(program) => Some(Etcd::start(program, &[]).await?),
         None => None,
