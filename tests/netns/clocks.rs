@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use service::view::ExperimentDetail;
 
-use crate::harness::{FAR, Node, PATIENCE, counting, wait_lines, wait_until};
+use crate::harness::{FAR, Lab, Node, PATIENCE, counting, wait_lines, wait_until};
 use crate::lab::{NetLab, found, say, seen_by, split_leader, stay};
 
 /// Where Debian puts the library that tells a process another time.
@@ -17,7 +17,7 @@ const LIBRARIES: [&str; 2] = [
 ];
 
 /// The library; none, said in a line, where it is not installed.
-fn library() -> Option<&'static str> {
+pub(crate) fn library() -> Option<&'static str> {
     let found = LIBRARIES.into_iter().find(|path| Path::new(path).exists());
     if found.is_none() {
         let required = std::env::var("MUSTER_NETNS").is_ok_and(|wish| wish == "required");
@@ -31,22 +31,22 @@ fn library() -> Option<&'static str> {
 }
 
 /// The file from which a node reads how far its wall clock is off.
-fn clock_file(lab: &NetLab, node: &Node) -> PathBuf {
-    lab.shared().join(format!("{}.clock", node.name))
+fn clock_file(node: &Node) -> PathBuf {
+    node.home.with_extension("clock")
 }
 
 /// Sets the wall clock of a node off by so much: `+3600`, or a date.
-fn set_clock(lab: &NetLab, node: &Node, to: &str) {
-    let file = clock_file(lab, node);
+pub(crate) fn set_clock(node: &Node, to: &str) {
+    let file = clock_file(node);
     let new = file.with_extension("new");
     fs::write(&new, format!("{to}\n")).expect("a file");
     fs::rename(new, file).expect("it is replaced in one step");
 }
 
 /// Lets a node read its wall clock, and no other clock, from [`set_clock`].
-fn give_clock(lab: &NetLab, node: &mut Node, library: &str) {
-    set_clock(lab, node, "+0");
-    let file = clock_file(lab, node).display().to_string();
+pub(crate) fn give_clock(node: &mut Node, library: &str) {
+    set_clock(node, "+0");
+    let file = clock_file(node).display().to_string();
     for (name, value) in [
         ("LD_PRELOAD", library),
         ("FAKETIME_TIMESTAMP_FILE", &file),
@@ -75,7 +75,7 @@ fn wall_clocks_that_jump_cost_no_lease_and_the_log_keeps_the_time_of_the_majorit
     let Some(lab) = NetLab::new() else { return };
     let mut nodes = ["a", "b", "c"].map(|name| lab.host(name));
     for node in &mut nodes {
-        give_clock(&lab, node, library);
+        give_clock(node, library);
     }
     found(&nodes);
     let stop = lab.shared().join("stop");
@@ -92,7 +92,7 @@ fn wall_clocks_that_jump_cost_no_lease_and_the_log_keeps_the_time_of_the_majorit
 
     let by_name = |name: &str| nodes.iter().find(|node| node.name == name).unwrap();
     for to in ["+3600", "-3600", "+0"] {
-        set_clock(&lab, by_name(&follower), to);
+        set_clock(by_name(&follower), to);
         stay(Duration::from_secs(6)); // Longer than a short lease.
         let at = submitted_at(&nodes[0]);
         assert!(
@@ -106,7 +106,7 @@ fn wall_clocks_that_jump_cost_no_lease_and_the_log_keeps_the_time_of_the_majorit
 
     for to in ["+3600", "-3600"] {
         let (leader, others) = split_leader(&nodes);
-        set_clock(&lab, leader, to);
+        set_clock(leader, to);
         let at = submitted_at(others[0]);
         assert!(
             at >= last && at.abs_diff(wall_ms()) < 30_000,
@@ -123,7 +123,7 @@ fn wall_clocks_that_jump_cost_no_lease_and_the_log_keeps_the_time_of_the_majorit
                 (now != name).then_some(())
             },
         );
-        set_clock(&lab, leader, "+0");
+        set_clock(leader, "+0");
         split_leader(&nodes);
     }
     let last_term = seen_by(&nodes[0]).term;
@@ -149,22 +149,22 @@ fn wall_clocks_that_jump_cost_no_lease_and_the_log_keeps_the_time_of_the_majorit
 #[test]
 fn a_machine_whose_clock_says_1970_checks_no_tokens_and_says_why() {
     let Some(library) = library() else { return };
-    let Some(lab) = NetLab::new() else { return };
-    let mut node = lab.host("a");
-    give_clock(&lab, &mut node, library);
+    let lab = Lab::new();
+    let mut node = lab.machine("a");
+    give_clock(&mut node, library);
     node.up(&["--new"]);
     let text = node.muster(&["--json", "user", "add", "ann"]).success();
     let token: serde_json::Value = serde_json::from_str(&text).unwrap();
     let bearer = format!("Bearer {}", token["token"].as_str().expect(&text));
     let ask = || node.http("GET", "/api/v1/nodes", &[("Authorization", &bearer)], "");
     assert_eq!(ask().0, 200);
-    set_clock(&lab, &node, "@1970-01-02 00:00:00");
+    set_clock(&node, "@1970-01-02 00:00:00");
     let (status, body) = ask();
     assert_ne!(status, 200, "{body}");
     assert!(body.contains("clock"), "{body}");
     let refused = node.muster(&["token", "new"]);
     assert_ne!(refused.code, 0, "{refused:?}");
     assert!(refused.err.contains("clock"), "{refused:?}");
-    set_clock(&lab, &node, "+0");
+    set_clock(&node, "+0");
     assert_eq!(ask().0, 200);
 }

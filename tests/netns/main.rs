@@ -24,6 +24,8 @@ mod chaos;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod clocks;
+#[cfg(test)]
 mod discovery;
 #[cfg(test)]
 #[expect(
@@ -35,6 +37,8 @@ mod discovery;
 mod harness;
 #[cfg(test)]
 mod history;
+#[cfg(test)]
+mod home;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
@@ -48,6 +52,8 @@ mod linearizable;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod nat;
+#[cfg(test)]
 mod outages;
 #[cfg(test)]
 mod partitions;
@@ -56,6 +62,12 @@ mod planes;
 #[cfg(test)]
 mod reads;
 #[cfg(test)]
+mod strangers;
+#[cfg(test)]
 mod traces;
 #[cfg(test)]
 mod verdict;
+#[cfg(test)]
+mod weather;
+#[cfg(test)]
+mod long_work;
