@@ -6,10 +6,10 @@
 //! When those run out too, nothing more is appended ([`DiskRoom::Full`]), so that no append fails half-way.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use tokio::sync::watch;
@@ -23,6 +23,10 @@ const LOOK: Duration = Duration::from_millis(250);
 const GIVE_UP_PART: u64 = 8;
 /// Without the file, appends end when less than this part of its size is free.
 const FULL_PART: u64 = 4;
+/// Time until the file is tried again after it could not be made.
+const TRY_AGAIN: Duration = Duration::from_mins(1);
+/// Bytes written at a time where blocks cannot be reserved otherwise.
+const WRITE_BYTES: usize = 1 << 20;
 /// Room is there again when this part of the reserve more is free than when it ran low.
 const MARGIN_PART: u64 = 4;
 
@@ -60,14 +64,28 @@ impl DiskRoom {
     }
 }
 
+#[derive(Debug)]
+struct Held {
+    /// The file is there.
+    file: bool,
+    /// When it could not be made although there was room.
+    failed_at: Option<Instant>,
+}
+
+impl Held {
+    fn may_try(&self) -> bool {
+        self.failed_at.is_none_or(|at| at.elapsed() >= TRY_AGAIN)
+    }
+}
+
 /// What is known of the disk, and whether the reserve file is there.
 #[derive(Clone, Debug)]
 pub(crate) struct Reserve {
     path: PathBuf,
     bytes: u64,
     room: watch::Sender<DiskRoom>,
-    /// One look at a time; true while the file is there.
-    held: Arc<Mutex<bool>>,
+    /// One look at a time.
+    held: Arc<Mutex<Held>>,
 }
 
 /// Gives up the reserve file in `directory` if fewer than `needed_bytes` are free: first of all things at a start,
@@ -105,7 +123,10 @@ impl Reserve {
             path,
             bytes,
             room: watch::Sender::new(DiskRoom::Enough),
-            held: Arc::new(Mutex::new(held)),
+            held: Arc::new(Mutex::new(Held {
+                file: held,
+                failed_at: None,
+            })),
         };
         this.look();
         this
@@ -133,24 +154,27 @@ impl Reserve {
             // A disk that cannot be asked fails by its own errors.
             return self.room();
         };
-        if *held && free < self.bytes / GIVE_UP_PART {
+        if held.file && free < self.bytes / GIVE_UP_PART {
             self.give_up(&mut held);
         }
-        let margin = self.bytes / MARGIN_PART;
-        if !*held && free >= 2 * self.bytes + margin {
-            *held = match preallocate(&self.path, self.bytes) {
-                Ok(()) => true,
-                Err(error) => {
-                    tracing::warn!(%error, path = %self.path.display(), "cannot make the disk reserve");
-                    drop(fs::remove_file(&self.path));
-                    false
-                }
-            };
+        if !held.file && free >= enough_to_make(self.bytes) && held.may_try() {
+            self.make(&mut held);
         }
         let free = free_bytes(self.directory()).unwrap_or(free);
-        let room = judge(self.room(), *held, free, self.bytes);
+        let room = judge(self.room(), held.file, free, self.bytes);
         self.tell(room);
         room
+    }
+
+    fn make(&self, held: &mut Held) {
+        match preallocate(&self.path, self.bytes) {
+            Ok(()) => held.file = true,
+            Err(error) => {
+                tracing::warn!(%error, path = %self.path.display(), "cannot make the disk reserve");
+                drop(fs::remove_file(&self.path));
+                held.failed_at = Some(Instant::now());
+            }
+        }
     }
 
     /// Gives the file up at once if the space outside is gone: the log's thread asks before each group. Never waits.
@@ -159,19 +183,19 @@ impl Reserve {
             return;
         };
         let short = |free: u64| free < self.bytes / GIVE_UP_PART;
-        if *held && free_bytes(self.directory()).is_ok_and(short) {
+        if held.file && free_bytes(self.directory()).is_ok_and(short) {
             self.give_up(&mut held);
         }
     }
 
-    fn give_up(&self, held: &mut bool) {
+    fn give_up(&self, held: &mut Held) {
         match fs::remove_file(&self.path) {
             Ok(()) => tracing::warn!(path = %self.path.display(), "the disk reserve is given up"),
             Err(error) => {
                 tracing::warn!(%error, path = %self.path.display(), "cannot give up the disk reserve");
             }
         }
-        *held = false;
+        held.file = false;
     }
 
     fn tell(&self, room: DiskRoom) {
@@ -184,6 +208,11 @@ impl Reserve {
             }
         }
     }
+}
+
+/// Free bytes at which the file is made: so that room is not low at once.
+fn enough_to_make(reserve: u64) -> u64 {
+    2 * reserve + reserve / MARGIN_PART
 }
 
 /// What `free` bytes mean, given what was told before.
@@ -203,7 +232,10 @@ fn judge(before: DiskRoom, held: bool, free_bytes: u64, reserve: u64) -> DiskRoo
             DiskRoom::Enough
         };
     }
-    if free_bytes < full {
+    if free_bytes >= enough_to_make(reserve) {
+        // The file cannot be made for another reason: there is room all the same.
+        DiskRoom::Enough
+    } else if free_bytes < full {
         DiskRoom::Full { free_bytes }
     } else {
         DiskRoom::Low { free_bytes }
@@ -217,8 +249,24 @@ fn preallocate(path: &Path, bytes: u64) -> io::Result<()> {
         .truncate(true)
         .write(true)
         .open(path)?;
-    fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
+    match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::OPNOTSUPP) => write_blocks(&file, bytes)?,
+        Err(error) => return Err(error.into()),
+    }
     file.sync_all()
+}
+
+/// For file systems that cannot preallocate.
+fn write_blocks(mut file: &File, bytes: u64) -> io::Result<()> {
+    let piece = vec![0; WRITE_BYTES];
+    let mut left = bytes;
+    while left > 0 {
+        let count = left.min(WRITE_BYTES as u64);
+        file.write_all(&piece[..usize::try_from(count).unwrap_or(WRITE_BYTES)])?;
+        left -= count;
+    }
+    Ok(())
 }
 
 /// Looks at the disk until cancelled.
@@ -262,6 +310,15 @@ mod tests {
     }
 
     #[test]
+    fn where_blocks_cannot_be_reserved_they_are_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(NAME);
+        let file = File::create(&path).unwrap();
+        write_blocks(&file, 2 * MIB + 5).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), 2 * MIB + 5);
+    }
+
+    #[test]
     fn room_runs_low_then_out_and_comes_back_with_a_margin() {
         let (enough, reserve) = (DiskRoom::Enough, 64 * MIB);
         let kind = |room: DiskRoom| match room {
@@ -280,6 +337,8 @@ mod tests {
             (false, 24 * MIB, "low"),
             (true, 79 * MIB, "low"),
             (true, 80 * MIB, "enough"),
+            (false, 144 * MIB - 1, "low"),
+            (false, 144 * MIB, "enough"),
         ] {
             before = judge(before, held, free, reserve);
             assert_eq!(kind(before), expected, "{} MiB, {held}", free / MIB);
