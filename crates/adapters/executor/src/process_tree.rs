@@ -55,13 +55,15 @@ fn parse_stat(pid: u32, stat: &str) -> Option<Process> {
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     // Field numbers of proc(5), less the three that came before.
     let number = |index: usize| fields.get(index - 3)?.parse::<u64>().ok();
-    let ticks = number(14)? + number(15)? + number(16)? + number(17)?;
+    let ticks = [number(14)?, number(15)?, number(16)?, number(17)?]
+        .into_iter()
+        .fold(0, u64::saturating_add);
     Some(Process {
         pid,
         parent: u32::try_from(number(4)?).ok()?, // a pid always fits
         name: name.to_owned(),
         start_ticks: number(22)?,
-        cpu_ms: ticks * 1_000 / TICKS_PER_SECOND,
+        cpu_ms: ticks.saturating_mul(1_000) / TICKS_PER_SECOND,
         resident_bytes: number(24)?.saturating_mul(page_bytes()),
         zombie: *fields.first()? == "Z",
     })

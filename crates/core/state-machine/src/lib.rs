@@ -6,6 +6,7 @@
 #![deny(clippy::float_arithmetic, clippy::wildcard_enum_match_arm)]
 
 mod archive;
+mod claimed_length;
 mod command;
 mod commands;
 mod copies;

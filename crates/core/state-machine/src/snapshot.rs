@@ -10,9 +10,12 @@ use types::{
 };
 
 use crate::archive::ArchiveRef;
+use crate::claimed_length;
 use crate::ledger::LedgerEntry;
 use crate::outcome::Outcome;
-use crate::records::{Experiment, JoinToken, NodeRecord, PlacementHold, Queue, UserToken, UserTokenTerms};
+use crate::records::{
+    Experiment, JoinToken, NodeRecord, PlacementHold, Queue, UserToken, UserTokenTerms,
+};
 use crate::standing::{Departure, NodeStanding};
 use crate::state::ClusterState;
 
@@ -34,18 +37,29 @@ pub(crate) struct SnapshotV1 {
     applied: LogIndex,
     time: Timestamp,
     members_version: u64,
+    #[serde(deserialize_with = "claimed_length::map")]
     nodes: OrdMap<NodeId, NodeRecord>,
+    #[serde(deserialize_with = "claimed_length::map")]
     join_tokens: OrdMap<TokenId, JoinToken>,
+    #[serde(deserialize_with = "claimed_length::map")]
     user_tokens: OrdMap<TokenId, UserToken>,
+    #[serde(deserialize_with = "claimed_length::map")]
     queues: OrdMap<QueueName, Queue>,
+    #[serde(deserialize_with = "claimed_length::map")]
     experiments: OrdMap<ExperimentId, Arc<Experiment>>,
+    #[serde(deserialize_with = "claimed_length::list")]
     ended: Vector<ExperimentId>,
+    #[serde(deserialize_with = "claimed_length::list")]
     ledger: Vector<LedgerEntry>,
     ledger_head: [u8; 32],
     ledger_length: u64,
+    #[serde(deserialize_with = "claimed_length::list")]
     ledger_archives: Vector<ArchiveRef>,
+    #[serde(deserialize_with = "claimed_length::list")]
     experiment_archives: Vector<ArchiveRef>,
+    #[serde(deserialize_with = "claimed_length::map")]
     requests: OrdMap<RequestId, Outcome>,
+    #[serde(deserialize_with = "claimed_length::list")]
     request_order: Vector<RequestId>,
 }
 
@@ -53,6 +67,7 @@ pub(crate) struct SnapshotV1 {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SnapshotV2 {
     first: SnapshotV1,
+    #[serde(deserialize_with = "claimed_length::map")]
     user_token_terms: OrdMap<TokenId, UserTokenTerms>,
 }
 
@@ -67,7 +82,9 @@ pub(crate) struct SnapshotV3 {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SnapshotV4 {
     third: SnapshotV3,
+    #[serde(deserialize_with = "claimed_length::map")]
     standings: OrdMap<NodeId, NodeStanding>,
+    #[serde(deserialize_with = "claimed_length::map")]
     departures: OrdMap<NodeId, Departure>,
 }
 

@@ -222,7 +222,14 @@ impl<'de> Deserialize<'de> for ExperimentId {
                 .parse()
                 .map_err(serde::de::Error::custom)
         } else {
-            u64::deserialize(deserializer).map(Self::from_bits)
+            let bits = u64::deserialize(deserializer)?;
+            let id = Self::from_bits(bits);
+            // Two texts of one id would be two names of one thing.
+            if id.0 == bits {
+                Ok(id)
+            } else {
+                Err(serde::de::Error::custom("an experiment id has 40 bits"))
+            }
         }
     }
 }
@@ -400,5 +407,14 @@ mod tests {
             crate::codec::encode(&hash).len(),
             crate::codec::HEADER_BYTES + 32
         );
+    }
+
+    #[test]
+    fn an_experiment_id_with_more_than_forty_bits_is_refused() {
+        let id = ExperimentId::from_bits(u64::MAX);
+        let bytes = crate::codec::encode(&id);
+        assert_eq!(crate::codec::decode::<ExperimentId>(&bytes, 100).unwrap(), id);
+        let wide = crate::codec::encode(&(1_u64 << 40));
+        assert!(crate::codec::decode::<ExperimentId>(&wide, 100).is_err());
     }
 }
