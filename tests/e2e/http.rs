@@ -1,8 +1,14 @@
 //! The HTTP interface over TCP: who may come, and from where.
 
-use service::view::{ErrorView, TokenCreated};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 
-use crate::harness::Lab;
+use service::view::{
+    CallerView, ErrorView, LedgerEntryView, LedgerHead, TokenCreated, UserTokenView,
+};
+
+use crate::harness::{Lab, Node, PATIENCE, run, wait_until};
 
 const EXPERIMENTS: &str = "/api/v1/experiments";
 const JSON: (&str, &str) = ("Content-Type", "application/json");
@@ -106,4 +112,435 @@ fn the_interface_describes_itself() {
         assert!(document["paths"][path].is_object(), "{path}");
     }
     assert_eq!(code(&a.get("/api/v1/nothing").1), "no-such-route");
+}
+
+/// Every request that changes something, as method, path and body, and the least role that may ask it.
+const CHANGES: [(&str, &str, &str, &str); 9] = [
+    ("POST", "/experiments", r#"{"command":["true"]}"#, "member"),
+    ("POST", "/experiments/x/stop", "", "member"),
+    (
+        "POST",
+        "/experiments/x/move",
+        r#"{"queue":"default"}"#,
+        "member",
+    ),
+    ("PUT", "/blobs/00", "", "member"),
+    ("POST", "/queues", r#"{"name":"q"}"#, "admin"),
+    ("POST", "/join-tokens", "{}", "admin"),
+    (
+        "POST",
+        "/user-tokens",
+        r#"{"user":"x","role":"admin"}"#,
+        "admin",
+    ),
+    ("DELETE", "/tokens/t-00000000", "", "admin"),
+    ("DELETE", "/users/ada", "", "admin"),
+];
+
+fn token(node: &Node, arguments: &[&str]) -> (String, String) {
+    let whole = [&["user", "add"], arguments].concat();
+    let token: TokenCreated = node.ask(&whole);
+    (token.id, format!("Bearer {}", token.token))
+}
+
+/// The log index that a current answer reflects.
+fn applied_index(node: &Node) -> u64 {
+    let mut stream = UnixStream::connect(&node.socket).unwrap();
+    let request = format!("GET {EXPERIMENTS} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let index = answer
+        .lines()
+        .find_map(|line| line.strip_prefix("x-muster-index: "));
+    index
+        .and_then(|index| index.parse().ok())
+        .expect("an index")
+}
+
+fn ledger_length(node: &Node) -> u64 {
+    let head: LedgerHead = serde_json::from_str(&node.get("/api/v1/ledger/head").1).unwrap();
+    head.length
+}
+
+#[test]
+fn roles_are_checked_before_anything_is_proposed() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let (_, viewer) = token(&a, &["eve", "--role", "viewer"]);
+    let (_, member) = token(&a, &["ada", "--role", "member"]);
+    // The first use of a token is told to the cluster: not to be taken for the effect of a refused request.
+    for bearer in [&viewer, &member] {
+        assert_eq!(
+            a.http("GET", EXPERIMENTS, &[("Authorization", bearer)], "")
+                .0,
+            200
+        );
+    }
+    wait_until(PATIENCE, "the uses are noted", || {
+        let tokens: Vec<UserTokenView> = a.ask(&["user", "ls"]);
+        let noted = tokens.iter().all(|token| token.last_used_at.is_some());
+        noted.then_some(())
+    });
+    let before = ledger_length(&a);
+    // The node itself may write something now and then, but not each time.
+    wait_until(PATIENCE, "refusals leave the log alone", || {
+        let index = applied_index(&a);
+        refuse_all_changes(&a, &viewer, &member);
+        (applied_index(&a) == index).then_some(())
+    });
+    let (status, said) = a.http(
+        "GET",
+        "/api/v1/join-tokens",
+        &[("Authorization", &member)],
+        "",
+    );
+    assert_eq!((status, code(&said).as_str()), (403, "not-allowed"));
+    assert_eq!(ledger_length(&a), before);
+    assert_eq!(a.list().len(), 0);
+}
+
+fn refuse_all_changes(a: &Node, viewer: &str, member: &str) {
+    for (method, path, body, needed) in CHANGES {
+        let path = format!("/api/v1{path}");
+        let ask = |bearer: &str| a.http(method, &path, &[("Authorization", bearer), JSON], body);
+        let (status, said) = ask(viewer);
+        assert_eq!(status, 403, "a viewer's {method} {path}: {said}");
+        assert!(
+            ["read-only", "not-allowed"].contains(&code(&said).as_str()),
+            "{said}"
+        );
+        if needed == "admin" {
+            let (status, said) = ask(member);
+            assert_eq!(
+                (status, code(&said).as_str()),
+                (403, "not-allowed"),
+                "{method} {path}"
+            );
+        }
+        let (status, said) = a.http(method, &path, &[JSON], body);
+        assert_eq!(
+            (status, code(&said).as_str()),
+            (401, "token-needed"),
+            "{method} {path}"
+        );
+    }
+}
+
+#[test]
+fn a_member_stops_own_experiments_only_and_no_refusal_reaches_the_log() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let id = a.submit(&["--cpus", "1000", "--", "true"]);
+    let (_, member) = token(&a, &["ada"]);
+    let stop = format!("{EXPERIMENTS}/{id}/stop");
+    let (status, said) = a.http("POST", &stop, &[("Authorization", &member)], "");
+    assert_eq!(
+        (status, code(&said).as_str()),
+        (403, "not-allowed"),
+        "{said}"
+    );
+    assert_eq!(a.show(&id).summary.state, "queued");
+}
+
+#[test]
+fn no_page_of_another_site_changes_or_reads_anything() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let (_, admin) = token(&a, &["ada", "--role", "admin"]);
+    let before = ledger_length(&a);
+    let auth = ("Authorization", admin.as_str());
+    let form = ("Content-Type", "application/x-www-form-urlencoded");
+    let multipart = ("Content-Type", "multipart/form-data; boundary=x");
+    let text = ("Content-Type", "text/plain");
+    let cross = ("Sec-Fetch-Site", "cross-site");
+    let null = ("Origin", "null");
+    for (method, path, body, _) in CHANGES {
+        let path = format!("/api/v1{path}");
+        for headers in [&[auth, cross, JSON], &[auth, null, JSON]] {
+            let (status, said) = a.http(method, &path, headers, body);
+            assert_eq!(
+                (status, code(&said).as_str()),
+                (403, "foreign-origin"),
+                "{method} {path}"
+            );
+        }
+        // What a form can send is never taken where a body counts.
+        if method == "POST" && !body.is_empty() {
+            for kind in [form, multipart, text] {
+                let (status, said) = a.http(method, &path, &[auth, kind], body);
+                assert_eq!(
+                    (status, code(&said).as_str()),
+                    (415, "json-needed"),
+                    "{kind:?}"
+                );
+            }
+        }
+    }
+    // An image, a link, a script: GET has no Origin, but the browser says who caused it.
+    let (status, _) = a.http("GET", EXPERIMENTS, &[auth, cross], "");
+    assert_eq!(status, 403);
+    let (status, _) = a.http("GET", EXPERIMENTS, &[auth, ("Sec-Fetch-Site", "none")], "");
+    assert_eq!(status, 200);
+    for name in [
+        "evil.test",
+        "127.0.0.1.evil.test",
+        "localhost.evil.test:80",
+        "10.0.0.1",
+        "",
+    ] {
+        let (status, said) = a.http("GET", EXPERIMENTS, &[auth, ("Host", name)], "");
+        assert_eq!(
+            (status, code(&said).as_str()),
+            (421, "wrong-host"),
+            "{name}"
+        );
+    }
+    assert_eq!(ledger_length(&a), before);
+}
+
+#[test]
+fn reading_changes_nothing() {
+    let lab = Lab::new();
+    let a = lab.one();
+    a.submit(&["--cpus", "1000", "--", "true"]);
+    let document: serde_json::Value =
+        serde_json::from_str(&a.get("/api/v1/openapi.json").1).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    let reads = paths.iter().filter(|(_, item)| item["get"].is_object());
+    let reads: Vec<_> = reads
+        .map(|(path, _)| path.replace("{id}", "x").replace("{hash}", "00"))
+        .collect();
+    assert!(reads.len() > 10, "{reads:?}");
+    let before = ledger_length(&a);
+    // The node itself may write something now and then, but not each time.
+    wait_until(PATIENCE, "reads leave the log alone", || {
+        let index = applied_index(&a);
+        for path in &reads {
+            if path.contains("backup") {
+                continue; // It writes a file of its own, and takes long.
+            }
+            let (status, body) = a.get(path);
+            assert!(status < 500, "{path}: {status} {body}");
+        }
+        (applied_index(&a) == index).then_some(())
+    });
+    assert_eq!(ledger_length(&a), before);
+}
+
+#[test]
+fn guessing_locks_out_and_who_has_a_good_token_does_not_suffer() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let (id, good) = token(&a, &["ada"]);
+    let (_, fresh) = token(&a, &["ben"]);
+    let ask = |bearer: &str| a.http("GET", EXPERIMENTS, &[("Authorization", bearer)], "");
+    assert_eq!(ask(&good).0, 200);
+    let guess = format!("Bearer mt1.{id}.{}", "0".repeat(64));
+    let (status, body) = wait_until(PATIENCE, "a lock-out", || {
+        let (status, body) = ask(&guess);
+        (status != 401).then_some((status, body))
+    });
+    assert_eq!(
+        (status, code(&body).as_str()),
+        (429, "locked-out"),
+        "{body}"
+    );
+    assert_eq!(
+        ask(&fresh).0,
+        429,
+        "a token that never worked here may be a guess"
+    );
+    assert_eq!(ask(&good).0, 200);
+    assert_eq!(a.get(EXPERIMENTS).0, 200, "the socket needs no token");
+    let told = wait_until(PATIENCE, "the ledger tells of it", || {
+        let entries: Vec<LedgerEntryView> = a.ask(&["audit", "--limit", "100"]);
+        let found = entries
+            .into_iter()
+            .find(|entry| entry.action == "entry-refused");
+        found.map(|entry| entry.detail)
+    });
+    assert!(
+        told.contains("user tokens") && told.contains("127.0.0.1"),
+        "{told}"
+    );
+    assert!(
+        !told.contains(&id) && !a.log().contains(&"0".repeat(64)),
+        "no token is written down"
+    );
+    // A revoked token is not good because it was.
+    a.muster(&["token", "revoke", &id]).success();
+    assert_ne!(ask(&good).0, 200);
+}
+
+#[test]
+fn user_tokens_end_by_time_by_removal_and_are_listed_without_their_secrets() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let (_, short) = token(&a, &["ada", "--expires", "2s"]);
+    let (_, long) = token(&a, &["ada"]);
+    let (_, bens) = token(&a, &["ben", "--never-expires", "--role", "viewer"]);
+    let ask = |bearer: &str, path: &str| a.http("GET", path, &[("Authorization", bearer)], "");
+    let status = wait_until(PATIENCE, "the token expires", || {
+        let (status, body) = ask(&short, EXPERIMENTS);
+        (status != 200).then(|| (status, code(&body)))
+    });
+    assert_eq!(status, (401, "token-expired".to_owned()));
+    assert_eq!(ask(&long, EXPERIMENTS).0, 200);
+    let (_, text) = a.get("/api/v1/user-tokens");
+    let all: Vec<UserTokenView> = serde_json::from_str(&text).unwrap();
+    assert_eq!(all.iter().filter(|token| token.user == "ada").count(), 2);
+    assert!(
+        all.iter().any(|token| token.expired) && all.iter().any(|token| token.expires_at.is_none())
+    );
+    for bearer in [&short, &long, &bens] {
+        let secret = bearer.rsplit('.').next().unwrap();
+        assert!(!text.contains(secret));
+        let stored = run(
+            std::process::Command::new("grep")
+                .args(["-r", "-c", secret])
+                .arg(a.data()),
+            "grep",
+        );
+        assert!(
+            !stored.out.lines().any(|line| !line.ends_with(":0")),
+            "a secret is on disk: {stored:?}"
+        );
+    }
+    // Others see only their own.
+    let own: Vec<UserTokenView> =
+        serde_json::from_str(&ask(&bens, "/api/v1/user-tokens").1).unwrap();
+    assert!(own.len() == 1 && own[0].user == "ben", "{own:?}");
+    let me: CallerView = serde_json::from_str(&ask(&bens, "/api/v1/me").1).unwrap();
+    assert_eq!((me.user.as_str(), me.role.as_str()), ("ben", "viewer"));
+    a.muster(&["user", "remove", "ada"]).success();
+    assert_eq!(ask(&long, EXPERIMENTS).0, 401);
+    assert_eq!(ask(&bens, EXPERIMENTS).0, 200);
+    let said = a.muster(&["user", "remove", "ada"]).failure(1);
+    assert!(said.contains("has no token"), "{said}");
+}
+
+#[test]
+fn beyond_loopback_the_api_needs_a_token_and_speaks_tls() {
+    let lab = Lab::new();
+    let a = lab.machine("a");
+    let beyond = ["--api-address", "0.0.0.0"];
+    let said = a.up_in_vain(&[&["--new"][..], &beyond].concat()).failure(1);
+    assert!(
+        said.contains("nobody has a user token") && said.contains("muster user add"),
+        "{said}"
+    );
+    a.up(&[]);
+    let (_, member) = token(&a, &["ada"]);
+    let member = member.strip_prefix("Bearer ").unwrap();
+    a.terminate();
+    a.up(&beyond);
+    let port: u16 = a.printed_word("https://0.0.0.0:").parse().unwrap();
+    let url = format!("https://127.0.0.1:{port}");
+    let pin = format!("sha256:{}", a.printed_word("sha256:"));
+    let client = |extra: &[&str]| {
+        let mut command = a.program();
+        command
+            .env("MUSTER_TOKEN", member)
+            .args(["--node", &url])
+            .args(extra);
+        run(&mut command, "a client over TLS")
+    };
+    let said = client(&["ls"]).failure(1);
+    assert!(said.contains("--pin"), "{said}");
+    client(&["--pin", &pin, "ls"]).success();
+    let certificate = a.data().join("api.crt");
+    client(&["--ca", certificate.to_str().unwrap(), "ls"]).success();
+    let other = format!("sha256:{}", "0".repeat(64));
+    let said = client(&["--pin", &other, "ls"]).failure(1);
+    assert!(
+        said.contains("fingerprint") && said.contains("between"),
+        "{said}"
+    );
+    // Plain text gets no answer, and the certificate stays the same.
+    let mut plain = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    plain
+        .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    let mut answer = Vec::new();
+    drop(plain.read_to_end(&mut answer)); // a reset will do
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    a.terminate();
+    std::fs::set_permissions(
+        a.data().join("api.key"),
+        std::fs::Permissions::from_mode(0o640),
+    )
+    .unwrap();
+    let said = a.up_in_vain(&beyond).failure(1);
+    assert!(
+        said.contains("api.key") && said.contains("chmod 600"),
+        "{said}"
+    );
+    std::fs::set_permissions(
+        a.data().join("api.key"),
+        std::fs::Permissions::from_mode(0o600),
+    )
+    .unwrap();
+    a.up(&beyond);
+    assert!(pin.ends_with(&a.printed_word("sha256:")));
+}
+
+/// Row 52 of the table of faults. Only root can be somebody else.
+#[test]
+fn another_user_of_the_machine_only_reads_and_has_no_way_in_by_tcp() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can act as another user");
+        return;
+    }
+    let lab = Lab::new();
+    let a = lab.one();
+    // The other one must reach the socket and the program.
+    std::fs::set_permissions(lab.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let program = lab.path().join("muster");
+    std::fs::copy(env!("CARGO_BIN_EXE_muster"), &program).unwrap();
+    let as_other = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("setpriv");
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+            .env("HOME", "/nonexistent")
+            .args(["--reuid", "4711", "--regid", "4711", "--clear-groups"])
+            .arg(&program)
+            .args(arguments);
+        run(&mut command, "muster of another user")
+    };
+    let socket = a.socket.display().to_string();
+    let me = as_other(&["--node", &socket, "user"]).success();
+    assert!(me.contains("viewer") && me.contains("uid-4711"), "{me}");
+    as_other(&["--node", &socket, "nodes"]).success();
+    let said = as_other(&["--node", &socket, "run", "--no-source", "--", "true"]).failure(1);
+    assert!(said.contains("viewer"), "{said}");
+    for refused in [
+        &["token", "new"][..],
+        &["user", "add", "me", "--role", "admin"],
+        &["token", "ls"],
+    ] {
+        let said = as_other(&[&["--node", &socket], refused].concat()).failure(1);
+        assert!(said.contains("administrator"), "{said}");
+    }
+    let url = format!("http://{}", a.tcp());
+    let said = as_other(&["--node", &url, "nodes"]).failure(1);
+    assert!(said.contains("token"), "{said}");
+    // Nor do the node's files tell anything.
+    for file in ["node.key", "cluster.key"] {
+        let mut command = std::process::Command::new("setpriv");
+        command
+            .args([
+                "--reuid",
+                "4711",
+                "--regid",
+                "4711",
+                "--clear-groups",
+                "cat",
+            ])
+            .arg(a.data().join(file));
+        let read = run(&mut command, "cat");
+        assert!(read.code != 0 && read.out.is_empty(), "others read {file}");
+    }
+    assert_eq!(a.list().len(), 0);
 }

@@ -10,6 +10,10 @@ mod backups;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod bad_requests;
+#[cfg(test)]
+mod copies;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod experiments;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use state_machine::{Command, MoveExperiment, Outcome, StopExperiment, SubmitExperiment};
 use types::{
     Author, BlobHash, DurationMs, Environment, ExperimentId, ExperimentSpec, LogIndex, Policy,
-    QueueName, RequestId, ResourceRequest, SourceTreeRef, validate_tree_path,
+    QueueName, RequestId, ResourceRequest, Role, SourceTreeRef, validate_tree_path,
 };
 
 use crate::author::Caller;
@@ -14,6 +14,8 @@ use crate::error::{ErrorKind, ServiceError};
 use crate::handle::{Handle, view_now};
 use crate::view::{Answer, ExperimentSummary, ResourcesView, SubmitReply, SubmitRequest};
 
+/// Longest lease that a submitter gets: a machine that is lost late in the evening is given up the next day.
+const LONGEST_LEASE: DurationMs = DurationMs::from_secs(24 * 3_600);
 /// Longest wait for copies of a source tree on other storage nodes.
 const REPLICATION_PATIENCE: Duration = Duration::from_secs(600);
 
@@ -97,7 +99,8 @@ impl Handle {
             .into_iter()
             .collect();
         if let Err(why) = possible {
-            if fail_if_impossible {
+            // A repeat of one that was accepted is answered with that, whatever machines have gone since.
+            if fail_if_impossible && !self.has_answered(request_id).await? {
                 let error = ServiceError::new(
                     ErrorKind::Conflict,
                     "impossible",
@@ -131,6 +134,7 @@ impl Handle {
         text: &str,
     ) -> Result<Answer<ExperimentSummary>, ServiceError> {
         let id = self.resolve_for_stop(text).await?;
+        self.refuse_foreign(author, id)?;
         let command = Command::StopExperiment(StopExperiment { experiment: id });
         let (index, _) = self.propose(author, Some(request_id), command).await?;
         self.summary_at(id, index)
@@ -148,12 +152,34 @@ impl Handle {
             .map_err(|error: types::IdError| invalid(&error.to_string()))?;
         self.freshen(crate::ReadOptions::default()).await?;
         let id = self.resolve(text)?;
+        self.refuse_foreign(author, id)?;
         let command = Command::MoveExperiment(MoveExperiment {
             experiment: id,
             queue,
         });
         let (index, _) = self.propose(author, Some(request_id), command).await?;
         self.summary_at(id, index)
+    }
+
+    /// Whether the request has an outcome already, as far as a majority knows.
+    async fn has_answered(&self, request: RequestId) -> Result<bool, ServiceError> {
+        self.freshen(crate::ReadOptions::default()).await?;
+        let state = self.inner.consensus.state();
+        Ok(state.outcome_of(&request).is_some())
+    }
+
+    /// A member steers own experiments only; `apply` would refuse the rest too, by an entry of the log.
+    pub(crate) fn refuse_foreign(&self, author: &Author, id: ExperimentId) -> Result<(), ServiceError> {
+        let state = self.inner.consensus.state();
+        let owner = state
+            .experiment(id)
+            .map(|experiment| &experiment.author.user);
+        if author.role == Role::Admin || owner.is_none_or(|owner| *owner == author.user) {
+            return Ok(());
+        }
+        let message = format!("{id} is another user's: a member stops and moves own experiments");
+        let error = ServiceError::new(ErrorKind::Forbidden, "not-allowed", message);
+        Err(error.hint("ask its owner or an administrator"))
     }
 
     /// Whether some node could run it when empty; else the best node's shortfall in words.
@@ -268,6 +294,12 @@ fn spec_of(request: SubmitRequest) -> Result<ExperimentSpec, ServiceError> {
         return Err(invalid("a word of the command holds a NUL byte"));
     }
     let default = Policy::default();
+    if let Some(lease) = request.lease_ms.filter(|lease| *lease > LONGEST_LEASE.0) {
+        return Err(invalid(&format!(
+            "a lease of {} is too long: at most {LONGEST_LEASE}, since for so long a lost machine's work waits",
+            DurationMs(lease)
+        )));
+    }
     Ok(ExperimentSpec {
         name,
         command: request.command,

@@ -292,8 +292,19 @@ fn status_of(kind: ErrorKind) -> StatusCode {
 /// Seconds after which a refused client may try again: an election takes less.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
+/// Most bytes of a message: what was sent is named in it, not repeated.
+const MAX_MESSAGE_BYTES: usize = 1_000;
+
+fn shorten(message: &mut String) {
+    if message.len() > MAX_MESSAGE_BYTES {
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+        message.push('…');
+    }
+}
+
 impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
+    fn into_response(mut self) -> Response {
+        shorten(&mut self.view.message);
         let mut response = (self.status, axum::Json(self.view)).into_response();
         let headers = response.headers_mut();
         match self.status {
@@ -312,6 +323,13 @@ impl IntoResponse for Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_does_not_repeat_all_that_was_sent() {
+        let mut message = "ä".repeat(5_000);
+        shorten(&mut message);
+        assert!(message.len() <= MAX_MESSAGE_BYTES + 3 && message.ends_with('…'));
+    }
 
     #[test]
     fn every_kind_has_its_status_and_only_waiting_helps_with_some() {
