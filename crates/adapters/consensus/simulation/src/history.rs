@@ -25,6 +25,11 @@ const FAULTS_END_MS: u64 = 60_000;
 const WHOLE_MS: u64 = 240_000;
 /// And so long if long work is among it: one attempt with its preparation, and a long lease before it.
 const WHOLE_WITH_LONG_WORK_MS: u64 = 2_400_000;
+/// And a write is served again so soon after the faults: an election, and a few tries of a client that waits 4 s for a
+/// node which does not know the new leader yet.
+const HEALED_MS: u64 = 20_000;
+/// Elections that the founding and each fault may cost: pre-votes keep nodes that cannot win from raising the term.
+const TERMS_PER_FAULT: u64 = 6;
 /// Time to found a cluster in fair weather.
 const FOUNDING_MS: u64 = 30_000;
 /// Time between two looks whether all is over.
@@ -145,18 +150,22 @@ async fn live(world: &Arc<World>) -> Result<(), String> {
         client.run(operations, pause)
     });
     let people = join_all(people);
-    let storms = adversary::run(Arc::clone(world), FAULTS_END_MS);
+    let storms = async {
+        adversary::run(Arc::clone(world), FAULTS_END_MS).await;
+        heal(world, clients).await
+    };
     let deadline = Duration::from_millis(FAULTS_END_MS + WHOLE_MS);
     let both = futures::future::join(people, storms);
-    if tokio::time::timeout(deadline, both).await.is_err() {
-        return Err(format!(
-            "requests are not answered: {}",
-            whole(world).err().unwrap_or_default()
-        ));
+    match tokio::time::timeout(deadline, both).await {
+        Ok((_, healed)) => healed?,
+        Err(_elapsed) => {
+            let missing = whole(world).err().unwrap_or_default();
+            return Err(format!("requests are not answered: {missing}"));
+        }
     }
     become_whole(world).await?;
     // A last write and read through the mended cluster.
-    let mut last = Client::new(Arc::clone(world), clients);
+    let mut last = Client::new(Arc::clone(world), clients + 1);
     let queue = CreateQueue {
         name: "after".parse().expect("a queue name"),
         priority: 1,
@@ -174,6 +183,41 @@ async fn live(world: &Arc<World>) -> Result<(), String> {
         world.fail(&what);
     }
     Ok(())
+}
+
+/// The first write after the faults.
+async fn heal(world: &Arc<World>, person: u64) -> Result<(), String> {
+    let begun = world.now();
+    let mut first = Client::new(Arc::clone(world), person);
+    let queue = CreateQueue {
+        name: "healed".parse().expect("a queue name"),
+        priority: 1,
+    };
+    let write = first.write(Command::CreateQueue(queue));
+    if tokio::time::timeout(Duration::from_millis(HEALED_MS), write)
+        .await
+        .is_err()
+    {
+        let missing = whole(world).err().unwrap_or_default();
+        return Err(format!(
+            "no write in {HEALED_MS} ms after the faults: {missing}"
+        ));
+    }
+    let healed = world.now() - begun;
+    world.with(|inner| inner.counts.healed_after_ms = healed);
+    check_terms(world)
+}
+
+/// Nodes that are cut off or slow must not raise the term without end (fault: elections without end).
+fn check_terms(world: &World) -> Result<(), String> {
+    let nodes = (0..world.size()).filter_map(|node| world.running(node));
+    let terms = nodes.map(|(node, _)| node.leadership().borrow().term).max();
+    let faults = world.with(|inner| inner.counts.faults + inner.counts.crashes_inside);
+    let most = (1 + faults) * TERMS_PER_FAULT;
+    match terms {
+        Some(terms) if terms > most => Err(format!("{terms} terms after {faults} faults")),
+        _ => Ok(()),
+    }
 }
 
 async fn become_whole(world: &Arc<World>) -> Result<(), String> {

@@ -41,6 +41,7 @@ struct Sums {
     terms: u64,
     entries: u64,
     attempts: usize,
+    slowest_heal_ms: u64,
 }
 
 impl Sums {
@@ -51,6 +52,7 @@ impl Sums {
         self.terms += report.terms;
         self.entries += report.entries;
         self.attempts += report.attempts;
+        self.slowest_heal_ms = self.slowest_heal_ms.max(report.counts.healed_after_ms);
     }
 }
 
@@ -97,7 +99,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let seconds = begun.elapsed().as_secs_f64();
     writeln!(
         out,
-        "{} seeds from {first}, {verdict}: {:.1} h of virtual time, {} faults, {} operations, {} terms, {} entries, {} attempts in {seconds:.1} s ({:.1} seeds/s)",
+        "{} seeds from {first}, {verdict}: {:.1} h of virtual time, {} faults, {} operations, {} terms, {} entries, {} attempts, writes served again {:.1} s after the faults at the latest, in {seconds:.1} s ({:.1} seeds/s)",
         arguments.seeds,
         Duration::from_millis(sums.virtual_ms).as_secs_f64() / 3_600.0,
         sums.faults,
@@ -105,6 +107,7 @@ fn main() -> anyhow::Result<ExitCode> {
         sums.terms,
         sums.entries,
         sums.attempts,
+        Duration::from_millis(sums.slowest_heal_ms).as_secs_f64(),
         Duration::from_secs(arguments.seeds).as_secs_f64() / seconds,
     )
     .context("writing the summary")?;
@@ -132,7 +135,7 @@ fn replay(seed: u64, setup: &Setup) -> String {
 fn line(report: &Report) -> String {
     let counts = &report.counts;
     format!(
-        "{} s virtual, {} machines, {} + {} faults, {} terms, {} entries, {} writes, {} reads, {} retries, {} snapshots taken, {} installed, {} changes of members, {} experiments in {} attempts ({} given up), {} messages ({} late), {} events, trace {:016x}, state {:02x}{:02x}{:02x}{:02x}",
+        "{} s virtual, {} machines, {} + {} faults, {} terms, {} entries, {} writes, {} reads, {} retries, {} snapshots taken, {} installed, {} changes of members, {} experiments in {} attempts ({} given up), {} messages ({} late), healed after {} ms, {} events, trace {:016x}, state {:02x}{:02x}{:02x}{:02x}",
         report.virtual_ms / 1_000,
         report.machines,
         counts.faults,
@@ -150,6 +153,7 @@ fn line(report: &Report) -> String {
         counts.given_up,
         counts.messages,
         counts.late_messages,
+        counts.healed_after_ms,
         report.events,
         report.trace,
         report.state_hash[0],

@@ -52,6 +52,8 @@ pub struct Counts {
     pub processes: u64,
     /// Attempts given up because their lease ran out.
     pub given_up: u64,
+    /// From the end of the faults to the first write that was served.
+    pub healed_after_ms: u64,
 }
 
 /// What changes.
