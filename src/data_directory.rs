@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -85,6 +85,7 @@ impl DataDirectory {
                 MIN_FREE_BYTES >> 20
             );
         }
+        check_level(root)?;
         // Over what is there, at a fixed width: this needs no new block.
         lock.rewind()
             .and_then(|()| writeln!(lock, "{:<10}", std::process::id()))
@@ -136,6 +137,31 @@ impl DataDirectory {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
         }
+    }
+
+    /// Closes everything in it to other users. They may pass through it where experiments run as one of them: their
+    /// work is below `attempts`, which the executor looks after.
+    pub(crate) fn close_to_others(&self) -> anyhow::Result<()> {
+        let failed = || format!("close {} to other users", self.root.display());
+        for entry in fs::read_dir(&self.root).with_context(failed)? {
+            let entry = entry.with_context(failed)?;
+            let kind = entry.file_type().with_context(failed)?;
+            let mode = match (kind.is_dir(), kind.is_file()) {
+                (true, _) if entry.file_name() == "attempts" => continue,
+                (true, _) => 0o700,
+                (_, true) => 0o600,
+                (false, false) => continue,
+            };
+            let rights = fs::Permissions::from_mode(mode);
+            match fs::set_permissions(entry.path(), rights) {
+                // Somebody may be at work in it.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).with_context(failed);
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Whether a Raft store was ever made here.
@@ -234,6 +260,33 @@ impl DataDirectory {
     }
 }
 
+/// Refuses what a newer program has used: its stored forms may have variants that look like damage here. Remembers the
+/// level of this one.
+fn check_level(root: &Path) -> anyhow::Result<()> {
+    let path = root.join("level");
+    let found = match fs::read_to_string(&path) {
+        Ok(text) => text
+            .trim()
+            .parse::<u32>()
+            .with_context(|| format!("{} is damaged", path.display()))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    };
+    let known = codec::DATA_LEVEL;
+    if found > known {
+        bail!(
+            "{} was used by a newer muster: its data has level {found}, and muster {} knows up to {known}; nothing is damaged, and nothing was changed: start the newer muster, or join as a new machine with `muster up --rejoin <token>`",
+            root.display(),
+            env!("CARGO_PKG_VERSION")
+        );
+    }
+    if found < known {
+        write_durably(&path, format!("{known}\n").as_bytes())
+            .with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
+}
+
 fn free_bytes(path: &Path) -> anyhow::Result<u64> {
     let stat = rustix::fs::statvfs(path)
         .with_context(|| format!("look at the disk of {}", path.display()))?;
@@ -259,6 +312,23 @@ pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_of_a_newer_program_is_refused_by_level_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(DataDirectory::open(directory.path()).unwrap());
+        let level = directory.path().join("level");
+        let own = fs::read_to_string(&level).unwrap();
+        assert_eq!(own.trim(), codec::DATA_LEVEL.to_string());
+        fs::write(&level, "999\n").unwrap();
+        let error = DataDirectory::open(directory.path()).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("level 999") && error.contains("nothing is damaged"),
+            "{error}"
+        );
+        assert_eq!(fs::read_to_string(&level).unwrap(), "999\n");
+    }
 
     #[test]
     fn a_second_node_in_the_same_directory_is_told_who_has_it() {

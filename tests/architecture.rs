@@ -134,6 +134,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("sysinfo", &["telemetry"]),
     ("nvml-wrapper", &["telemetry"]),
     ("tun-rs", &["tap-switch"]),
+    ("sys-mount", &["executor"]),
     ("comfy-table", &["cli"]),
     ("indicatif", &["cli"]),
     ("figment", &["muster"]),

@@ -229,6 +229,9 @@ impl Host {
 
     /// The power is back; the clock since boot begins anew.
     pub fn power_on(&mut self, now: u64) -> Vec<Effect> {
+        if self.powered {
+            return Vec::new();
+        }
         self.powered = true;
         self.booted_at = now;
         self.start_node(now)

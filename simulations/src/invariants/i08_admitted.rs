@@ -11,6 +11,8 @@ use super::{Fact, Invariant, Scene};
 #[derive(Debug, Default)]
 pub(super) struct Admitted {
     members: BTreeSet<NodeId>,
+    /// Those that were taken out too: a repeat of what they had reported before is no news.
+    ever: BTreeSet<NodeId>,
 }
 
 impl Invariant for Admitted {
@@ -47,10 +49,11 @@ impl Invariant for Admitted {
         }
         if let Command::ReportAttempt(report) = &entry.command
             && done
-            && !self.members.contains(&report.node)
+            && !self.ever.contains(&report.node)
         {
             return Err(format!("entry {index}: the report of a stranger counted"));
         }
+        self.ever.extend(members.iter().cloned());
         self.members = members;
         Ok(())
     }

@@ -10,6 +10,7 @@ use types::{AttemptToken, Incarnation, LogIndex, codec};
 
 use crate::durable_file;
 use crate::error::Error;
+use crate::job_user::Confinement;
 use crate::stored::{Ended, Exit, MAX_STORED_BYTES, Order, OrderV1, Status};
 
 /// Paths of one attempt.
@@ -60,8 +61,15 @@ impl AttemptDirectory {
     }
 
     pub(crate) fn read_order(&self) -> Result<Option<OrderV1>, Error> {
+        Ok(self.read_whole_order()?.map(|(order, _)| order))
+    }
+
+    pub(crate) fn read_whole_order(&self) -> Result<Option<(OrderV1, Confinement)>, Error> {
         let order: Option<Order> = read_stored(&self.order())?;
-        Ok(order.map(|Order::V1(order)| order))
+        Ok(order.map(|order| match order {
+            Order::V1(order) => (order, Confinement::default()),
+            Order::V2(order, confinement) => (order, confinement),
+        }))
     }
 
     pub(crate) fn read_status(&self) -> Result<Option<Status>, Error> {

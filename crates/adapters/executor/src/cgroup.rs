@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use job::JobCgroups;
+pub(crate) use job::{CgroupLimits, JobCgroups};
 
 /// Controllers that attempts use.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];

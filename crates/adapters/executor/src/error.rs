@@ -23,6 +23,12 @@ pub enum Error {
         /// Which.
         path: PathBuf,
     },
+    /// Experiments cannot run as the user that the settings ask for.
+    #[error("{why}")]
+    JobUser {
+        /// Why, and what to do.
+        why: String,
+    },
     /// No such attempt on this node.
     #[error("attempt {token} is not on this node")]
     UnknownAttempt {

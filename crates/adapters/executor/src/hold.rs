@@ -3,6 +3,7 @@
 
 mod console;
 mod ending;
+mod hide;
 mod job;
 mod launch;
 mod metric;
@@ -18,14 +19,19 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::ExitCode;
 
+pub(crate) use hide::{Program, can_hide};
+
 use crate::attempt_directory::AttemptDirectory;
 use crate::clock::boottime_ms;
+use crate::job_user::Confinement;
 use crate::stored::OrderV1;
 
 /// Set for the process that becomes the job: the same program, started again by the holder.
 const ROLE_VARIABLE: &str = "MUSTER_HOLD_ROLE";
 /// Its value there.
 const ROLE_LAUNCH: &str = "launch";
+/// Its value for the process that tries whether a directory can be hidden; the directory is the argument.
+const ROLE_PROBE: &str = "probe";
 
 /// Why the holder could not do its part; printed to `holder.log`, where the node looks for evidence.
 #[derive(Debug, thiserror::Error)]
@@ -66,9 +72,20 @@ pub fn hold(attempt_directory: &Path) -> ExitCode {
     };
     let result = match std::env::var(ROLE_VARIABLE) {
         Ok(role) if role == ROLE_LAUNCH => return launch::launch(&directory),
+        Ok(role) if role == ROLE_PROBE => return probe(attempt_directory),
         Ok(_) | Err(_) => hold_attempt(&directory),
     };
     match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log(&chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn probe(directory: &Path) -> ExitCode {
+    match hide::probe(directory) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log(&chain(&error));
@@ -81,7 +98,7 @@ fn hold_attempt(directory: &AttemptDirectory) -> Result<(), HoldError> {
     rustix::process::setsid().map_err(HoldError::Detach)?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(HoldError::Detach)?;
-    let (order, lock) = take_order(directory)?;
+    let (order, confinement, lock) = take_order(directory)?;
     if boottime_ms() + order.stop_margin_ms >= order.deadline_boottime_ms {
         let ended = ending::lease_over_before_start(&order);
         return directory.write_exit(&ended).map_err(HoldError::Exit);
@@ -89,7 +106,13 @@ fn hold_attempt(directory: &AttemptDirectory) -> Result<(), HoldError> {
     let job = job::Job::spawn().map_err(HoldError::Spawn)?;
     let listener = listen(directory).map_err(HoldError::Socket)?;
     let node = node_connection().map_err(HoldError::Socket)?;
-    let supervisor = supervisor::Supervisor::new(directory.clone(), order, job, listener, node)?;
+    let supervisor = supervisor::Supervisor::new(
+        directory.clone(),
+        (order, confinement),
+        job,
+        listener,
+        node,
+    )?;
     supervisor.run()?;
     drop(lock);
     Ok(())
@@ -97,9 +120,11 @@ fn hold_attempt(directory: &AttemptDirectory) -> Result<(), HoldError> {
 
 /// Reads the order and locks the attempt: whoever has the lock decides whether it runs. A node that finds no
 /// holder takes the lock and stores an end, so a holder that comes late must not start anything.
-fn take_order(directory: &AttemptDirectory) -> Result<(OrderV1, File), HoldError> {
-    let order = directory.read_order().map_err(HoldError::Order)?;
-    let order = order.ok_or_else(|| HoldError::NoOrder {
+fn take_order(
+    directory: &AttemptDirectory,
+) -> Result<(OrderV1, Confinement, File), HoldError> {
+    let order = directory.read_whole_order().map_err(HoldError::Order)?;
+    let (order, confinement) = order.ok_or_else(|| HoldError::NoOrder {
         directory: directory.root.display().to_string(),
     })?;
     let lock = directory.try_lock().map_err(HoldError::Lock)?;
@@ -107,7 +132,7 @@ fn take_order(directory: &AttemptDirectory) -> Result<(OrderV1, File), HoldError
     if directory.exit().exists() || directory.status().exists() {
         return Err(HoldError::NotMine);
     }
-    Ok((order, lock))
+    Ok((order, confinement, lock))
 }
 
 fn listen(directory: &AttemptDirectory) -> io::Result<UnixListener> {

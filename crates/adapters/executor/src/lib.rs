@@ -15,11 +15,13 @@ mod error;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod hold;
+mod job_user;
 mod layout;
 pub mod mirror;
 mod node;
 mod process_tree;
 mod protocol;
+mod remove_tree;
 mod segment;
 mod stored;
 mod tail;
@@ -27,6 +29,7 @@ mod tail;
 pub use clock::{boot_id, boottime_ms};
 pub use error::Error;
 pub use hold::hold;
+pub use job_user::{JOB_ACCOUNT, JobUser};
 pub use node::{
     AttemptStatus, Config, Event, Handle, Phase, Runner, StartAttempt, UnsealedRead, protections,
     start,

@@ -17,6 +17,8 @@ use types::{AttemptToken, BlobHash, DurationMs, SourceTree, Timestamp, WantedAtt
 use crate::cgroup::CgroupPlan;
 use crate::clock::boot_id;
 use crate::error::Error;
+use crate::hold::Program;
+use crate::job_user::{JobUser, Protection, make_passable};
 use crate::segment::SealedSegment;
 use crate::stored::{Ended, Usage};
 use attempt::Attempt;
@@ -43,6 +45,13 @@ pub struct Config {
     pub use_cgroups: bool,
     /// The tree is killed this long before the lease ends, so that it is gone in time.
     pub stop_margin: DurationMs,
+    /// As whom jobs run.
+    pub job_user: JobUser,
+    /// The directory with the node's keys, below which attempts are: jobs of the node's own user do not see it. None:
+    /// nothing is hidden.
+    pub private_directory: Option<PathBuf>,
+    /// Processes and threads that one attempt may have at once.
+    pub max_processes: u32,
     /// A segment is sealed at this size.
     pub segment_max_bytes: u64,
     /// A segment is sealed at this age.
@@ -60,6 +69,10 @@ impl Config {
             use_cgroups: true,
             // Killing a tree takes about 10 ms; the rest is for a busy machine.
             stop_margin: DurationMs(100),
+            job_user: JobUser::default(),
+            private_directory: None,
+            // Half of the smallest common `pid_max` (32,768), so that a fork bomb leaves room to kill it.
+            max_processes: 16_384,
             segment_max_bytes: 16 << 20,
             segment_max_age: DurationMs::from_secs(600),
         }
@@ -151,6 +164,7 @@ struct Shared {
     cgroups: CgroupPlan,
     boot_id: u64,
     host_variables: Vec<(String, String)>,
+    protection: Protection,
     attempts: Mutex<BTreeMap<AttemptToken, Arc<Attempt>>>,
     events: mpsc::Sender<Event>,
 }
@@ -187,10 +201,8 @@ pub async fn start(config: Config) -> Result<(Handle, mpsc::Receiver<Event>, Run
         let cgroups = cgroup_plan(&config, true);
         std::fs::create_dir_all(&config.directory)
             .and_then(|()| environment::restrict(&config.directory))
-            .map_err(|source| Error::Directory {
-                path: config.directory.clone(),
-                source,
-            })?;
+            .map_err(|source| directory_error(&config, source))?;
+        let protection = protect(&config)?;
         if config.directory.to_str().is_none() {
             return Err(Error::PathNotText {
                 path: config.directory,
@@ -201,6 +213,7 @@ pub async fn start(config: Config) -> Result<(Handle, mpsc::Receiver<Event>, Run
             cgroups,
             boot_id: boot_id(),
             host_variables: environment::host_variables(),
+            protection,
             attempts: Mutex::default(),
             events,
         }))
@@ -210,6 +223,33 @@ pub async fn start(config: Config) -> Result<(Handle, mpsc::Receiver<Event>, Run
     let (launches, waiting) = mpsc::channel(LAUNCH_CAPACITY);
     let handle = Handle::new(Arc::clone(&shared), launches);
     Ok((handle, receiver, Runner::new(shared, waiting, found)))
+}
+
+/// Decides as whom jobs run, and opens the way to their work for that user.
+fn protect(config: &Config) -> Result<Protection, Error> {
+    let holder = Program {
+        path: config.holder_program.clone(),
+        arguments: config.holder_arguments.clone(),
+    };
+    let private = config.private_directory.as_deref();
+    let protection = Protection::find(&config.job_user, private, &config.directory, &holder)?;
+    if protection.others_pass() {
+        make_passable(&config.directory)
+            .and_then(|()| private.map_or(Ok(()), make_passable))
+            .map_err(|source| directory_error(config, source))?;
+    }
+    match &protection.warning {
+        Some(warning) => tracing::warn!("{warning}"),
+        None => tracing::info!("{}", protection.describe()),
+    }
+    Ok(protection)
+}
+
+fn directory_error(config: &Config, source: std::io::Error) -> Error {
+    Error::Directory {
+        path: config.directory.clone(),
+        source,
+    }
 }
 
 fn cgroup_plan(config: &Config, prepare: bool) -> CgroupPlan {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use types::{AttemptToken, Cause, Timestamp};
 
 use crate::cgroup::CgroupPlan;
+use crate::job_user::Confinement;
 
 /// Largest order, status or end that is read: a command line and environment of this size no kernel takes.
 pub(crate) const MAX_STORED_BYTES: usize = 8 << 20;
@@ -13,6 +14,8 @@ pub(crate) const MAX_STORED_BYTES: usize = 8 << 20;
 pub(crate) enum Order {
     /// First layout.
     V1(OrderV1),
+    /// And what the job is kept from.
+    V2(OrderV1, Confinement),
 }
 
 /// First layout of [`Order`].

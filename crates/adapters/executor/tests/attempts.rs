@@ -1,5 +1,7 @@
 //! Attempts with real processes: a real holder, real pipes, real signals.
 
+#[path = "attempts/confinement.rs"]
+mod confinement;
 #[path = "attempts/lab.rs"]
 mod lab;
 

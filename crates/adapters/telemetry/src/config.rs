@@ -20,6 +20,8 @@ pub struct Config {
     pub nvml_path: Option<PathBuf>,
     /// Bytes free on the disk below which the node refuses work.
     pub disk_reserve_bytes: u64,
+    /// What a person should know of the node all the time; in each report.
+    pub warnings: Vec<String>,
 }
 
 impl Config {
@@ -38,6 +40,7 @@ impl Config {
             interval: Self::DEFAULT_INTERVAL,
             declared: Declared::default(),
             nvml_path: None,
+            warnings: Vec::new(),
             disk_reserve_bytes: Self::DEFAULT_DISK_RESERVE_BYTES,
         }
     }

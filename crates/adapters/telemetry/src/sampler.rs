@@ -54,8 +54,9 @@ pub fn start(
     let gpus = Gpus::start(config.nvml_path.clone(), gpu_interval, DRIVER_PATIENCE)?;
     let mut host = Host::new(config.data_directory.clone())?;
     let last_sample = host.sample()?;
+    let warnings = config.warnings.clone();
     let mut reporter = Reporter::new(config, now());
-    let first = reporter.report(last_sample, gpus.latest(), Vec::new(), now());
+    let first = reporter.report(last_sample, gpus.latest(), warnings.clone(), now());
     for warning in &first.warnings {
         tracing::warn!(warning, "node has a limitation");
     }
@@ -65,6 +66,7 @@ pub fn start(
         last_sample,
         gpus,
         reporter,
+        warnings,
     };
     let urgent = Arc::new(Notify::new());
     let handle = Handle {
@@ -112,11 +114,13 @@ struct Sampler {
     last_sample: HostSample,
     gpus: Gpus,
     reporter: Reporter,
+    /// Always true of this node.
+    warnings: Vec<String>,
 }
 
 impl Sampler {
     fn sample(&mut self) -> NodeReport {
-        let mut warnings = Vec::new();
+        let mut warnings = self.warnings.clone();
         match self.host.sample() {
             Ok(sample) => self.last_sample = sample,
             Err(error) => {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use types::{
-    ClusterId, ExperimentId, Incarnation, LogIndex, Member, MemberList, NodeId, QueueName,
+    ClusterId, ExperimentId, Incarnation, LogIndex, Member, MemberList, NodeId, QueueName, RequestId,
     ResourceRequest, Timestamp, TokenId, WantedAttempt, WantedSet,
 };
 
 use crate::archive::ArchiveRef;
 use crate::ledger::LedgerEntry;
+use crate::outcome::Outcome;
 use crate::records::{
     Attempt, Booking, Experiment, JoinToken, NodeRecord, Queue, UserToken, UserTokenTerms,
 };
@@ -86,6 +87,12 @@ impl ClusterState {
     #[must_use]
     pub fn members_version(&self) -> u64 {
         self.members_version
+    }
+
+    /// What became of a request, while it is remembered.
+    #[must_use]
+    pub fn outcome_of(&self, request: &RequestId) -> Option<&Outcome> {
+        self.requests.get(request)
     }
 
     /// All members.

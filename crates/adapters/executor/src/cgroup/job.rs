@@ -16,11 +16,17 @@ pub(super) const KILL_UNIFIED: &str = "cgroup v2 cgroup.kill";
 pub(super) const KILL_FREEZER: &str = "cgroup v1 freezer and SIGKILL";
 /// Walk `/proc` below the subreaper.
 pub(super) const KILL_WALK: &str = "walk over /proc below the child subreaper";
-/// Processes and threads that one attempt may have: half of the smallest common `pid_max` (32,768), so
-/// that a fork bomb leaves room to kill it.
-const MAX_PIDS: u32 = 16_384;
 /// Longest wait for a v1 freezer to freeze; then SIGKILL goes out all the same.
 const FREEZE_LIMIT: Duration = Duration::from_millis(200);
+
+/// What one attempt may have; 0 is no limit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CgroupLimits {
+    pub(crate) memory_bytes: u64,
+    pub(crate) cpu_milli: u64,
+    /// Processes and threads.
+    pub(crate) max_processes: u32,
+}
 
 /// The attempt's own cgroup in each hierarchy that has one.
 #[derive(Debug, Default)]
@@ -51,11 +57,7 @@ impl JobCgroups {
     }
 
     /// Makes the cgroups and sets the limits. What cannot be made is told in the second part, one line each.
-    pub(crate) fn create(
-        plan: &CgroupPlan,
-        memory_bytes: u64,
-        cpu_milli: u64,
-    ) -> (Self, Vec<String>) {
+    pub(crate) fn create(plan: &CgroupPlan, limits: &CgroupLimits) -> (Self, Vec<String>) {
         let mut problems = Vec::new();
         let mut bases = vec![&plan.unified];
         if !plan.unified_limits {
@@ -71,7 +73,7 @@ impl JobCgroups {
             }
         }
         let cgroups = Self::existing(plan);
-        for (path, value) in cgroups.limits(memory_bytes, cpu_milli) {
+        for (path, value) in cgroups.files(limits) {
             if let Err(error) = std::fs::write(&path, &value) {
                 problems.push(format!(
                     "limit {} = {value} is not set: {error}",
@@ -82,7 +84,8 @@ impl JobCgroups {
         (cgroups, problems)
     }
 
-    fn limits(&self, memory_bytes: u64, cpu_milli: u64) -> Vec<(PathBuf, String)> {
+    fn files(&self, wanted: &CgroupLimits) -> Vec<(PathBuf, String)> {
+        let (memory_bytes, cpu_milli) = (wanted.memory_bytes, wanted.cpu_milli);
         let mut limits = Vec::new();
         let mut set = |directory: &Option<PathBuf>, file: &str, value: String| {
             if let Some(directory) = directory {
@@ -107,8 +110,11 @@ impl JobCgroups {
             let weight = (cpu_milli / 10).clamp(1, 10_000);
             set(&unified, "cpu.weight", weight.to_string());
         }
-        set(&self.pids, "pids.max", MAX_PIDS.to_string());
-        set(&unified, "pids.max", MAX_PIDS.to_string());
+        if wanted.max_processes > 0 {
+            let most = wanted.max_processes.to_string();
+            set(&self.pids, "pids.max", most.clone());
+            set(&unified, "pids.max", most);
+        }
         limits
     }
 
@@ -184,6 +190,14 @@ impl JobCgroups {
             .into_iter()
             .flatten()
             .find_map(|path| read_field(&path, "oom_kill"))
+    }
+
+    /// How often the limit of processes was met; none if no cgroup counts it.
+    pub(crate) fn refused_forks(&self) -> Option<u64> {
+        let places = [&self.pids, &self.unified].into_iter().flatten();
+        places
+            .map(|path| path.join("pids.events"))
+            .find_map(|path| read_field(&path, "max"))
     }
 
     /// Most memory ever held inside, page cache included; none if no cgroup counts it.

@@ -22,6 +22,9 @@ pub(super) struct Facts<'a> {
     /// Kills by the memory limit; none if nobody counts.
     pub(super) memory_kills: Option<u64>,
     pub(super) memory_limit_bytes: u64,
+    /// How often it was not let make another process or thread; none if nobody counts.
+    pub(super) refused_forks: Option<u64>,
+    pub(super) max_processes: u32,
     pub(super) peak_memory_bytes: u64,
     pub(super) ran: DurationMs,
     pub(super) stderr_lines: Vec<String>,
@@ -30,6 +33,7 @@ pub(super) struct Facts<'a> {
 /// The cause; its evidence is never empty.
 pub(super) fn cause(facts: Facts<'_>) -> Cause {
     let how = describe_exit(facts.exit, facts.ran);
+    let forks = forks_line(&facts);
     if let Some(error) = facts.launch_error {
         return not_launched(facts.command, error);
     }
@@ -42,7 +46,7 @@ pub(super) fn cause(facts: Facts<'_>) -> Cause {
             StopReason::TimeLimit => CauseKind::TimeLimit,
             StopReason::LeaseLost => CauseKind::LeaseExpired,
         };
-        return Cause::new(kind, vec![done, how]);
+        return Cause::new(kind, [vec![done, how], forks].concat());
     }
     let code = facts.exit.and_then(WaitStatus::exit_status);
     if code == Some(0) {
@@ -63,6 +67,7 @@ pub(super) fn cause(facts: Facts<'_>) -> Cause {
             None => CauseKind::HolderFailed,
         },
     };
+    evidence.extend(forks);
     evidence.extend(
         facts
             .stderr_lines
@@ -70,6 +75,18 @@ pub(super) fn cause(facts: Facts<'_>) -> Cause {
             .map(|line| format!("stderr: {line}")),
     );
     Cause::new(kind, evidence)
+}
+
+/// Says so when the limit of processes was met: a fork bomb, or a limit that is too low.
+fn forks_line(facts: &Facts<'_>) -> Vec<String> {
+    let line = |times| {
+        format!(
+            "{times} times it was not let make another process: limit {} processes and threads",
+            facts.max_processes
+        )
+    };
+    let met = facts.refused_forks.filter(|times| *times > 0);
+    met.map(line).into_iter().collect()
 }
 
 fn not_launched(command: &[String], error: LaunchError) -> Cause {

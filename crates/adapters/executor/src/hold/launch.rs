@@ -1,18 +1,21 @@
-//! The last steps between holder and job, in the process that becomes the job: a session of its own,
-//! death together with the holder, working directory and environment, then `exec`.
+//! The last steps between holder and job, in the process that becomes the job: a session of its own, another user or a
+//! hidden node, death together with the holder, working directory and environment, then `exec`.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use rustix::process::Signal;
+use rustix::process::{Gid, Signal, Uid};
 use serde::{Deserialize, Serialize};
 use types::codec;
 
+use super::hide::hide;
 use super::{chain, log};
 use crate::attempt_directory::AttemptDirectory;
 use crate::durable_file;
+use crate::job_user::{Account, Confinement};
 use crate::stored::{MAX_STORED_BYTES, OrderV1};
 
 /// Exit code of a job process that never became the command, as shells have it.
@@ -40,20 +43,36 @@ pub(super) enum LaunchError {
 
 /// Becomes the job, or leaves the reason and ends with 127.
 pub(super) fn launch(directory: &AttemptDirectory) -> ExitCode {
-    let order = match directory.read_order() {
-        Ok(Some(order)) => order,
-        Ok(None) => return fail(directory, &preparation("the order is gone")),
-        Err(error) => return fail(directory, &preparation(&chain(&error))),
+    // Opened before anything is given up: afterwards this process may not write there.
+    let report = match durable_file::create(&directory.launch_error(), b"") {
+        Ok(report) => report,
+        Err(error) => {
+            log(&format!("the launch error cannot be stored: {error}"));
+            return ExitCode::from(NOT_LAUNCHED);
+        }
     };
-    let error = become_job(directory, &order);
-    fail(directory, &error)
+    let error = match directory.read_whole_order() {
+        Ok(Some((order, confinement))) => become_job(directory, &order, &confinement),
+        Ok(None) => preparation("the order is gone"),
+        Err(error) => preparation(&chain(&error)),
+    };
+    fail(report, &error)
 }
 
-fn become_job(directory: &AttemptDirectory, order: &OrderV1) -> LaunchError {
-    let prepared = rustix::process::setsid()
-        .map(drop)
-        .and_then(|()| rustix::process::set_parent_process_death_signal(Some(Signal::KILL)));
-    if let Err(error) = prepared {
+fn become_job(
+    directory: &AttemptDirectory,
+    order: &OrderV1,
+    confinement: &Confinement,
+) -> LaunchError {
+    if let Err(error) = rustix::process::setsid() {
+        return preparation(&error.to_string());
+    }
+    if let Err(error) = confine(directory, confinement) {
+        return preparation(&error.to_string());
+    }
+    // After the change of user, which takes the wish back (prctl(2)).
+    let wished = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    if let Err(error) = wished {
         return preparation(&error.to_string());
     }
     // The holder may have died before the death signal was asked for: then this process has another parent.
@@ -86,6 +105,40 @@ fn become_job(directory: &AttemptDirectory, order: &OrderV1) -> LaunchError {
     }
 }
 
+/// Gives up what a job must not have of its node.
+fn confine(directory: &AttemptDirectory, confinement: &Confinement) -> io::Result<()> {
+    if confinement.account.is_none() && confinement.hidden.is_none() {
+        return Ok(());
+    }
+    if let Some(hidden) = &confinement.hidden {
+        hide(
+            Path::new(hidden),
+            &[directory.work(), directory.temporary()],
+        )
+        .map_err(|error| io::Error::other(format!("hiding the node's directory: {error}")))?;
+    }
+    if let Some(account) = &confinement.account {
+        become_user(account)
+            .map_err(|error| io::Error::other(format!("becoming {}: {error}", account.name)))?;
+    }
+    // No program with a set-user-id bit gives back what was given up.
+    rustix::thread::set_no_new_privs(true)?;
+    Ok(())
+}
+
+/// This process has one thread: changing the thread's ids changes the process's.
+fn become_user(account: &Account) -> io::Result<()> {
+    let (user, group) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
+    // So that the job can open /dev/stdout and /dev/stderr by name.
+    rustix::fs::fchown(io::stdout(), Some(user), Some(group))?;
+    rustix::fs::fchown(io::stderr(), Some(user), Some(group))?;
+    let groups: Vec<Gid> = account.groups.iter().copied().map(Gid::from_raw).collect();
+    rustix::thread::set_thread_groups(&groups)?;
+    rustix::thread::set_thread_res_gid(group, group, group)?;
+    rustix::thread::set_thread_res_uid(user, user, user)?;
+    Ok(())
+}
+
 /// Process id of the holder, told to the process that becomes the job.
 pub(super) const HOLDER_VARIABLE: &str = "MUSTER_HOLD_PARENT";
 
@@ -105,9 +158,8 @@ fn preparation(error: &str) -> LaunchError {
     }
 }
 
-fn fail(directory: &AttemptDirectory, error: &LaunchError) -> ExitCode {
-    let stored = durable_file::create(&directory.launch_error(), &codec::encode(error));
-    if let Err(error) = stored {
+fn fail(mut report: File, error: &LaunchError) -> ExitCode {
+    if let Err(error) = report.write_all(&codec::encode(error)) {
         log(&format!("the launch error cannot be stored: {error}"));
     }
     ExitCode::from(NOT_LAUNCHED)
@@ -117,7 +169,7 @@ fn fail(directory: &AttemptDirectory, error: &LaunchError) -> ExitCode {
 pub(super) fn read_launch_error(directory: &AttemptDirectory) -> Option<LaunchError> {
     let bytes = durable_file::read_if_there(&directory.launch_error(), MAX_STORED_BYTES);
     match bytes {
-        Ok(bytes) => bytes.map(|bytes| {
+        Ok(bytes) => bytes.filter(|bytes| !bytes.is_empty()).map(|bytes| {
             codec::decode(&bytes, MAX_STORED_BYTES).unwrap_or_else(|error| {
                 LaunchError::Preparation {
                     error: format!("and its reason does not decode: {error}"),

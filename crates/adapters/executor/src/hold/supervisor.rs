@@ -17,9 +17,10 @@ use super::sampler::{SAMPLE_INTERVAL_MS, Sampler, record};
 use super::subscribers::Subscribers;
 use super::{HoldError, log};
 use crate::attempt_directory::AttemptDirectory;
-use crate::cgroup::JobCgroups;
+use crate::cgroup::{CgroupLimits, JobCgroups};
 use crate::clock::boottime_ms;
 use crate::durable_file;
+use crate::job_user::Confinement;
 use crate::process_tree;
 use crate::protocol::{Notice, Request};
 use crate::segment::{SegmentLimits, SegmentWriter};
@@ -36,6 +37,7 @@ const DRAIN_LIMIT_MS: u64 = 1_000;
 pub(super) struct Supervisor {
     directory: AttemptDirectory,
     order: OrderV1,
+    confinement: Confinement,
     job: Job,
     subscribers: Subscribers,
     writer: SegmentWriter,
@@ -55,7 +57,7 @@ impl Supervisor {
     /// Tells the node that the job runs, then does what the start need not wait for.
     pub(super) fn new(
         directory: AttemptDirectory,
-        order: OrderV1,
+        (order, confinement): (OrderV1, Confinement),
         job: Job,
         listener: UnixListener,
         node: Option<UnixStream>,
@@ -84,6 +86,7 @@ impl Supervisor {
             failure: None,
             directory,
             order,
+            confinement,
             job,
         };
         for notice in supervisor.greeting() {
@@ -109,8 +112,12 @@ impl Supervisor {
     /// period of the kernel, about 10 ms, that no start should pay. What it forked meanwhile is moved too.
     fn confine(&mut self) -> Result<(), HoldError> {
         let order = &self.order;
-        let (cgroups, problems) =
-            JobCgroups::create(&order.cgroups, order.memory_bytes, order.cpu_milli);
+        let limits = CgroupLimits {
+            memory_bytes: order.memory_bytes,
+            cpu_milli: order.cpu_milli,
+            max_processes: self.confinement.max_processes,
+        };
+        let (cgroups, problems) = JobCgroups::create(&order.cgroups, &limits);
         for problem in problems {
             log(&problem);
             say(&mut self.writer, &problem);

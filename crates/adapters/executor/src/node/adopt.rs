@@ -87,7 +87,11 @@ fn look(shared: &Shared, token: AttemptToken) -> Result<Found, Error> {
     let rank = order.as_ref().map_or(0, |order| order.rank);
     let deadline = order.as_ref().map_or(0, |order| order.deadline_boottime_ms);
     let (attempt, requests) = Attempt::new(shared, token, rank, deadline);
-    let ended = directory.read_exit()?;
+    let ended = directory.read_exit().unwrap_or_else(|error| {
+        // As above: one is made anew when its processes are gone.
+        tracing::warn!(%error, %token, "end of attempt is not readable");
+        None
+    });
     if let Some(Status::V1 {
         pid, started_at, ..
     }) = directory.read_status().unwrap_or_else(|error| {
@@ -134,14 +138,31 @@ pub(super) async fn connect(attempt: &Arc<Attempt>) -> Option<UnixStream> {
 }
 
 /// The end of an attempt that has no holder: the stored one, else its tree is killed and one is made
-/// and stored. Under the attempt's lock, so that a holder that comes late does not start. Blocking.
+/// and stored. Under the attempt's lock, so that a holder that comes late does not start; none if one has it: it lives.
+/// Blocking.
+///
+/// # Errors
+/// Its processes cannot be killed, or nothing can be stored: then it has no end yet, and must not be called over.
 pub(super) fn end_without_holder(
     shared: &Shared,
     directory: &AttemptDirectory,
-) -> Result<Ended, Error> {
-    let lock = directory.try_lock();
-    if let Some(ended) = directory.read_exit()? {
-        return Ok(ended);
+) -> Result<Option<Ended>, Error> {
+    let lock = match directory.try_lock() {
+        Ok(Some(lock)) => Some(lock),
+        Ok(None) => return Ok(None),
+        // Without an order no holder can start.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(source) => {
+            let path = directory.order();
+            return Err(Error::Read { path, source });
+        }
+    };
+    match directory.read_exit() {
+        Ok(Some(ended)) => return Ok(Some(ended)),
+        Ok(None) => {}
+        Err(error) => {
+            tracing::warn!(%error, path = %directory.root.display(), "stored end is not readable");
+        }
     }
     let order = match directory.read_order() {
         Ok(order) => order,
@@ -165,7 +186,7 @@ pub(super) fn end_without_holder(
             source,
         })?;
     drop(lock);
-    Ok(ended)
+    Ok(Some(ended))
 }
 
 fn abandoned(
@@ -174,7 +195,8 @@ fn abandoned(
     order: &OrderV1,
 ) -> Result<Ended, Error> {
     let booted_again = order.boot_id != shared.boot_id && order.boot_id != 0 && shared.boot_id != 0;
-    let status = directory.read_status()?;
+    // A torn one was told of when the attempt was found.
+    let status = directory.read_status().unwrap_or_default();
     let mut ended = never_ran(shared, Cause::new(CauseKind::NodeRestarted, Vec::new()));
     if let Some(Status::V1 { started_at, .. }) = status {
         ended.started_at = started_at;

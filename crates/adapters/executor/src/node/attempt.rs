@@ -1,16 +1,18 @@
 //! One attempt as the node sees it, and the task that watches its holder.
 
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::process::Child;
 use tokio::sync::{mpsc, watch};
-use types::{AttemptToken, Cause, CauseKind, Timestamp};
+use types::{AttemptToken, Timestamp};
 
 use super::prepare::{PrepareError, never_ran, prepare};
 use super::{AttemptStatus, Event, Phase, Shared, StartAttempt, adopt};
 use crate::attempt_directory::AttemptDirectory;
+use crate::error::Error;
 use crate::protocol::{Notice, NoticeReader, Request, StopReason, frame};
 use crate::segment::{self, SealedSegment};
 use crate::stored::{Ended, Usage};
@@ -18,6 +20,9 @@ use crate::tail::TailReader;
 
 /// Requests that may wait for one holder: it answers in microseconds.
 const REQUEST_CAPACITY: usize = 16;
+
+/// Between two tries to end an attempt whose holder is gone.
+const SETTLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is known of an attempt.
 #[derive(Debug)]
@@ -150,7 +155,7 @@ pub(super) async fn supervise(
         };
         let ended = match connected {
             Some(connected) => watch_holder(shared, attempt, connected, requests).await,
-            None => Some(settle(shared, attempt).await),
+            None => settle(shared, attempt).await,
         };
         if let Some(ended) = ended {
             return finish(shared, attempt, ended).await;
@@ -252,22 +257,28 @@ async fn take(shared: &Arc<Shared>, attempt: &Arc<Attempt>, notice: &Notice) {
     }
 }
 
-/// The holder is gone without telling the end: it stored one, or it died.
-async fn settle(shared: &Arc<Shared>, attempt: &Arc<Attempt>) -> Ended {
+/// The holder is gone without telling the end: it stored one, or it died. None if a holder lives after all, or the
+/// attempt cannot be ended yet: as long as a process of it may be alive it is not over, or another attempt would run
+/// beside it (invariant 11).
+async fn settle(shared: &Arc<Shared>, attempt: &Arc<Attempt>) -> Option<Ended> {
     let (their_shared, their_attempt) = (Arc::clone(shared), Arc::clone(attempt));
     let ended = tokio::task::spawn_blocking(move || {
         adopt::end_without_holder(&their_shared, &their_attempt.directory)
     });
-    match ended.await {
-        Ok(Ok(ended)) => ended,
-        Ok(Err(error)) => lost(shared, &error),
-        Err(panicked) => lost(shared, &panicked),
+    let error = match ended.await {
+        Ok(Ok(ended)) => return ended,
+        Ok(Err(error)) => error,
+        Err(panicked) => Error::Task(panicked),
+    };
+    let mut chain = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        chain = format!("{chain}: {cause}");
+        source = cause.source();
     }
-}
-
-fn lost(shared: &Shared, error: &dyn std::error::Error) -> Ended {
-    let line = format!("the holder is gone and its end cannot be found: {error}");
-    never_ran(shared, Cause::new(CauseKind::HolderFailed, vec![line]))
+    tracing::error!(token = %attempt.token, error = chain, "attempt without a holder cannot be ended; trying again");
+    tokio::time::sleep(SETTLE_INTERVAL).await;
+    None
 }
 
 /// Tells the last segments, then the end.

@@ -1,10 +1,11 @@
 //! The environment of a job: nothing is inherited but what a program needs to run at all.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use super::StartAttempt;
+use crate::job_user::{Account, open_path};
 
 /// What is passed on from the node's own environment, besides `LC_*`.
 const INHERITED: [&str; 4] = ["PATH", "HOME", "USER", "LANG"];
@@ -28,14 +29,22 @@ pub(super) fn host_variables() -> Vec<(String, String)> {
 pub(super) fn variables(
     host: &[(String, String)],
     start: &StartAttempt,
-    temporary: &str,
-    machine_name: &str,
+    (temporary, machine_name): (&str, &str),
+    account: Option<&Account>,
 ) -> Vec<(String, String)> {
     let wanted = &start.wanted;
     let own = |name: &str, value: String| (name.to_owned(), value);
     let resources = &wanted.resources;
     let mut variables = host.to_vec();
     variables.push(own("TMPDIR", temporary.to_owned()));
+    if let Some(account) = account {
+        for (_, value) in variables.iter_mut().filter(|(name, _)| name == "PATH") {
+            *value = open_path(account, value);
+        }
+        variables.push(own("HOME", home_of(account, temporary)));
+        variables.push(own("USER", account.name.clone()));
+        variables.push(own("LOGNAME", account.name.clone()));
+    }
     // Otherwise Python keeps lines back and nobody sees metrics until the end.
     variables.push(own("PYTHONUNBUFFERED", "1".to_owned()));
     if resources.cpu_milli > 0 {
@@ -65,6 +74,16 @@ pub(super) fn variables(
         !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0')
     });
     variables
+}
+
+/// The account's own, or where it may write if it has none: programs keep caches there.
+fn home_of(account: &Account, temporary: &str) -> String {
+    let facts = Path::new(&account.home).metadata();
+    if facts.is_ok_and(|facts| facts.is_dir() && facts.uid() == account.uid) {
+        account.home.clone()
+    } else {
+        temporary.to_owned()
+    }
 }
 
 /// Carries the name of the attempt on this machine.

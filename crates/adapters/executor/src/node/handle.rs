@@ -13,6 +13,7 @@ use super::runner::Launch;
 use super::{AttemptStatus, Phase, Shared, StartAttempt};
 use crate::error::Error;
 use crate::protocol::{Request, StopReason};
+use crate::remove_tree::remove_tree;
 use crate::segment::{self, SealedSegment};
 use crate::tail::{MAX_READ_BYTES, TailRead};
 
@@ -39,6 +40,18 @@ pub struct UnsealedRead {
 impl Handle {
     pub(super) fn new(shared: Arc<Shared>, launches: mpsc::Sender<Launch>) -> Self {
         Self { shared, launches }
+    }
+
+    /// What a person should know: jobs can read the node's keys, and why.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        self.shared.protection.warning.clone()
+    }
+
+    /// As whom jobs run, in words.
+    #[must_use]
+    pub fn job_user(&self) -> String {
+        self.shared.protection.describe()
     }
 
     /// Accepts an attempt; events tell the rest. One that is known already is not started again.
@@ -140,12 +153,8 @@ impl Handle {
             return Err(Error::StillRunning { token: *token });
         }
         let path = attempt.directory.root.clone();
-        let removed = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::Remove {
-                path,
-                source: error,
-            }),
-            Ok(()) | Err(_) => Ok(()),
+        let removed = tokio::task::spawn_blocking(move || {
+            remove_tree(&path).map_err(|source| Error::Remove { path, source })
         });
         removed.await.map_err(Error::Task)??;
         self.shared.attempts().remove(token);

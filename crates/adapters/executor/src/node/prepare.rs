@@ -1,7 +1,9 @@
 //! From a wanted attempt to a running holder: directory, order, source tree, process. Blocking.
 
+use std::fs::Permissions;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
@@ -14,6 +16,7 @@ use super::{Shared, StartAttempt};
 use crate::attempt_directory::AttemptDirectory;
 use crate::clock::{boottime_ms, wall_clock};
 use crate::durable_file;
+use crate::job_user::{Account, Confinement, give, make_passable};
 use crate::layout::{LayoutError, lay_out};
 use crate::protocol::StopReason;
 use crate::stored::{Ended, Order, OrderV1};
@@ -115,9 +118,22 @@ pub(super) fn prepare(
     if let Some(tree) = &start.tree {
         lay_out(tree, &start.files, &directory.work()).map_err(PrepareError::Layout)?;
     }
+    let submitter = &start.wanted.submitted_by;
+    let confinement = shared
+        .protection
+        .confine(submitter, shared.config.max_processes);
+    if let Some(account) = &confinement.account {
+        hand_over(directory, account).map_err(PrepareError::Directory)?;
+    }
     // After the layout, which may outlast a lease that is renewed meanwhile.
     let deadline_boottime_ms = attempt.known().deadline_boottime_ms;
-    let order = Order::V1(order(shared, directory, start, deadline_boottime_ms));
+    let order = order(
+        shared,
+        directory,
+        start,
+        (deadline_boottime_ms, &confinement),
+    );
+    let order = Order::V2(order, confinement);
     let file = durable_file::create(&directory.order(), &codec::encode(&order))
         .map_err(PrepareError::Order)?;
     if boottime_ms() >= deadline_boottime_ms {
@@ -138,11 +154,21 @@ pub(super) fn prepare(
     Ok(started)
 }
 
+/// Gives the job's user what is the job's, and the way to it.
+fn hand_over(directory: &AttemptDirectory, account: &Account) -> io::Result<()> {
+    make_passable(&directory.root)?;
+    for path in [directory.work(), directory.temporary()] {
+        give(&path, account)?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o700))?;
+    }
+    std::fs::set_permissions(directory.records(), Permissions::from_mode(0o700))
+}
+
 fn order(
     shared: &Shared,
     directory: &AttemptDirectory,
     start: &StartAttempt,
-    deadline_boottime_ms: u64,
+    (deadline_boottime_ms, confinement): (u64, &Confinement),
 ) -> OrderV1 {
     let wanted = &start.wanted;
     let temporary = directory.temporary();
@@ -156,7 +182,12 @@ fn order(
         boot_id: shared.boot_id,
         command: wanted.spec.command.clone(),
         working_directory: wanted.spec.working_directory.clone(),
-        variables: variables(&shared.host_variables, start, temporary, &machine_name),
+        variables: variables(
+            &shared.host_variables,
+            start,
+            (temporary, &machine_name),
+            confinement.account.as_ref(),
+        ),
         deadline_boottime_ms,
         stop_margin_ms: shared.config.stop_margin.0,
         time_limit_ms: wanted.spec.policy.time_limit_ms.0,

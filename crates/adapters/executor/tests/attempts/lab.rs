@@ -34,8 +34,30 @@ impl Lab {
         }
     }
 
+    /// One that other users may pass through, as they may through `/var/lib`.
+    pub(crate) fn passable() -> Self {
+        Self::with_mode(0o755)
+    }
+
+    /// One that only its owner may enter, as `/root`.
+    pub(crate) fn closed() -> Self {
+        Self::with_mode(0o700)
+    }
+
+    fn with_mode(mode: u32) -> Self {
+        let lab = Self::new();
+        let rights = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(lab.directory.path(), rights).unwrap();
+        lab
+    }
+
+    /// The node's own directory: keys, and the attempts below it.
+    pub(crate) fn private(&self) -> PathBuf {
+        self.directory.path().join("a".repeat(120))
+    }
+
     pub(crate) fn config(&self) -> Config {
-        let attempts = self.directory.path().join("a".repeat(120)).join("attempts");
+        let attempts = self.private().join("attempts");
         let test = std::env::current_exe().unwrap();
         let target = test.parent().and_then(Path::parent).unwrap();
         let holder = target.join("examples/hold");

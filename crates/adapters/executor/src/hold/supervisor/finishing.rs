@@ -18,6 +18,7 @@ const CGROUP_REMOVAL_LIMIT_MS: u64 = 1_000;
 impl Supervisor {
     pub(super) fn finish(mut self) -> Result<(), HoldError> {
         self.sampler.finish(&self.cgroups);
+        self.console.close(&mut self.writer);
         if let Err(error) = self.writer.finish(boottime_ms()) {
             self.fail_records(&error);
         }
@@ -39,6 +40,8 @@ impl Supervisor {
             failure: self.failure.take(),
             stop: self.stopping.reason_with_evidence(),
             memory_kills: self.cgroups.memory_kills(),
+            refused_forks: self.cgroups.refused_forks(),
+            max_processes: self.confinement.max_processes,
             memory_limit_bytes: self.order.memory_bytes,
             peak_memory_bytes: self.sampler.peak_memory_bytes,
             ran: DurationMs(boottime_ms().saturating_sub(self.job.started_boottime_ms)),

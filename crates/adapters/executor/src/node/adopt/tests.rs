@@ -86,3 +86,76 @@ async fn an_attempt_without_an_order_still_ends() {
     assert_eq!(ended.cause.kind, CauseKind::NodeRestarted);
     assert!(!ended.cause.evidence.is_empty());
 }
+
+/// A node over one attempt directory that has this order and no holder.
+async fn node_over(
+    directory: &std::path::Path,
+    order: &Order,
+) -> (
+    AttemptDirectory,
+    crate::node::Handle,
+    tokio::sync::mpsc::Receiver<Event>,
+) {
+    let attempt = AttemptDirectory::new(directory, &token());
+    std::fs::create_dir_all(&attempt.root).unwrap();
+    std::fs::write(attempt.order(), codec::encode(order)).unwrap();
+    let config = Config::new(directory.to_owned(), "/nonexistent".into());
+    let (handle, events, runner) = start(config).await.unwrap();
+    tokio::spawn(runner.run(CancellationToken::new()));
+    (attempt, handle, events)
+}
+
+async fn ended_within(
+    events: &mut tokio::sync::mpsc::Receiver<Event>,
+    time: Duration,
+) -> Option<Ended> {
+    match tokio::time::timeout(time, events.recv()).await.ok()? {
+        Some(Event::Ended { ended, .. }) => Some(ended),
+        other => panic!("{other:?}"),
+    }
+}
+
+const SHORT: Duration = Duration::from_millis(300);
+const LONG: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn an_attempt_whose_lock_a_late_holder_has_is_not_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let attempt = AttemptDirectory::new(directory.path(), &token());
+    std::fs::create_dir_all(&attempt.root).unwrap();
+    let order = order(token(), crate::clock::boot_id());
+    std::fs::write(attempt.order(), codec::encode(&order)).unwrap();
+    let holder = attempt.try_lock().unwrap().unwrap();
+    let shared = Config::new(directory.path().to_owned(), "/nonexistent".into());
+    let (_handle, mut events, runner) = start(shared).await.unwrap();
+    tokio::spawn(runner.run(CancellationToken::new()));
+    assert_eq!(ended_within(&mut events, SHORT).await, None);
+    assert!(!attempt.exit().exists());
+    drop(holder); // It dies.
+    let ended = ended_within(&mut events, LONG).await.unwrap();
+    assert_eq!(ended.cause.kind, CauseKind::HolderFailed);
+}
+
+#[tokio::test]
+async fn an_attempt_whose_processes_cannot_be_killed_is_not_over() {
+    let directory = tempfile::tempdir().unwrap();
+    // A cgroup that does not take the order to kill.
+    let stubborn = directory.path().join("stubborn");
+    let name = "muster-test-of-a-stubborn-cgroup";
+    std::fs::create_dir_all(stubborn.join(name).join("cgroup.kill")).unwrap();
+    let Order::V1(mut inner) = order(token(), crate::clock::boot_id()) else {
+        unreachable!()
+    };
+    inner.cgroups.unified = Some(stubborn.to_str().unwrap().to_owned());
+    inner.cgroups.name = name.to_owned();
+    let attempts = directory.path().join("attempts");
+    let (attempt, _handle, mut events) = node_over(&attempts, &Order::V1(inner)).await;
+    assert_eq!(ended_within(&mut events, SHORT).await, None);
+    assert!(
+        !attempt.exit().exists(),
+        "another attempt would run beside it"
+    );
+    std::fs::remove_dir(stubborn.join(name).join("cgroup.kill")).unwrap();
+    let ended = ended_within(&mut events, LONG).await.unwrap();
+    assert_eq!(ended.cause.kind, CauseKind::HolderFailed);
+}
