@@ -99,6 +99,7 @@ struct RawConfig {
     log: String,
     resources: RawResources,
 }
+    job_user: String,
 
 /// What the node declares instead of measuring.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -145,6 +146,7 @@ impl Default for RawConfig {
         }
     }
 }
+            job_user: "auto".to_owned(),
 
 /// Checked settings of a node.
 #[derive(Clone, Debug)]
@@ -179,6 +181,8 @@ pub(crate) struct Config {
     pub(crate) join: Option<JoinTokenText>,
     pub(crate) new: bool,
     /// Put the old identity aside first.
+    /// As whom experiments run.
+    pub(crate) job_user: executor::JobUser,
     pub(crate) rejoin: bool,
 }
 
@@ -298,6 +302,7 @@ impl Config {
             labels,
             disk_reserve_bytes,
             log_reserve_bytes,
+            job_user: executor::JobUser::named(&raw.job_user),
             join,
         })
     }

@@ -27,6 +27,8 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(5);
 const FOUNDING_PATIENCE: Duration = Duration::from_secs(10);
 /// Sealed segments that wait to be stored.
 const SEALED_QUEUE: usize = 64;
+/// How long an orderly end waits for longer leases of what runs on.
+const RESTART_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a shutdown may take before the process ends anyway.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -62,6 +64,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         founding.as_ref(),
     )
     .await?;
+    // Before anything runs that could read it.
+    directory.close_to_others()?;
     let cancel = CancellationToken::new();
     let mut loops = JoinSet::new();
     let inbox = (network.events, network.raft);
@@ -74,6 +78,9 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     announce(&handle, &config, &bound, fresh).await?;
     loops.spawn(serve(bound, handle.clone(), cancel.clone()));
     let end = wait_for_end(&handle, &directory, &mut loops).await;
+    if end.is_ok() {
+        handle.lengthen_own_leases(RESTART_PATIENCE).await;
+    }
     handle.lead_elsewhere().await;
     tracing::info!("shutting down");
     cancel.cancel();
@@ -196,6 +203,8 @@ impl Started {
         let program = std::env::current_exe().context("find the path of this program")?;
         let executor_config = executor::Config {
             use_cgroups: config.use_cgroups,
+            job_user: config.job_user.clone(),
+            private_directory: Some(config.data_directory.clone()),
             ..executor::Config::new(directory.path("attempts"), program)
         };
         let (executor, executor_events, runner) = executor::start(executor_config).await?;
@@ -203,6 +212,7 @@ impl Started {
             declared: config.declared.clone(),
             nvml_path: config.nvml_path.clone(),
             disk_reserve_bytes: config.disk_reserve_bytes,
+            warnings: executor.warning().into_iter().collect(),
             ..telemetry::Config::new(network.node_id().clone(), config.data_directory.clone())
         })?;
         let members = signed.as_ref().and_then(|signed| {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use agent::leases::{LONG_WORK, lease_length};
 
+use membership::Suspicion;
 use service::Handle;
 use state_machine::{Command, ExtendLease, LoseAttempt};
 use tokio_util::sync::CancellationToken;
@@ -34,12 +35,15 @@ pub(crate) async fn run(handle: Handle, cancel: CancellationToken) {
 /// Lengthens leases of long work, gives up what is over; says how long nothing more will be due.
 async fn watch(handle: &Handle) -> Duration {
     let extended = lengthen(handle).await;
-    let (expired, next) = handle.with_leases(|leases, now| {
+    let looked = handle.with_leases(|leases, now| {
         let next = leases
             .next_expiry()
             .map(|at| Duration::from_millis(at.saturating_sub(now) + 1));
         (leases.expired(now), next)
     });
+    let Some((expired, next)) = looked else {
+        return IDLE; // Somebody else leads now.
+    };
     if expired.is_empty() {
         return next.unwrap_or(IDLE).min(extended);
     }
@@ -97,7 +101,8 @@ async fn lose(handle: &Handle, token: AttemptToken) {
         .map(|record| record.facts.name.clone())
         .unwrap_or_default();
     // Meanwhile the lead may have gone and come back; in a new term the lease is held again.
-    if !handle.with_leases(|leases, now| leases.expired(now).contains(&token)) {
+    let over = handle.with_leases(|leases, now| leases.expired(now).contains(&token));
+    if over != Some(true) {
         return;
     }
     let evidence = vec![
@@ -110,6 +115,10 @@ async fn lose(handle: &Handle, token: AttemptToken) {
             segments.len()
         ),
     ];
+    if let Some(node) = &node {
+        // Before it is placed again: not there, until the node gives a sign of life.
+        handle.suspect(node, Suspicion::LeaseOver);
+    }
     tracing::warn!(%token, node = name, "attempt lost: its lease ran out");
     let cause = Cause::new(CauseKind::NodeLost, evidence);
     if let Err(error) = handle

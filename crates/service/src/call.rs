@@ -56,6 +56,10 @@ pub(crate) enum Request {
     UserToken(TokenId),
     UserTokens(ReadOptions),
     JoinTokens(ReadOptions),
+    AcceptLate {
+        id: String,
+        attempt: Option<u32>,
+    },
     NoteBackup {
         with_blobs: bool,
     },
@@ -96,6 +100,7 @@ impl Request {
             Self::Submit(_)
             | Self::Stop(_)
             | Self::Move { .. }
+            | Self::AcceptLate { .. }
             | Self::CreateQueue(_)
             | Self::CreateJoinToken(_)
             | Self::CreateUserToken(_)
@@ -131,7 +136,9 @@ impl Request {
             | Self::JoinTokens(_)
             | Self::NoteBackup { .. }
             | Self::OpenBackup { .. } => Role::Admin,
-            Self::Submit(_) | Self::Stop(_) | Self::Move { .. } => Role::Member,
+            Self::Submit(_) | Self::Stop(_) | Self::Move { .. } | Self::AcceptLate { .. } => {
+                Role::Member
+            }
             Self::Experiments(..)
             | Self::Experiment(..)
             | Self::Why(..)
@@ -282,6 +289,10 @@ impl Handle {
                 .map(Reply::Summary),
             Request::Move { id, queue } => self
                 .execute_move(author, request, &id, &queue)
+                .await
+                .map(Reply::Summary),
+            Request::AcceptLate { id, attempt } => self
+                .execute_accept_late(author, request, &id, attempt)
                 .await
                 .map(Reply::Summary),
             Request::CreateQueue(queue) => self

@@ -216,9 +216,17 @@ impl Handle {
     }
 
     /// The leader's table of leases, up to date with the state. In a new term it begins by holding every lease for its
-    /// full length: nobody knows what the leader before has granted (invariant 11).
-    pub fn with_leases<T>(&self, act: impl FnOnce(&mut LeaseTable, u64) -> T) -> T {
-        let term = self.inner.consensus.leader().borrow().term;
+    /// full length: nobody knows what the leader before has granted (invariant 11). None on a node that does not lead: a
+    /// candidate that began to hold before its election would hold too short.
+    pub fn with_leases<T>(&self, act: impl FnOnce(&mut LeaseTable, u64) -> T) -> Option<T> {
+        let leader = self.inner.consensus.leader();
+        let (leads, term) = {
+            let leadership = leader.borrow();
+            (leadership.is_self, leadership.term)
+        };
+        if !leads {
+            return None;
+        }
         let state = self.inner.consensus.state();
         let now = executor::boottime_ms();
         let mut leases = lock(&self.inner.leases);
@@ -228,7 +236,7 @@ impl Handle {
             *leases = (term, LeaseTable::new());
             leases.1.hold_all(&state, now);
         }
-        act(&mut leases.1, now)
+        Some(act(&mut leases.1, now))
     }
 
     /// Wakes whoever waits for the next lease to run out.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use agent::leases::LONG_LEASE;
+use futures::future::join_all;
+use state_machine::{Command, ExtendLease};
 use types::{AttemptToken, NodeId, WantedSet};
 
 use crate::error::{ErrorKind, ServiceError};
@@ -10,11 +13,14 @@ use crate::peer::{LeaseAnswer, PeerMessage, PeerReply};
 
 /// Time for a lease request: well inside the shortest lease, so that a lost one is asked again.
 const LEASE_DEADLINE: Duration = Duration::from_millis(1_500);
+/// Silence of the leader after which another member is asked to pass the request on: longer than an answer takes.
+const RELAY_AFTER: Duration = Duration::from_millis(500);
 /// Time for a push of the leader.
 const PUSH_DEADLINE: Duration = Duration::from_secs(2);
 
 impl Handle {
-    /// Asks the leader for leases, for what this node should run and for newer members.
+    /// Asks the leader for leases, for what this node should run and for newer members; through another member when the
+    /// leader cannot be reached (invariant 11).
     ///
     /// # Errors
     /// Nobody leads, or it does not answer in time.
@@ -25,11 +31,7 @@ impl Handle {
                 .answer_lease(self.node_id(), tokens, members_version)
                 .await;
         }
-        let message = PeerMessage::Lease {
-            tokens: tokens.to_vec(),
-            members_version,
-        };
-        let answer = match self.ask_leader(&message, LEASE_DEADLINE).await? {
+        let answer = match self.ask_for_lease(tokens, members_version).await? {
             PeerReply::Lease(answer) => answer,
             other => {
                 let message = format!("the leader answered {other:?}");
@@ -41,18 +43,6 @@ impl Handle {
             }
         };
         match answer {
-            Ok(answer) if answer.wanted.incarnation < self.newest_incarnation() => {
-                self.set_leader_hint(None);
-                let message = format!(
-                    "{} leads an older history of the cluster: nothing it grants counts",
-                    answer.leader
-                );
-                Err(ServiceError::new(
-                    ErrorKind::Unavailable,
-                    "older-history",
-                    message,
-                ))
-            }
             Ok(mut answer) => {
                 self.set_leader_hint(Some(answer.leader.clone()));
                 if let Some(members) = answer.members.take() {
@@ -61,6 +51,145 @@ impl Handle {
                 Ok(answer)
             }
             Err(error) => Err(self.follow_hint(error)),
+        }
+    }
+
+    /// Directly; after a while, or when that fails, also through somebody else.
+    async fn ask_for_lease(
+        &self,
+        tokens: &[AttemptToken],
+        members_version: u64,
+    ) -> Result<PeerReply, ServiceError> {
+        let message = PeerMessage::Lease {
+            tokens: tokens.to_vec(),
+            members_version,
+        };
+        let mut direct = Box::pin(self.ask_leader(&message, LEASE_DEADLINE));
+        let failed = match tokio::time::timeout(RELAY_AFTER, &mut direct).await {
+            Ok(Ok(reply)) => return Ok(reply),
+            Ok(Err(error)) => Some(error),
+            Err(_slow) => None,
+        };
+        let Some(relay) = self.relay() else {
+            return match failed {
+                Some(error) => Err(error),
+                None => direct.await,
+            };
+        };
+        let message = PeerMessage::RelayLease {
+            tokens: tokens.to_vec(),
+            members_version,
+        };
+        let mut relayed = Box::pin(self.ask(&relay, &message, LEASE_DEADLINE));
+        if let Some(error) = failed {
+            return relayed.await.map_err(|_no_way| error);
+        }
+        tokio::select! {
+            reply = &mut direct => match reply {
+                Ok(reply) => Ok(reply),
+                Err(error) => relayed.await.map_err(|_no_way| error),
+            },
+            reply = &mut relayed => match reply {
+                Ok(PeerReply::Lease(Ok(answer))) => Ok(PeerReply::Lease(Ok(answer))),
+                Ok(_) | Err(_) => direct.await,
+            },
+        }
+    }
+
+    /// A connected member besides the leader, one that holds the state first: it surely reaches the leader.
+    fn relay(&self) -> Option<NodeId> {
+        let leader = self.leader();
+        let peers = self.inner.network.peers();
+        let mut fit: Vec<_> = self.opened_members()?.members;
+        fit.retain(|member| {
+            let connected = |peer: &network::PeerStatus| peer.node == member.node && peer.connected;
+            member.node != *self.node_id()
+                && Some(&member.node) != leader.as_ref()
+                && peers.iter().any(connected)
+        });
+        fit.sort_by_key(|member| !member.has_state);
+        fit.into_iter().next().map(|member| member.node)
+    }
+
+    /// Passes a request for leases on to whoever leads.
+    pub(crate) async fn relay_lease(
+        &self,
+        from: &NodeId,
+        tokens: Vec<AttemptToken>,
+        members_version: u64,
+    ) -> Result<LeaseAnswer, ServiceError> {
+        if self.is_leader() {
+            return self.answer_lease(from, &tokens, members_version).await;
+        }
+        let message = PeerMessage::LeaseFor {
+            node: from.clone(),
+            tokens,
+            members_version,
+        };
+        match self.ask_leader(&message, LEASE_DEADLINE).await? {
+            PeerReply::Lease(answer) => answer,
+            other => {
+                let message = format!("the leader answered {other:?}");
+                let kind = ErrorKind::Internal;
+                Err(ServiceError::new(kind, "bad-answer", message))
+            }
+        }
+    }
+
+    /// Before this node process ends in order: what runs here gets the long lease, so that a new version has minutes to
+    /// come up (invariant 11). Does what can be done in `patience`; attempts whose submitter chose a lease keep it.
+    pub async fn lengthen_own_leases(&self, patience: Duration) {
+        if tokio::time::timeout(patience, self.lengthen_all())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "leases could not be lengthened in time: experiments here end when theirs are over"
+            );
+        }
+    }
+
+    async fn lengthen_all(&self) {
+        let running = self.inner.executor.running();
+        let running = |token: &AttemptToken| {
+            let status = running.iter().find(|status| status.token == *token);
+            status.is_some_and(|status| status.phase == executor::Phase::Running)
+        };
+        let wanted = self.inner.wanted.borrow().clone();
+        let tokens: Vec<_> = wanted
+            .into_iter()
+            .flat_map(|(set, _)| set.attempts)
+            .filter(|attempt| running(&attempt.token))
+            .filter(|attempt| attempt.spec.policy.lease_ms.0 == 0 && attempt.lease_ms < LONG_LEASE)
+            .map(|attempt| attempt.token)
+            .collect();
+        if tokens.is_empty() {
+            return;
+        }
+        let extensions = tokens.iter().map(|token| {
+            let extend = ExtendLease {
+                token: *token,
+                lease_ms: LONG_LEASE,
+                reason: "its node process ends in order".to_owned(),
+            };
+            self.propose_as_node(Command::ExtendLease(extend))
+        });
+        for (token, extended) in tokens.iter().zip(join_all(extensions).await) {
+            if let Err(error) = extended {
+                tracing::warn!(%token, %error, "lease not lengthened");
+            }
+        }
+        let sent_at = executor::boottime_ms();
+        let granted = match self.lease(&tokens).await {
+            Ok(answer) => answer.granted,
+            Err(error) => return tracing::warn!(%error, "the longer leases were not granted"),
+        };
+        let margin = agent::AgentConfig::default().lease_margin;
+        for (token, length) in granted {
+            let deadline = (sent_at + length.0).saturating_sub(margin.0);
+            if let Err(error) = self.inner.executor.extend_lease(&token, deadline).await {
+                tracing::warn!(%token, %error, "holder not told of its longer lease");
+            }
         }
     }
 

@@ -16,6 +16,7 @@ mod handle;
 mod histories;
 mod join;
 mod leases;
+mod late;
 mod liveness;
 mod lockout;
 mod logs;

@@ -77,6 +77,22 @@ pub enum PeerMessage {
     },
 }
 
+    /// As `Lease`, to a member that is not asked to lead: the sender does not reach the leader.
+    RelayLease {
+        /// Attempts to hold.
+        tokens: Vec<AttemptToken>,
+        /// Version of the member list that the sender has.
+        members_version: u64,
+    },
+    /// As `Lease`, for another member, which does not reach the leader.
+    LeaseFor {
+        /// Who runs or wants to run these.
+        node: NodeId,
+        /// Attempts to hold.
+        tokens: Vec<AttemptToken>,
+        /// Version of the member list that it has.
+        members_version: u64,
+    },
 /// The answer to a lease request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseAnswer {
@@ -288,6 +304,19 @@ impl Handle {
                 PeerReply::Done
             }
             PeerMessage::Members(list) => {
+            PeerMessage::RelayLease {
+                tokens,
+                members_version,
+            } => PeerReply::Lease(self.relay_lease(from, tokens, members_version).await),
+            PeerMessage::LeaseFor {
+                node,
+                tokens,
+                members_version,
+            } => PeerReply::Lease(self.answer_lease(&node, &tokens, members_version).await),
+            PeerMessage::Wanted(_) if !self.could_lead(from) => {
+                tracing::warn!(node_id = %from, "wanted set of a node that never leads dropped");
+                PeerReply::Done
+            }
                 self.take_members(list);
                 PeerReply::Done
             }
@@ -322,6 +351,12 @@ impl Handle {
         from: &NodeId,
         command: Command,
     ) -> Result<Outcome, ServiceError> {
+    /// Whether a member might lead, by the facts that are known here; one that is not known yet might.
+    fn could_lead(&self, node: &NodeId) -> bool {
+        let facts = self.member_facts();
+        facts.get(node).is_none_or(|facts| facts.may_vote)
+    }
+
         if !self.is_leader() {
             return Err(self.not_leader());
         }
@@ -332,22 +367,10 @@ impl Handle {
             Command::NoteRefusals(_) | Command::NoteTokenUses(_) => true,
             // The voter that the stranger spoke to has checked the proof.
             Command::AdmitNode(_) => self.inner.consensus.voters().contains(from),
-            Command::SealSegment(seal) => {
-                let state = self.inner.consensus.state();
-                let current = state
-                    .experiment(seal.token.experiment)
-                    .and_then(|experiment| {
-                        experiment
-                            .current_attempt()
-                            .filter(|attempt| attempt.token == seal.token)
-                            .cloned()
-                    });
-                current.is_some_and(|attempt| {
-                    attempt
-                        .ranks
-                        .iter()
-                        .any(|rank| rank.placement.node == *from)
-                })
+            Command::SealSegment(seal) => self.runs_on(&seal.token, from),
+            // Before it restarts.
+            Command::ExtendLease(extend) => {
+                extend.lease_ms <= LONG_LEASE && self.runs_on(&extend.token, from)
             }
             _ => false,
         };
@@ -371,6 +394,17 @@ impl Handle {
         from: &NodeId,
         tokens: &[AttemptToken],
         members_version: u64,
+    /// Whether the attempt is current and on this node.
+    fn runs_on(&self, token: &AttemptToken, node: &NodeId) -> bool {
+        let state = self.inner.consensus.state();
+        let experiment = state.experiment(token.experiment);
+        let current = experiment.and_then(|experiment| experiment.current_attempt());
+        current.is_some_and(|attempt| {
+            let mut ranks = attempt.ranks.iter();
+            attempt.token == *token && ranks.any(|rank| rank.placement.node == *node)
+        })
+    }
+
     ) -> Result<LeaseAnswer, ServiceError> {
         if !self.is_leader() {
             return Err(self.not_leader());
@@ -398,7 +432,9 @@ impl Handle {
             {
                 Some(attempt) => {
                     let length = attempt.lease_ms;
-                    let granted = self.with_leases(|leases, now| leases.grant(*token, length, now));
+                    let granted = self
+                        .with_leases(|leases, now| leases.grant(*token, length, now))
+                        .ok_or_else(|| self.not_leader())?;
                     if granted {
                         answer.granted.push((*token, length));
                     } else {

@@ -1,5 +1,6 @@
 //! The commands of the client, one file each.
 
+mod accept;
 mod audit;
 mod backup;
 mod logs;
@@ -50,6 +51,8 @@ pub enum Command {
     Logs(logs::Arguments),
     /// Stop experiments
     Stop(stop::Arguments),
+    /// Take a success that came after its attempt was given up for the result
+    Accept(accept::Arguments),
     /// List the nodes of the cluster
     Nodes,
     /// Drain, remove, promote and demote nodes
@@ -128,6 +131,7 @@ async fn dispatch(command: Command, session: &Session) -> Result<ExitCode, Error
         Command::Stop(arguments) => return stop::run(&arguments, session).await,
         Command::Ls(arguments) => ls::run(&arguments, session).await?,
         Command::Show(arguments) => show::run(&arguments, session).await?,
+        Command::Accept(arguments) => accept::run(&arguments, session).await?,
         Command::Nodes => nodes::run(session).await?,
         Command::Node(command) => node::run(&command, session).await?,
         Command::Why(arguments) => why::run(&arguments, session).await?,

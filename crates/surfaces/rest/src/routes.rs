@@ -112,6 +112,7 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(experiments::why))
         .routes(routes!(experiments::stop))
         .routes(routes!(experiments::move_to))
+        .routes(routes!(experiments::accept))
         .routes(routes!(logs::read))
         .routes(routes!(backup::take))
         .routes(routes!(ledger::list))
@@ -186,6 +187,7 @@ mod tests {
             "GET /experiments/{id}/why",
             "POST /experiments/{id}/stop",
             "POST /experiments/{id}/move",
+            "POST /experiments/{id}/accept",
             "GET /experiments/{id}/logs",
             "GET /backup",
             "GET /ledger",

@@ -152,6 +152,36 @@ pub(super) async fn stop(
     ))
 }
 
+/// Which late result.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct AcceptQuery {
+    /// Number of the attempt; default: the newest that succeeded late.
+    attempt: Option<u32>,
+}
+
+/// Takes the late success of an attempt that had been given up for the result.
+#[utoipa::path(post, path = "/api/v1/experiments/{id}/accept", tag = "experiments",
+    params(("id" = String, Path, description = "Id, unique prefix, or name"), AcceptQuery),
+    responses((status = 200, description = "The experiment, finished", body = ExperimentSummary)))]
+pub(super) async fn accept(
+    State(api): State<Arc<Api>>,
+    caller: Authenticated,
+    Path(id): Path<String>,
+    Parameters(query): Parameters<AcceptQuery>,
+) -> Result<Response, Refusal> {
+    let accepted = api
+        .service
+        .accept_late(&caller.0, &id, query.attempt)
+        .await?;
+    Ok(answer::with_index(
+        StatusCode::OK,
+        accepted.index,
+        &accepted.body,
+    ))
+}
+
 /// Moves a waiting experiment to another queue.
 #[utoipa::path(post, path = "/api/v1/experiments/{id}/move", tag = "experiments", request_body = MoveRequest,
     params(("id" = String, Path, description = "Id, unique prefix, or name")),
