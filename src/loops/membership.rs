@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use membership::{Change, Health, Progress};
+use bytes::Bytes;
+use membership::{Change, Health, Progress, Replicas};
 use service::{Handle, PeerMessage};
 use state_machine::{Command, UpdateNode};
 use tokio_util::sync::CancellationToken;
@@ -165,23 +166,6 @@ impl Membership {
         self.choose_voters().await;
         let consensus = self.handle.consensus();
         let (voters, learners) = (consensus.voters(), consensus.learners());
-        if let Some(key) = self.handle.cluster_key_bytes() {
-            let new: Vec<_> = voters
-                .iter()
-                .filter(|node| *node != self.handle.node_id() && !self.keyed.contains(*node))
-                .cloned()
-                .collect();
-            for node in new {
-                if self
-                    .handle
-                    .ask(&node, &PeerMessage::ClusterKey(key.clone()), DEADLINE)
-                    .await
-                    .is_ok()
-                {
-                    self.keyed.insert(node);
-                }
-            }
-        }
         let Some(signed) = self.handle.signed_members() else {
             return;
         };
@@ -222,16 +206,42 @@ impl Membership {
         self.handle.ask(node, message, DEADLINE).await.is_ok()
     }
 
-    async fn choose_voters(&self) {
+    /// Gives the cluster's key to the replicas that vote or shall.
+    async fn hand_out(&mut self, key: &Bytes, now: &Replicas, voters: &BTreeSet<NodeId>) {
+        let (view, at) = (self.handle.view(), service::view_now());
+        let replicas = now.voters.iter().chain(now.learners.intersection(voters));
+        let new: Vec<_> = replicas
+            .filter(|node| *node != self.handle.node_id() && !self.keyed.contains(*node))
+            .filter(|node| view.health(node, at) != Health::Suspect)
+            .cloned()
+            .collect();
+        for node in new {
+            if self
+                .tell(&node, &PeerMessage::ClusterKey(key.clone()))
+                .await
+            {
+                self.keyed.insert(node);
+            }
+        }
+    }
+
+    async fn choose_voters(&mut self) {
         let consensus = self.handle.consensus();
         let state = consensus.state();
         if state.node(self.handle.node_id()).is_none() {
             return; // The first entry of the cluster is not written yet.
         }
         let (members, now, plan) = self.handle.voter_plan(&state);
+        let mut caught_up = consensus.caught_up(CAUGHT_UP);
+        // Nobody votes, and nobody leads, without the key: the member list could not be signed any more.
+        if let Some(key) = self.handle.cluster_key_bytes() {
+            self.hand_out(&key, &now, &plan.voters).await;
+            caught_up.retain(|node| node == self.handle.node_id() || self.keyed.contains(node));
+        }
+        let consensus = self.handle.consensus();
         let progress = Progress {
             is_joint: consensus.is_joint(),
-            caught_up: consensus.caught_up(CAUGHT_UP),
+            caught_up,
         };
         let Some(change) = membership::next_change(&members, &plan, &now, &progress) else {
             return;

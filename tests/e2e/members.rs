@@ -262,12 +262,9 @@ fn a_node_that_is_removed_at_once_stops_its_work_as_soon_as_it_hears() {
         first.log()
     );
     assert!(first.processes().is_empty(), "nothing of it is left");
-    let detail = leader.show(&job);
-    let ended = detail.attempts[0].ended_at.is_some();
-    assert!(detail.attempts.len() == 1 && (ended || detail.summary.state == "running"));
     wait_until(PATIENCE, "it waits for a machine like that", || {
         let detail = leader.show(&job);
-        (detail.summary.state == "waiting").then_some(())
+        (detail.summary.state == "queued").then_some(())
     });
 }
 
