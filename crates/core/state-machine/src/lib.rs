@@ -21,7 +21,7 @@ mod snapshot;
 mod standing;
 mod state;
 
-pub use archive::{ARCHIVE_ENTRIES, ArchiveContent, ArchiveFile, ArchiveRef, decode_archive};
+pub use archive::{ARCHIVE_ENTRIES, ARCHIVE_EXPERIMENTS, ArchiveContent, ArchiveFile, ArchiveRef, decode_archive};
 pub use command::{Command, LogEntry};
 pub use commands::{AcceptLate, AdmitNode, AttemptReport, CreateJoinToken, CreateQueue, CreateUserToken, DrainNode, Entrance, EvictNode, EvictedAttempts, ExtendLease, FoundCluster, IssueUserToken, LoseAttempt, MoveExperiment, NoteBackup, NoteRefusals, NoteTokenUses, PinRole, PlaceAttempt, RankCapacity, ReleasePlacements, RemoveNode, RemoveUser, ReplaceNode, ReportAttempt, RevokeToken, SealSegment, StopExperiment, SubmitExperiment, UndrainNode, UpdateNode};
 pub use copies::NamedBlobs;

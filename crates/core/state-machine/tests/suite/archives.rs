@@ -1,8 +1,8 @@
 //! Long histories: what leaves the hot state is the same on every replica and misses nothing.
 
 use state_machine::{
-    ARCHIVE_ENTRIES, ArchiveContent, ArchiveFile, ClusterState, Command, LogEntry, Outcome,
-    StopExperiment, SubmitExperiment, decode_archive, verify_chain,
+    ARCHIVE_ENTRIES, ARCHIVE_EXPERIMENTS, ArchiveContent, ArchiveFile, ClusterState, Command,
+    LogEntry, Outcome, StopExperiment, SubmitExperiment, decode_archive, verify_chain,
 };
 use types::{Author, BlobHash, LogIndex, Timestamp, codec};
 
@@ -85,7 +85,7 @@ fn replicas_seal_the_same_files_and_the_chain_spans_them() {
         state.ledger_head(),
         (ledger_head, (entries + state.ledger().count()) as u64)
     );
-    assert_eq!(experiments, ARCHIVE_ENTRIES);
+    assert_eq!(experiments, ARCHIVE_EXPERIMENTS);
     assert_eq!(experiments + state.experiments().count(), submitted);
     state_machine::check_invariants(&state).unwrap();
 }
