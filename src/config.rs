@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use figment::Figment;
@@ -94,12 +95,14 @@ struct RawConfig {
     allowed_hosts: Vec<String>,
     bulk_bytes_per_second: Option<u64>,
     disk_reserve: String,
+    copies_remade_after: String,
+    blobs_collected_every: String,
     log_reserve: String,
     cgroups: bool,
+    job_user: String,
     log: String,
     resources: RawResources,
 }
-    job_user: String,
 
 /// What the node declares instead of measuring.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -139,14 +142,16 @@ impl Default for RawConfig {
             allowed_hosts: Vec::new(),
             bulk_bytes_per_second: None,
             disk_reserve: "2GiB".to_owned(),
+            copies_remade_after: "10m".to_owned(),
+            blobs_collected_every: "1h".to_owned(),
             log_reserve: "64MiB".to_owned(),
             cgroups: true,
+            job_user: "auto".to_owned(),
             log: "info,openraft=error,sled=warn".to_owned(),
             resources: RawResources::default(),
         }
     }
 }
-            job_user: "auto".to_owned(),
 
 /// Checked settings of a node.
 #[derive(Clone, Debug)]
@@ -172,17 +177,18 @@ pub(crate) struct Config {
     pub(crate) allowed_hosts: Vec<String>,
     pub(crate) bulk_bytes_per_second: Option<u64>,
     pub(crate) disk_reserve_bytes: u64,
+    pub(crate) copies: service::CopyTimes,
     /// Size of the file that keeps room on the disk of the log.
     pub(crate) log_reserve_bytes: u64,
     pub(crate) use_cgroups: bool,
+    /// As whom experiments run.
+    pub(crate) job_user: executor::JobUser,
     pub(crate) log_filter: String,
     pub(crate) declared: telemetry::Declared,
     pub(crate) nvml_path: Option<PathBuf>,
     pub(crate) join: Option<JoinTokenText>,
     pub(crate) new: bool,
     /// Put the old identity aside first.
-    /// As whom experiments run.
-    pub(crate) job_user: executor::JobUser,
     pub(crate) rejoin: bool,
 }
 
@@ -200,6 +206,9 @@ const OTHER_VARIABLES: [&str; 11] = [
     "nodes",
     "data_dir",
 ];
+
+/// Shortest silence after which copies are made again.
+const MIN_REMAKE: Duration = Duration::from_secs(6);
 
 /// Free disk from which on a node keeps blobs for others.
 pub(crate) const MIN_STORAGE_BYTES: u64 = 20 << 30;
@@ -265,6 +274,7 @@ impl Config {
             .or(flags.rejoin.as_ref())
             .map(|given| read_token(given))
             .transpose()?;
+        let copies = copy_times(&raw)?;
         let disk_reserve_bytes = types::parse_bytes(&raw.disk_reserve).context("disk_reserve")?;
         let log_reserve_bytes = types::parse_bytes(&raw.log_reserve).context("log_reserve")?;
         let http = raw
@@ -292,6 +302,7 @@ impl Config {
             allowed_hosts: raw.allowed_hosts,
             bulk_bytes_per_second: raw.bulk_bytes_per_second,
             use_cgroups: raw.cgroups,
+            job_user: executor::JobUser::named(&raw.job_user),
             log_filter: raw.log,
             new: flags.new,
             rejoin: flags.rejoin.is_some(),
@@ -301,8 +312,8 @@ impl Config {
             bulk_listen,
             labels,
             disk_reserve_bytes,
+            copies,
             log_reserve_bytes,
-            job_user: executor::JobUser::named(&raw.job_user),
             join,
         })
     }
@@ -326,6 +337,7 @@ fn tls_files(
             let mut names = vec![
                 name.to_owned(),
                 "localhost".to_owned(),
+                "127.0.0.1".to_owned(),
                 http.ip().to_string(),
             ];
             names.extend(raw.allowed_hosts.iter().cloned());
@@ -339,6 +351,19 @@ fn tls_files(
             bail!("tls_certificate and tls_key belong together: set both or none")
         }
     }
+}
+
+fn copy_times(raw: &RawConfig) -> anyhow::Result<service::CopyTimes> {
+    let time = |text: &String| types::parse_duration(text).map(|time| Duration::from_millis(time.0));
+    let remake_after = time(&raw.copies_remade_after).context("copies_remade_after")?;
+    let collect = time(&raw.blobs_collected_every).context("blobs_collected_every")?;
+    if remake_after < MIN_REMAKE || collect.is_zero() {
+        bail!("copies_remade_after is at least 6s, since a healthy node may be silent for 5s, and blobs_collected_every is more than 0");
+    }
+    let times = service::CopyTimes::default();
+    // A look costs little when nothing has changed.
+    let look = times.look.min(remake_after);
+    Ok(service::CopyTimes { look, remake_after, collect })
 }
 
 /// A token as given, from a file (`@FILE`) or from standard input (`-`).

@@ -248,6 +248,7 @@ impl Started {
         let service_config = service::Config {
             node_name: config.name.clone(),
             write_patience: WRITE_PATIENCE,
+            copies: config.copies,
         };
         let handle = Handle::new(service_config, adapters);
         Ok(Self {
@@ -292,6 +293,7 @@ impl Started {
         loops.spawn(loops::scheduling::run(h(), c()));
         loops.spawn(loops::leases::run(h(), c()));
         loops.spawn(h().release_placements(c()));
+        loops.spawn(h().keep_copies(c()));
         loops.spawn(watch_clock(h(), c()));
         loops.spawn(loops::wanted::run(h(), c()));
         loops.spawn(loops::execution::run(h(), executor_events, sealed, c()));

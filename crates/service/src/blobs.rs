@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use blobs::StorageNode;
 use bytes::Bytes;
+use membership::failure_domain;
 use tokio::io::AsyncRead;
-use types::{BlobHash, NodeId, SourceTree, TreeEntryKind, codec};
+use types::{BlobHash, NodeId, SourceTree, Timestamp, TreeEntryKind, codec};
 
 use crate::error::{ErrorKind, ServiceError};
 use crate::handle::{Handle, lock, now};
@@ -13,6 +15,8 @@ use crate::handle::{Handle, lock, now};
 pub(crate) const MAX_TREE_BYTES: u64 = 64 << 20;
 /// Time for a peer to accept a stream; a live one takes milliseconds.
 const STREAM_PATIENCE: Duration = Duration::from_secs(5);
+/// Time for which a tree counts as secured: half of the pin that a put gives it.
+const SECURED_MS: u64 = 12 * 3_600_000;
 /// Trees that are remembered as stored twice; a day's worth of a busy team.
 const MAX_REMEMBERED_TREES: usize = 4_096;
 
@@ -162,7 +166,8 @@ impl Handle {
         tree: BlobHash,
         patience: Duration,
     ) -> Result<(), ServiceError> {
-        if lock(&self.inner.replicated_trees).contains_key(&tree) {
+        let secured = lock(&self.inner.replicated_trees).get(&tree).copied();
+        if secured.is_some_and(|at| now().since(Timestamp(at)).0 < SECURED_MS) {
             return Ok(());
         }
         let mut hashes = tree_blobs(&self.source_tree(tree, &[]).await?);
@@ -182,6 +187,11 @@ impl Handle {
                 ServiceError::new(ErrorKind::Invalid, "blobs-missing", message)
                     .hint("send them with PUT /api/v1/blobs/{hash} before the submission"),
             );
+        }
+        // From now on until the state names them nothing may collect them.
+        for hash in &hashes {
+            let renewed = self.inner.blobs.renew(hash, now());
+            renewed.map_err(|error| blob_error(&error))?;
         }
         let work = self.copy_to_storage(&tree, &hashes);
         tokio::time::timeout(patience, work).await.map_err(|_elapsed| {
@@ -211,12 +221,15 @@ impl Handle {
         }
         let target = storage_nodes.min(2);
         let mut last = String::new();
-        for node in by_rendezvous(
-            name,
-            facts
-                .keys()
-                .filter(|node| *node != self.node_id() && keeps(node)),
-        ) {
+        let storage = facts.iter().filter(|(_, facts)| facts.keeps_blobs);
+        let storage: Vec<_> = storage
+            .map(|(node, facts)| StorageNode {
+                node: node.clone(),
+                domain: failure_domain(node, facts),
+            })
+            .collect();
+        let others = blobs::homes(name, &storage);
+        for node in others.into_iter().filter(|node| node != self.node_id()) {
             if copies.len() >= target {
                 break;
             }
@@ -247,7 +260,11 @@ impl Handle {
         }
     }
 
-    async fn push_blobs(&self, node: &NodeId, hashes: &[BlobHash]) -> Result<(), ServiceError> {
+    pub(crate) async fn push_blobs(
+        &self,
+        node: &NodeId,
+        hashes: &[BlobHash],
+    ) -> Result<(), ServiceError> {
         let unavailable =
             |message: String| ServiceError::new(ErrorKind::Unavailable, "push-failed", message);
         let mut stream = self.bulk_stream(node).await?;
@@ -270,18 +287,6 @@ pub(crate) fn tree_blobs(tree: &SourceTree) -> Vec<BlobHash> {
     hashes.sort_unstable();
     hashes.dedup();
     hashes
-}
-
-/// Nodes by highest rendezvous score for `name`: the same order on every node, another for every blob.
-fn by_rendezvous<'a>(name: &BlobHash, nodes: impl Iterator<Item = &'a NodeId>) -> Vec<NodeId> {
-    let score = |node: &NodeId| {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&name.0).update(node.as_str().as_bytes());
-        *hasher.finalize().as_bytes()
-    };
-    let mut nodes: Vec<_> = nodes.cloned().collect();
-    nodes.sort_by_key(|node| std::cmp::Reverse(score(node)));
-    nodes
 }
 
 fn blob_error(error: &blobs::Error) -> ServiceError {

@@ -11,6 +11,7 @@ use agent::leases::LeaseTable;
 use membership::View;
 use tokio::sync::Notify;
 use crate::backup::session::Sessions;
+use crate::copies::{CopyTimes, NameCache};
 use types::{BlobHash, NodeFacts, NodeId, NodeReport, SignedMemberList, Timestamp, WantedSet};
 
 /// Stores a cluster key durably, readable by the node alone.
@@ -23,6 +24,8 @@ pub struct Config {
     pub node_name: String,
     /// How long a write waits for a leader before it is refused.
     pub write_patience: Duration,
+    /// When copies of blobs are looked after.
+    pub copies: CopyTimes,
 }
 
 /// The use cases over the adapters' handles. Cloneable.
@@ -51,6 +54,8 @@ pub(crate) struct Inner {
     pub(crate) members_pushed: Notify,
     pub(crate) keep_cluster_key: KeepClusterKey,
     pub(crate) backups: Sessions,
+    pub(crate) archived_names: NameCache,
+    pub(crate) started_at: tokio::time::Instant,
     pub(crate) liveness: Mutex<Liveness>,
     pub(crate) speak_up: Notify,
     /// Since this log index this node holds no replica, by the leader's word; its own Raft was not told.
@@ -119,6 +124,8 @@ impl Handle {
             members_pushed: Notify::new(),
             keep_cluster_key: adapters.keep_cluster_key,
             backups: Sessions::default(),
+            archived_names: NameCache::default(),
+            started_at: tokio::time::Instant::now(),
             liveness: Mutex::new(Liveness::new()),
             speak_up: Notify::new(),
             released_at: AtomicU64::new(0),

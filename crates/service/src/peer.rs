@@ -13,6 +13,7 @@ use types::{
 
 use crate::author::Vouched;
 use crate::backup::session::BackupSource;
+use crate::copies::NamedOnCluster;
 use crate::error::{ErrorKind, ServiceError};
 use crate::handle::{Handle, lock};
 
@@ -174,6 +175,8 @@ pub enum BulkMessage {
         /// Which.
         session: [u8; 16],
     },
+    /// Which blobs does the state name, and who keeps blobs?
+    BlobNames,
 }
 
 /// A bulk-plane answer.
@@ -208,6 +211,8 @@ pub enum BulkReply {
         /// Bytes of the whole.
         total: u64,
     },
+    /// Names of blobs and nodes that keep them.
+    BlobNames(NamedOnCluster),
 }
 
 impl Handle {

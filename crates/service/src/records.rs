@@ -73,6 +73,11 @@ impl Handle {
                 .await
                 .map(|(bytes, total)| BulkReply::Piece { bytes, total })
                 .map_err(|error| error.message),
+            BulkMessage::BlobNames => self
+                .answer_blob_names()
+                .await
+                .map(BulkReply::BlobNames)
+                .map_err(|error| error.message),
             BulkMessage::CloseBackup { session } => {
                 self.close_backup(from, session);
                 Ok(BulkReply::Done)

@@ -22,8 +22,8 @@ use crate::handle::now;
 
 /// There from the first change of the directory until the last: a node does not start beside it.
 pub const RESTORING_MARK: &str = "restoring";
-/// What an empty data directory may hold: the lock of this process, and settings that somebody put there.
-const NOT_DATA: [&str; 2] = ["lock", "muster.toml"];
+/// What an empty data directory may hold: the lock of this process, the level of its formats, and settings that somebody put there.
+const NOT_DATA: [&str; 3] = ["lock", "level", "muster.toml"];
 /// Bytes read at a time.
 const READ_BYTES: usize = 1 << 20;
 /// Largest state that is taken in.
