@@ -14,6 +14,8 @@ mod bad_requests;
 #[cfg(test)]
 mod copies;
 #[cfg(test)]
+mod copies;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod experiments;
