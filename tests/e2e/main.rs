@@ -12,7 +12,7 @@ mod bad_input;
 #[cfg(test)]
 mod bad_requests;
 #[cfg(test)]
-mod copies;
+mod byzantine;
 #[cfg(test)]
 mod copies;
 #[cfg(test)]
@@ -35,6 +35,8 @@ mod output;
 mod recovery;
 #[cfg(test)]
 mod restarts;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod storage;
 #[cfg(test)]
