@@ -77,7 +77,7 @@ fn a_random_mix_of_faults_violates_nothing() {
         let Some(lab) = NetLab::new() else { return };
         // Now and then with two more, of which none votes.
         let names = if seed % 3 == 0 { 5 } else { 3 };
-        let nodes = lab.cluster_of(&["a", "b", "c", "d", "e"][..names]);
+        let nodes = lab.cluster_of(&["a", "b", "c", "d", "e"][..names], &["--new"]);
         let mut counts = BTreeMap::new();
         let tally = under_load(&lab, &nodes, seed, || {
             rage(&lab, &nodes, StdRng::seed_from_u64(seed), &mut counts);

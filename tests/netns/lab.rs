@@ -60,18 +60,23 @@ impl NetLab {
         nodes
     }
 
-    /// The same of as many hosts as there are names.
-    pub(crate) fn cluster_of(&self, names: &[&str]) -> Vec<Node> {
+    /// The same of as many hosts as there are names, made with these flags.
+    pub(crate) fn cluster_of(&self, names: &[&str], flags: &[&str]) -> Vec<Node> {
         let nodes: Vec<_> = names.iter().map(|name| self.host(name)).collect();
-        found(&nodes);
+        found_with(&nodes, flags);
         nodes
     }
 }
 
 /// Starts all nodes as one cluster; the first makes it.
 pub(crate) fn found(nodes: &[Node]) {
+    found_with(nodes, &["--new"]);
+}
+
+/// The same, made with these flags.
+fn found_with(nodes: &[Node], flags: &[&str]) {
     let (first, others) = nodes.split_first().expect("a cluster has a node");
-    first.up(&["--new"]);
+    first.up(flags);
     let token = first.first_token();
     for node in others {
         node.spawn(&["--join", &token]);

@@ -61,6 +61,7 @@ fn a_rolling_restart_of_all_nodes_costs_no_work() {
     let plan = Plan {
         seed: 13,
         lease_ms: 120_000,
+        ..Plan::default()
     };
     let tally = under_load_of(&lab, &nodes, plan, || {
         for node in &nodes {
@@ -113,7 +114,7 @@ fn without_a_majority_nothing_is_decided_and_all_heals_by_itself() {
     let traces = trace(&lab, leader, "steady", 10_000, &options("10m"));
     trace(&lab, leader, "brief", 10_000, &options("3s"));
     for name in ["steady", "brief"] {
-        wait_lives(&traces, name, "it runs", |lives| lives.len() == 1);
+        wait_lives(&traces, name, "it runs", |lives| !lives.is_empty());
     }
     for node in &others {
         lab.lan.isolate(node);
@@ -136,7 +137,7 @@ fn without_a_majority_nothing_is_decided_and_all_heals_by_itself() {
         });
     }
     wait_lives(&traces, "brief", "it starts again", |lives| {
-        lives.len() == 2
+        lives.len() > brief.len()
     });
     wait_lives(&traces, "steady", "it goes on", |lives| {
         lives.len() == 1 && lives[0].last > steady[0].last

@@ -82,7 +82,7 @@ fn a_leader_cut_off_for_longer_ends_its_experiment_before_another_starts_it() {
     let daemon = lab.shared().join("daemon");
     fs::write(&daemon, traces::script(&traces, "long", 3_000)).expect("it is written");
     let script = format!("(setsid sh {} &); exec sleep 1000", daemon.display());
-    let options = ["--name", "long", "--cpus", "2", "--lease", "3s"];
+    let options = ["--name", "long", "--cpus", "2", "--lease", "5s"];
     leader.submit(&[&options[..], &["--", "sh", "-c", &script]].concat());
     let first = wait_lives(&traces, "long", "it runs", |lives| lives.len() == 1);
     assert_eq!(first[0].node, leader.name);
@@ -93,13 +93,15 @@ fn a_leader_cut_off_for_longer_ends_its_experiment_before_another_starts_it() {
 
     lab.lan.isolate(leader);
     let lives = wait_lives(&traces, "long", "another starts it", |lives| {
-        lives.len() == 2
+        lives.len() > 1
     });
     // Still cut off: its own holder has ended the first, nobody could have told it to.
     assert_eq!(traces::violations("long", &lives), Vec::<String>::new());
     assert_ne!(lives[1].node, leader.name);
     wait_lives(&traces, "long", "the second lives", |lives| {
-        lives[1].last > lives[1].start + 100
+        lives
+            .iter()
+            .any(|life| life.attempt > 1 && life.last > life.start + 100)
     });
     let ended = traces::lives(&traces, "long")[0].last;
     lab.lan.heal();
@@ -109,8 +111,9 @@ fn a_leader_cut_off_for_longer_ends_its_experiment_before_another_starts_it() {
     });
     witness.muster(&["stop", "long"]).success();
     let detail = witness.wait_end("long");
-    assert_eq!(detail.attempts.len(), 2, "{detail:?}");
+    // On an overloaded machine so short a lease may be lost once more.
     let lives = traces::lives(&traces, "long");
+    assert_eq!(traces::violations("long", &lives), Vec::<String>::new());
     assert_eq!(lives[0].last, ended, "nothing of the first came back");
     let cause = detail.attempts[0].cause.as_ref().expect("it is over");
     assert!(
@@ -127,6 +130,8 @@ fn fill(leader: &Node, node: &Node) -> String {
         &constraint,
         "--cpus",
         "4",
+        "--lease",
+        "60s",
         "--",
         "sleep",
         "1000",
@@ -143,14 +148,14 @@ fn a_result_that_comes_after_its_lease_is_kept_as_late_and_does_not_count() {
     let (worker, other) = (others[0], others[1]);
     let (holds, filled) = (fill(leader, leader), fill(leader, other));
     // It comes to its end while its machine is cut off and its lease runs.
-    let traces = trace(&lab, leader, "late", 20, &["--cpus", "4", "--lease", "6s"]);
+    let traces = trace(&lab, leader, "late", 20, &["--cpus", "4", "--lease", "8s"]);
     wait_lives(&traces, "late", "it runs", |lives| lives.len() == 1);
     lab.lan.isolate(worker);
     let first = wait_lives(&traces, "late", "it ends", |lives| lives[0].whole);
     assert_eq!(first[0].node, worker.name);
     leader.muster(&["stop", &holds]).success();
     leader.muster(&["stop", &filled]).success();
-    wait_lives(&traces, "late", "it runs again", |lives| lives.len() == 2);
+    wait_lives(&traces, "late", "it runs again", |lives| lives.len() > 1);
     lab.lan.heal();
     let late = wait_until(PATIENCE, "the late result arrives", || {
         let detail = leader.show("late");
@@ -158,11 +163,8 @@ fn a_result_that_comes_after_its_lease_is_kept_as_late_and_does_not_count() {
     });
     assert_eq!(late.kind, "finished", "{late:?}");
     let detail = other.wait_end("late");
-    assert_eq!(
-        (detail.summary.state.as_str(), detail.attempts.len()),
-        ("finished", 2),
-        "{detail:?}"
-    );
+    assert_eq!(detail.summary.state, "finished", "{detail:?}");
+    assert!(detail.attempts.len() > 1, "{detail:?}");
     let cause = detail.attempts[0].cause.as_ref().expect("it is over");
     assert_eq!(cause.kind, "node-lost", "{cause:?}");
     assert_eq!(

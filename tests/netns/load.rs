@@ -20,7 +20,7 @@ use crate::verdict;
 
 /// Queues between which experiments are moved.
 const QUEUES: u8 = 4;
-/// Clients on each host.
+/// Clients on each host, unless told otherwise.
 const CLIENTS: usize = 2;
 /// Operations on one experiment: the check of a history takes longer than in proportion to its length.
 const MOST_OPERATIONS: usize = 60;
@@ -32,12 +32,24 @@ const MOST_RUNNING: usize = 8;
 const BEATS: std::ops::Range<u32> = 5..60;
 
 /// What clients do besides what their seed says.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     /// Decides what they ask for, and when.
     pub(crate) seed: u64,
     /// Lease of the experiments that run; 0: the cluster's choice.
     pub(crate) lease_ms: u64,
+    /// Clients on each host.
+    pub(crate) clients: usize,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            lease_ms: 0,
+            clients: CLIENTS,
+        }
+    }
 }
 
 /// [`under_load_of`] with clients that differ only by a seed.
@@ -62,7 +74,7 @@ pub(crate) fn under_load_of(
 ) -> Tally {
     let load = Load::new(lab, nodes, plan);
     std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..nodes.len() * CLIENTS)
+        let clients: Vec<_> = (0..nodes.len() * plan.clients)
             .map(|client| {
                 let random = StdRng::seed_from_u64(plan.seed ^ (client as u64) << 32);
                 let load = &load;

@@ -52,6 +52,8 @@ mod linearizable;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod long_work;
+#[cfg(test)]
 mod nat;
 #[cfg(test)]
 mod outages;
@@ -69,5 +71,3 @@ mod traces;
 mod verdict;
 #[cfg(test)]
 mod weather;
-#[cfg(test)]
-mod long_work;
