@@ -86,7 +86,6 @@ impl DataDirectory {
             );
         }
         check_level(root)?;
-        check_level(root)?;
         // Over what is there, at a fixed width: this needs no new block.
         lock.rewind()
             .and_then(|()| writeln!(lock, "{:<10}", std::process::id()))
@@ -237,6 +236,23 @@ impl DataDirectory {
         Ok(Some(aside))
     }
 
+    /// The keys of identities that were put aside, oldest first.
+    pub(crate) fn keys_put_aside(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let read = || -> io::Result<Vec<PathBuf>> {
+            let mut keys = Vec::new();
+            for entry in fs::read_dir(&self.root)? {
+                let entry = entry?;
+                let key = entry.path().join("node.key");
+                if entry.file_name().to_string_lossy().starts_with("old-") && key.is_file() {
+                    keys.push(key);
+                }
+            }
+            keys.sort();
+            Ok(keys)
+        };
+        read().with_context(|| format!("look for old identities in {}", self.root.display()))
+    }
+
     /// The last signed member list.
     pub(crate) fn members(&self) -> anyhow::Result<Option<SignedMemberList>> {
         let path = self.path("members");
@@ -259,33 +275,6 @@ impl DataDirectory {
     pub(crate) fn free_bytes(&self) -> anyhow::Result<u64> {
         free_bytes(&self.root)
     }
-}
-
-/// Refuses what a newer program has used: its stored forms may have variants that look like damage here. Remembers the
-/// level of this one.
-fn check_level(root: &Path) -> anyhow::Result<()> {
-    let path = root.join("level");
-    let found = match fs::read_to_string(&path) {
-        Ok(text) => text
-            .trim()
-            .parse::<u32>()
-            .with_context(|| format!("{} is damaged", path.display()))?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
-    };
-    let known = codec::DATA_LEVEL;
-    if found > known {
-        bail!(
-            "{} was used by a newer muster: its data has level {found}, and muster {} knows up to {known}; nothing is damaged, and nothing was changed: start the newer muster, or join as a new machine with `muster up --rejoin <token>`",
-            root.display(),
-            env!("CARGO_PKG_VERSION")
-        );
-    }
-    if found < known {
-        write_durably(&path, format!("{known}\n").as_bytes())
-            .with_context(|| format!("write {}", path.display()))?;
-    }
-    Ok(())
 }
 
 /// Refuses what a newer program has used: its stored forms may have variants that look like damage here. Remembers the
@@ -340,23 +329,6 @@ pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_directory_of_a_newer_program_is_refused_by_level_and_left_alone() {
-        let directory = tempfile::tempdir().unwrap();
-        drop(DataDirectory::open(directory.path()).unwrap());
-        let level = directory.path().join("level");
-        let own = fs::read_to_string(&level).unwrap();
-        assert_eq!(own.trim(), codec::DATA_LEVEL.to_string());
-        fs::write(&level, "999\n").unwrap();
-        let error = DataDirectory::open(directory.path()).unwrap_err();
-        let error = error.to_string();
-        assert!(
-            error.contains("level 999") && error.contains("nothing is damaged"),
-            "{error}"
-        );
-        assert_eq!(fs::read_to_string(&level).unwrap(), "999\n");
-    }
 
     #[test]
     fn a_directory_of_a_newer_program_is_refused_by_level_and_left_alone() {

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use tokio::time::Instant;
 use types::{
-    ClusterId, JoinReply, JoinRequest, JoinTokenText, MemberList, NodeFacts, NodeId,
-    SignedMemberList, codec,
+    ClusterId, JoinProof, JoinReply, JoinRequest, JoinTokenText, MemberList, NodeFacts, NodeId,
+    SignedMemberList, TokenId, codec, rejoin_bytes,
 };
 
 use crate::data_directory::DataDirectory;
@@ -27,6 +27,8 @@ const PATIENT_LOOKS: u32 = 3;
 const MAX_UNKNOWN_ASKED: usize = 32;
 /// Members asked at the same time: most of them may be switched off, and each takes its time.
 const ASKED_AT_ONCE: usize = 16;
+/// Identities of this machine that were put aside and are told of when it joins again.
+const MAX_EARLIER_IDENTITIES: usize = 8;
 /// Largest answer of a join server: a signed list of 200 members takes about 200 KiB.
 const MAX_ANSWER_BYTES: usize = 8 << 20;
 
@@ -38,15 +40,18 @@ pub(crate) async fn join(
     facts: &NodeFacts,
 ) -> anyhow::Result<SignedMemberList> {
     let deadline = Instant::now() + JOIN_PATIENCE;
+    let earlier = earlier_identities(directory)?;
     let mut problems = Vec::new();
     loop {
         for (server, addresses) in servers(token, &network.discovered()) {
             let proof = token.prove(network.node_id(), &server, rand::random());
-            let request = JoinRequest::V1 {
-                token: token.token.clone(),
+            let request = request(
+                network.node_id(),
+                token.token.clone(),
                 proof,
-                facts: facts.clone(),
-            };
+                facts,
+                &earlier,
+            );
             let request = Bytes::from(codec::encode(&request));
             match network.join_call(&addresses, request, JOIN_DEADLINE).await {
                 Ok((_, answer)) => match codec::decode(&answer, MAX_ANSWER_BYTES)
@@ -76,6 +81,51 @@ pub(crate) async fn join(
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
+}
+
+/// The request of a machine, signed by those that it was before, so that they are taken out in the same change.
+fn request(
+    own: &NodeId,
+    token: TokenId,
+    proof: JoinProof,
+    facts: &NodeFacts,
+    earlier: &[network::Identity],
+) -> JoinRequest {
+    let facts = facts.clone();
+    if earlier.is_empty() {
+        return JoinRequest::V1 {
+            token,
+            proof,
+            facts,
+        };
+    }
+    let sign = |old: &network::Identity| {
+        let bytes = rejoin_bytes(&token, &proof, old.node_id(), own);
+        (old.node_id().clone(), old.sign(&bytes))
+    };
+    let was = earlier.iter().map(sign).collect();
+    JoinRequest::Again {
+        token,
+        proof,
+        facts,
+        was,
+    }
+}
+
+/// The identities that were put aside here, the newest first; a key that cannot be read any more is left to `muster node
+/// remove`.
+fn earlier_identities(directory: &DataDirectory) -> anyhow::Result<Vec<network::Identity>> {
+    let mut keys = directory.keys_put_aside()?;
+    keys.reverse();
+    keys.truncate(MAX_EARLIER_IDENTITIES);
+    let load = |path: &std::path::PathBuf| match network::Identity::load_or_create(path) {
+        Ok(identity) => Some(identity),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "earlier identity not read");
+            None
+        }
+    };
+    Ok(keys.iter().filter_map(load).collect())
 }
 
 fn is_final(code: &str) -> bool {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use state_machine::{AdmitNode, ClusterState, Command, Entrance};
+use state_machine::{AdmitNode, ClusterState, Command, Entrance, ReplaceNode};
 use types::{
     JoinProof, JoinReply, JoinRequest, MemberList, NodeFacts, NodeId, SignedMemberList, TokenId,
-    codec,
+    codec, rejoin_bytes,
 };
 
 use crate::doorkeeper::refuse_wrong_clock;
@@ -17,6 +17,8 @@ use crate::peer::PeerMessage;
 
 /// Time for a removed node to hear of it before it is cut off.
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);
+/// Earlier identities of a machine that are looked at.
+const MAX_EARLIER_IDENTITIES: usize = 8;
 /// Largest request of a stranger.
 const MAX_JOIN_BYTES: usize = 64 << 10;
 
@@ -29,7 +31,19 @@ impl Handle {
                 proof,
                 facts,
             }) => match self.check_join(from, source, &token, &proof).await {
-                Ok(()) => self.admit(from, token, facts).await,
+                Ok(()) => self.admit(from, token, facts, None).await,
+                Err(refusal) => refusal,
+            },
+            Ok(JoinRequest::Again {
+                token,
+                proof,
+                facts,
+                was,
+            }) => match self.check_join(from, source, &token, &proof).await {
+                Ok(()) => {
+                    let old = self.earlier_identity(from, &token, &proof, &was);
+                    self.admit(from, token, facts, old).await
+                }
                 Err(refusal) => refusal,
             },
             Ok(JoinRequest::Members) => self.answer_members(from),
@@ -84,12 +98,40 @@ impl Handle {
         Ok(())
     }
 
-    async fn admit(&self, from: &NodeId, token: TokenId, facts: NodeFacts) -> JoinReply {
-        let command = Command::AdmitNode(AdmitNode {
+    /// The newest earlier identity of a machine that is still a member and whose key the machine holds.
+    fn earlier_identity(
+        &self,
+        from: &NodeId,
+        token: &TokenId,
+        proof: &JoinProof,
+        was: &[(NodeId, Vec<u8>)],
+    ) -> Option<NodeId> {
+        let state = self.inner.consensus.state();
+        let holds_key = |(old, signature): &&(NodeId, Vec<u8>)| {
+            old != from
+                && state.node(old).is_some()
+                && network::verify(old, &rejoin_bytes(token, proof, old, from), signature)
+        };
+        let mut known = was.iter().take(MAX_EARLIER_IDENTITIES);
+        known.find(holds_key).map(|(old, _)| old.clone())
+    }
+
+    async fn admit(
+        &self,
+        from: &NodeId,
+        token: TokenId,
+        facts: NodeFacts,
+        old: Option<NodeId>,
+    ) -> JoinReply {
+        let admit = AdmitNode {
             token,
             node: from.clone(),
             facts,
-        });
+        };
+        let command = match old {
+            Some(old) => Command::ReplaceNode(Box::new(ReplaceNode { admit, old })),
+            None => Command::AdmitNode(admit),
+        };
         match self.propose_admission(command).await {
             Ok(()) => match self.signed_members() {
                 Some(members) => JoinReply::Admitted { members },

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use agent::leases::LONG_LEASE;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use state_machine::{Command, Outcome};
@@ -76,8 +77,6 @@ pub enum PeerMessage {
         /// How long the sender waits.
         within: DurationMs,
     },
-}
-
     /// As `Lease`, to a member that is not asked to lead: the sender does not reach the leader.
     RelayLease {
         /// Attempts to hold.
@@ -94,6 +93,8 @@ pub enum PeerMessage {
         /// Version of the member list that it has.
         members_version: u64,
     },
+}
+
 /// The answer to a lease request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseAnswer {
@@ -303,12 +304,6 @@ impl Handle {
                 tracing::warn!(node_id = %from, incarnation = wanted.incarnation.0, "word of an older history dropped");
                 PeerReply::Done
             }
-            PeerMessage::Wanted(wanted) => {
-                self.set_leader_hint(Some(from.clone()));
-                self.take_wanted(wanted, false);
-                PeerReply::Done
-            }
-            PeerMessage::Members(list) => {
             PeerMessage::RelayLease {
                 tokens,
                 members_version,
@@ -322,6 +317,12 @@ impl Handle {
                 tracing::warn!(node_id = %from, "wanted set of a node that never leads dropped");
                 PeerReply::Done
             }
+            PeerMessage::Wanted(wanted) => {
+                self.set_leader_hint(Some(from.clone()));
+                self.take_wanted(wanted, false);
+                PeerReply::Done
+            }
+            PeerMessage::Members(list) => {
                 self.take_members(list);
                 PeerReply::Done
             }
@@ -350,18 +351,18 @@ impl Handle {
         }
     }
 
-    /// A node may only speak for itself.
-    async fn answer_propose(
-        &self,
-        from: &NodeId,
-        command: Command,
-    ) -> Result<Outcome, ServiceError> {
     /// Whether a member might lead, by the facts that are known here; one that is not known yet might.
     fn could_lead(&self, node: &NodeId) -> bool {
         let facts = self.member_facts();
         facts.get(node).is_none_or(|facts| facts.may_vote)
     }
 
+    /// A node may only speak for itself.
+    async fn answer_propose(
+        &self,
+        from: &NodeId,
+        command: Command,
+    ) -> Result<Outcome, ServiceError> {
         if !self.is_leader() {
             return Err(self.not_leader());
         }
@@ -371,7 +372,9 @@ impl Handle {
             // What happened at its own door: written down under its name.
             Command::NoteRefusals(_) | Command::NoteTokenUses(_) => true,
             // The voter that the stranger spoke to has checked the proof.
-            Command::AdmitNode(_) => self.inner.consensus.voters().contains(from),
+            Command::AdmitNode(_) | Command::ReplaceNode(_) => {
+                self.inner.consensus.voters().contains(from)
+            }
             Command::SealSegment(seal) => self.runs_on(&seal.token, from),
             // Before it restarts.
             Command::ExtendLease(extend) => {
@@ -393,12 +396,6 @@ impl Handle {
             .map(|(_, outcome)| outcome)
     }
 
-    /// Grants leases after a `ReadIndex` round begun now (invariant 11).
-    pub(crate) async fn answer_lease(
-        &self,
-        from: &NodeId,
-        tokens: &[AttemptToken],
-        members_version: u64,
     /// Whether the attempt is current and on this node.
     fn runs_on(&self, token: &AttemptToken, node: &NodeId) -> bool {
         let state = self.inner.consensus.state();
@@ -410,6 +407,12 @@ impl Handle {
         })
     }
 
+    /// Grants leases after a `ReadIndex` round begun now (invariant 11).
+    pub(crate) async fn answer_lease(
+        &self,
+        from: &NodeId,
+        tokens: &[AttemptToken],
+        members_version: u64,
     ) -> Result<LeaseAnswer, ServiceError> {
         if !self.is_leader() {
             return Err(self.not_leader());

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterId, Incarnation, NodeFacts, NodeId, TokenId};
+use crate::{ClusterId, Incarnation, NodeFacts, NodeId, TokenId, codec};
 
 /// The token as people carry it: `muster1.<cluster id>.<token id>.<secret>.<addresses>`.
 ///
@@ -148,6 +148,23 @@ pub enum JoinRequest {
     },
     /// Frozen: the current member list, for a node of this or an earlier one.
     Members,
+    /// Admit me, and take out who I was before: the disk was lost or damaged.
+    Again {
+        /// Token that it knows.
+        token: TokenId,
+        /// Proof of that.
+        proof: JoinProof,
+        /// What it is.
+        facts: NodeFacts,
+        /// Earlier identities, the newest first, each with its signature over [`rejoin_bytes`].
+        was: Vec<(NodeId, Vec<u8>)>,
+    },
+}
+
+/// What an earlier identity signs: good for this one conversation.
+#[must_use]
+pub fn rejoin_bytes(token: &TokenId, proof: &JoinProof, was: &NodeId, now: &NodeId) -> Vec<u8> {
+    codec::encode(&("muster 2026 rejoin", token, proof, was, now))
 }
 
 /// The answer.

@@ -31,7 +31,7 @@ pub use ids::{
 };
 pub use join::{
     JoinProof, JoinReply, JoinRequest, JoinTokenError, JoinTokenText, Member, MemberList,
-    SignedMemberList,
+    SignedMemberList, rejoin_bytes,
 };
 pub use placement::{RankPlacement, WantedAttempt, WantedSet};
 pub use records::{
