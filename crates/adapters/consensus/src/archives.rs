@@ -1,5 +1,5 @@
 //! Archive files: what the state machine sealed. Written and fsynced before the log that made them is
-//! purged, and indexed by experiment.
+//! purged, and listed by experiment.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,9 +14,9 @@ use state_machine::{ArchiveFile, ClusterState};
 use tokio::sync::watch;
 use types::{BlobHash, ExperimentId, codec};
 
+use crate::archive_index::ArchiveIndex;
 use crate::directory::{Layout, remove_temporary_files, write_durably};
 use crate::error::Error;
-use crate::log_store::LogStore;
 use crate::{failpoint, spare};
 
 /// Largest archive that is read: 4,096 entries of at most 64 KiB.
@@ -44,13 +44,13 @@ pub(crate) struct Archives {
     pending: Arc<Mutex<BTreeMap<String, ArchiveFile>>>,
     /// One writer at a time.
     writing: Arc<tokio::sync::Mutex<()>>,
-    /// Every archive was read and the index completed since the start: what is not in it then is not archived.
+    /// Every archive was read and listed since the start: what is not in the index then is not archived.
     scrubbed: watch::Sender<bool>,
-    log: LogStore,
+    index: ArchiveIndex,
 }
 
 impl Archives {
-    pub(crate) fn open(layout: &Layout, log: LogStore) -> Result<Self, Error> {
+    pub(crate) fn open(layout: &Layout) -> Result<Self, Error> {
         let directory = layout.archives();
         remove_temporary_files(&directory)?;
         Ok(Self {
@@ -58,7 +58,7 @@ impl Archives {
             pending: Arc::default(),
             writing: Arc::default(),
             scrubbed: watch::Sender::new(false),
-            log,
+            index: ArchiveIndex::default(),
         })
     }
 
@@ -115,17 +115,9 @@ impl Archives {
             write_durably(&directory, &file_name, &[&record]).map(drop)
         })
         .await?;
-        if experiments.is_empty() {
-            return Ok(());
-        }
-        // Also after a restart: the index may not have been written.
-        failpoint::reached("archive.before_index");
-        let indexing = self.log.index_experiments(experiments, name).await;
-        failpoint::reached("archive.after_index");
-        indexing.map_err(Error::file(
-            "index archived experiments in",
-            &self.directory,
-        ))
+        failpoint::reached("archive.after_write");
+        self.index.insert(&name, &experiments);
+        Ok(())
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -265,9 +257,8 @@ impl Archives {
         .await
     }
 
-    /// Checks one archive file against the state's `hash` and completes the index from it; returns how many
-    /// experiments the index had lost.
-    pub(crate) async fn scrub(&self, name: &str, hash: BlobHash) -> Result<usize, Error> {
+    /// Checks one archive file against the state's `hash` and lists its experiments in the index.
+    pub(crate) async fn scrub(&self, name: &str, hash: BlobHash) -> Result<(), Error> {
         let file = self.path(name);
         let damaged = |what: String| Error::Damaged {
             file: file.clone(),
@@ -277,51 +268,40 @@ impl Archives {
         let Some(record) = self.record(name).await? else {
             return Err(damaged("the file is missing".into()));
         };
-        let (log, checked) = (self.log.clone(), file.clone());
-        let lost = blocking("check an archive", move || {
-            let ArchiveRecord::V1 {
-                hash, experiments, ..
-            } = decode(checked.clone(), &record)?;
-            let mut lost = Vec::new();
-            for experiment in experiments {
-                let found = log
-                    .find_archive(experiment)
-                    .map_err(|error| Error::Stopped {
-                        why: error.to_string(),
-                    })?;
-                if found.is_none() {
-                    lost.push(experiment);
-                }
-            }
-            Ok((hash, lost))
-        });
-        let (found, lost) = lost.await?;
+        let checked = file.clone();
+        let decoded = blocking("check an archive", move || decode(checked, &record)).await?;
+        let ArchiveRecord::V1 {
+            hash: found,
+            experiments,
+            ..
+        } = decoded;
         if found != hash {
             return Err(damaged(format!("it is {found}, the state names {hash}")));
         }
-        let count = lost.len();
-        if count > 0 && !self.pending().contains_key(name) {
-            let indexing = self.log.index_experiments(lost, name.to_owned()).await;
-            indexing.map_err(Error::file(
-                "index archived experiments in",
-                &self.directory,
-            ))?;
-            return Ok(count);
-        }
-        Ok(0)
+        self.index.insert(name, &experiments);
+        Ok(())
     }
 
     pub(crate) fn set_scrubbed(&self) {
         self.scrubbed.send_replace(true);
     }
 
-    async fn find(&self, experiment: ExperimentId) -> Result<Option<String>, Error> {
-        let (log, directory) = (self.log.clone(), self.directory.clone());
-        blocking("look up an archived experiment", move || {
-            log.find_archive(experiment)
-                .map_err(Error::file("look up an experiment in", directory))
-        })
-        .await
+    /// The bytes of the archive among the candidates that has `experiment`.
+    async fn find(&self, experiment: ExperimentId) -> Result<Option<Bytes>, Error> {
+        for name in self.index.candidates(experiment) {
+            let Some(record) = self.record(&name).await? else {
+                continue;
+            };
+            let file = self.path(&name);
+            let decoded = blocking("check an archive", move || decode(file, &record)).await?;
+            let ArchiveRecord::V1 {
+                experiments, bytes, ..
+            } = decoded;
+            if experiments.contains(&experiment) {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
     }
 
     /// The archive that holds `experiment`.
@@ -339,18 +319,15 @@ impl Archives {
         if waiting.is_some() {
             return Ok(waiting);
         }
-        let mut name = self.find(experiment).await?;
-        if name.is_none() && !*self.scrubbed.borrow() {
-            let mut scrubbed = self.scrubbed.subscribe();
-            let done = scrubbed.wait_for(|done| *done);
-            // One that takes longer, or was stopped by damage, is not waited for.
-            drop(tokio::time::timeout(SCRUB_PATIENCE, done).await);
-            name = self.find(experiment).await?;
+        let found = self.find(experiment).await?;
+        if found.is_some() || *self.scrubbed.borrow() {
+            return Ok(found);
         }
-        match name {
-            None => Ok(None),
-            Some(name) => self.read(&name).await,
-        }
+        let mut scrubbed = self.scrubbed.subscribe();
+        let done = scrubbed.wait_for(|done| *done);
+        // One that takes longer, or was stopped by damage, is not waited for.
+        drop(tokio::time::timeout(SCRUB_PATIENCE, done).await);
+        self.find(experiment).await
     }
 }
 

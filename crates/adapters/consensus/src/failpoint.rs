@@ -26,8 +26,7 @@ mod armed {
         "snapshot.before_remove",
         "snapshot.before_adopt",
         "archive.before_write",
-        "archive.before_index",
-        "archive.after_index",
+        "archive.after_write",
         "generation.after_write",
     ];
 

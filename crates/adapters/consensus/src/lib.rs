@@ -5,6 +5,7 @@
 //! linearizable after [`Handle::read_index`]. Bytes travel through a [`Transport`] that the caller
 //! brings, so that this crate knows no network.
 
+mod archive_index;
 mod archives;
 mod compare;
 mod config;

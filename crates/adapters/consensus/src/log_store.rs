@@ -23,7 +23,6 @@ use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use sled::Tree;
 use tokio::sync::oneshot;
-use types::ExperimentId;
 
 use self::flusher::{Counters, Write};
 use self::record::{Entries, ReadFault};
@@ -81,7 +80,6 @@ impl Drop for Shared {
 struct Trees {
     db: sled::Db,
     raft: Tree,
-    experiments: Tree,
 }
 
 /// What the log holds as its callers see it, ahead of the disk.
@@ -256,39 +254,6 @@ impl Shared {
 }
 
 impl LogStore {
-    /// Makes `rows` findable: experiment to archive file. Durable on return.
-    pub(crate) async fn index_experiments(
-        &self,
-        experiments: Vec<ExperimentId>,
-        archive: String,
-    ) -> io::Result<()> {
-        let (done, answer) = oneshot::channel();
-        self.send(Write::Experiments {
-            experiments,
-            archive,
-            done,
-        })?;
-        answer.await.map_err(|_closed| closed())?
-    }
-
-    /// The archive file that holds `experiment`. Reads the disk.
-    pub(crate) fn find_archive(&self, experiment: ExperimentId) -> io::Result<Option<String>> {
-        let found = self
-            .shared
-            .trees()?
-            .experiments
-            .get(experiment.bits().to_be_bytes());
-        let name = found.map_err(|source| {
-            let path = self.shared.log_path.clone();
-            self.shared.failure.report_error(Error::Sled {
-                step: "read",
-                path,
-                source,
-            })
-        })?;
-        Ok(name.map(|name| String::from_utf8_lossy(&name).into_owned()))
-    }
-
     /// Bytes of sled's files.
     pub(crate) fn size_on_disk(&self) -> io::Result<u64> {
         self.shared

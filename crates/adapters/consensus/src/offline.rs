@@ -249,7 +249,7 @@ impl NewReplica {
             let lock = layout.lock()?;
             let reserve = Reserve::open(&layout.root, 0);
             let log = open_log(&layout, &node, Failure::new(), reserve)?;
-            let archives = Archives::open(&layout, log.clone())?;
+            let archives = Archives::open(&layout)?;
             Ok(Self {
                 layout,
                 node,

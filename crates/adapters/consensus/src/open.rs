@@ -129,7 +129,7 @@ fn open_stores(config: &Config, failure: Failure) -> Result<OnDisk, Error> {
     let log = open_log(&layout, &config.node, failure.clone(), reserve.clone())?;
     let snapshots = Snapshots::open(&layout)?;
     check_no_gap(&layout, &log, &snapshots)?;
-    let archives = Archives::open(&layout, log.clone())?;
+    let archives = Archives::open(&layout)?;
     let directory = layout.root.as_path().into();
     let door = Door {
         own,

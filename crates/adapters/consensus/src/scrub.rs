@@ -5,10 +5,9 @@ use std::sync::Weak;
 
 use types::BlobHash;
 
-use crate::error::Error;
 use crate::handle::Inner;
 
-/// Reads every archive that the state names, checks it, and completes the index of experiments from it. What is
+/// Reads every archive that the state names, checks it, and lists its experiments for look-ups. What is
 /// damaged stops the node, as any damaged record does.
 pub(crate) async fn run(inner: Weak<Inner>) {
     let Some(replica) = inner.upgrade() else {
@@ -30,15 +29,7 @@ pub(crate) async fn run(inner: Weak<Inner>) {
             return;
         }
         match stores.archives.scrub(&name, hash).await {
-            Ok(0) => {}
-            Ok(completed) => {
-                tracing::warn!(
-                    archive = name,
-                    completed,
-                    "the index of archived experiments had lost some"
-                );
-            }
-            Err(Error::Stopped { .. }) => return,
+            Ok(()) => {}
             Err(error) => {
                 drop(stores.failure.report_error(error));
                 return;

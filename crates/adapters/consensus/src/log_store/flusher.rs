@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use openraft::storage::IOFlushed;
 use sled::{Batch, Db, Tree};
 use tokio::sync::oneshot;
-use types::{ExperimentId, codec};
+use types::codec;
 
 use super::Shared;
 use super::mark::{Mark, Position};
@@ -47,11 +47,6 @@ pub(super) enum Write {
     },
     Purge {
         upto: RaftLogId,
-    },
-    Experiments {
-        experiments: Vec<ExperimentId>,
-        archive: String,
-        done: Done,
     },
     Close {
         done: oneshot::Sender<()>,
@@ -127,7 +122,6 @@ pub(super) struct Flusher {
     pub(super) shared: Arc<Shared>,
     pub(super) db: Db,
     pub(super) raft: Tree,
-    pub(super) experiments: Tree,
     /// sled's own file: its flush is no fsync (`sync_file_range` only).
     pub(super) db_file: File,
     pub(super) mark: Mark,
@@ -255,24 +249,6 @@ impl Flusher {
                     .insert(VOTE_KEY, codec::encode(&VoteRecord::V1 { vote, saves }));
                 group.durable = true;
                 group.waiting.push(Waiting::Other(done));
-            }
-            Write::Experiments {
-                experiments,
-                archive,
-                done,
-            } => {
-                let mut batch = Batch::default();
-                for experiment in experiments {
-                    batch.insert(&experiment.bits().to_be_bytes(), archive.as_bytes());
-                }
-                match self.experiments.apply_batch(batch) {
-                    Ok(()) => group.waiting.push(Waiting::Other(done)),
-                    Err(source) => {
-                        let error = self.sled_error("index archived experiments in", source);
-                        Waiting::Other(done).complete(Err(self.shared.failure.report_error(error)));
-                    }
-                }
-                group.durable = true;
             }
             Write::Purge { upto } => self.purge_target = Some(upto),
             Write::Truncate { .. } | Write::Close { .. } => {
@@ -495,14 +471,10 @@ impl Flusher {
             drop(self.write_group(&mut group));
         }
         let Self {
-            db,
-            raft,
-            experiments,
-            shared,
-            ..
+            db, raft, shared, ..
         } = self;
         shared.close_trees();
-        drop((raft, experiments, db));
+        drop((raft, db));
         if done.send(()).is_err() {
             tracing::debug!("the raft log closed, but nobody waits for it any more");
         }

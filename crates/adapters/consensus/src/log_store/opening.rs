@@ -51,7 +51,6 @@ pub(crate) fn open_log(
     let db = open_sled(&path)?;
     let trees = Trees {
         raft: open_tree(&db, &path, "raft")?,
-        experiments: open_tree(&db, &path, "experiments")?,
         db,
     };
     let db_path = path.join("db");
@@ -90,7 +89,6 @@ pub(crate) fn open_log(
         shared: Arc::clone(&shared),
         db: trees.db,
         raft: trees.raft,
-        experiments: trees.experiments,
         db_file,
         mark,
         position,

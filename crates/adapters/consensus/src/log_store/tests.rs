@@ -69,7 +69,7 @@ impl StoreBuilder<Types, LogStore, Machine, TempDir> for Builder {
         let layout = layout(&directory);
         let stores = Stores {
             snapshots: Snapshots::open(&layout).unwrap(),
-            archives: Archives::open(&layout, log.clone()).unwrap(),
+            archives: Archives::open(&layout).unwrap(),
             published: Arc::new(Published::new()),
             hashes: crate::compare::Hashes::new(1_000).0,
             failure: Failure::new(),
