@@ -15,7 +15,7 @@ pub struct StorageNode {
 }
 
 /// The nodes in the order in which they should have a copy of what `name` stands for: by rendezvous score (Thaler and
-/// Ravishankar, IEEE/ACM ToN 6(1), 1998), the second in another failure domain than the first if there is one. A node
+/// Ravishankar, 1998), the second in another failure domain than the first if there is one. A node
 /// that comes or goes moves only what it has.
 #[must_use]
 pub fn homes(name: &BlobHash, nodes: &[StorageNode]) -> Vec<NodeId> {
