@@ -1,6 +1,8 @@
 //! Measures `start_attempt` → first line of the job's `main`, one attempt after the other.
 //!
-//! `cargo run --release -p executor --example start_latency [runs] [--no-cgroups]`; build `--example hold` first.
+//! `cargo run --release -p executor --example start_latency [runs] [--no-cgroups] [--job-user NAME]`; build `--example
+//! hold` first. As root the default user is `node`; `--job-user nobody` shows what becoming another one costs, for which
+//! the program must lie where that one may go. As somebody else, `--hide` shows what hiding the node's directory costs.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -8,7 +10,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use executor::{Config, Event, StartAttempt, boottime_ms};
+use executor::{Config, Event, JobUser, StartAttempt, boottime_ms};
 use tokio_util::sync::CancellationToken;
 use types::{
     AttemptToken, DurationMs, Environment, ExperimentId, ExperimentSpec, Incarnation, LogIndex,
@@ -25,18 +27,33 @@ fn main() -> Result<(), Failure> {
         return Ok(());
     }
     let runs = arguments.iter().find_map(|text| text.parse().ok());
-    let use_cgroups = !arguments.contains(&"--no-cgroups".to_owned());
+    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    let after = |flag: &str| {
+        let at = arguments.iter().position(|argument| argument == flag)?;
+        arguments.get(at + 1).cloned()
+    };
+    let settings = Settings {
+        use_cgroups: !has("--no-cgroups"),
+        hide: has("--hide"),
+        job_user: JobUser::named(&after("--job-user").unwrap_or("node".to_owned())),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(measure(runs.unwrap_or(50), use_cgroups))
+    runtime.block_on(measure(runs.unwrap_or(50), settings))
 }
 
 fn micros() -> Result<u128, Failure> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())
 }
 
-async fn measure(runs: u32, use_cgroups: bool) -> Result<(), Failure> {
+struct Settings {
+    use_cgroups: bool,
+    hide: bool,
+    job_user: JobUser,
+}
+
+async fn measure(runs: u32, settings: Settings) -> Result<(), Failure> {
     let directory = tempfile::tempdir()?;
     let own = std::env::current_exe()?;
     let holder = own.parent().map(|path| path.join("hold"));
@@ -45,7 +62,9 @@ async fn measure(runs: u32, use_cgroups: bool) -> Result<(), Failure> {
         None => holder.ok_or("this program has a directory")?,
     };
     let mut config = Config::new(directory.path().join("attempts"), holder);
-    config.use_cgroups = use_cgroups;
+    config.use_cgroups = settings.use_cgroups;
+    config.job_user = settings.job_user;
+    config.private_directory = settings.hide.then(|| directory.path().to_owned());
     config.holder_arguments.clear();
     let (handle, mut events, runner) = executor::start(config).await?;
     let shutdown = CancellationToken::new();

@@ -1,7 +1,7 @@
 //! Hides the node's directory from a job that runs as the node's own user: in a user and mount namespace of its own the
 //! job sees an empty, read-only directory in its place, with nothing but its own work in it. As that user has no rights
 //! over the namespace once it runs its command, it cannot take the cover off; and since the node's processes are
-//! outside, it can neither trace them nor look through their `/proc` entries (user_namespaces(7), ptrace(2)).
+//! outside, it can neither trace them nor look through their `/proc` entries (`user_namespaces(7)`, `ptrace(2)`).
 
 use std::fs::File;
 use std::io;
@@ -28,7 +28,7 @@ pub(crate) struct Program {
 pub(super) fn hide(directory: &Path, kept: &[PathBuf]) -> io::Result<()> {
     enter_namespaces()?;
     let open: Vec<File> = kept.iter().map(File::open).collect::<io::Result<_>>()?;
-    // Seen in here alone: the mounts of a namespace with fewer rights are slaves of those outside (mount_namespaces(7)).
+    // Seen in here alone: the mounts of a namespace with fewer rights are slaves of those outside (`mount_namespaces(7)`).
     Mount::builder()
         .fstype("tmpfs")
         .data(COVER_OPTIONS)
