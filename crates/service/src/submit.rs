@@ -54,9 +54,11 @@ impl Handle {
         &self,
         caller: &Caller,
         id: &str,
+        key: Option<&str>,
     ) -> Result<Answer<ExperimentSummary>, ServiceError> {
+        let key = key.map(|key| format!("stop {id} {key}"));
         match self
-            .call(caller, Request::Stop(id.to_owned()), None)
+            .call(caller, Request::Stop(id.to_owned()), key.as_deref())
             .await?
         {
             Reply::Summary(answer) => Ok(answer),
@@ -73,12 +75,14 @@ impl Handle {
         caller: &Caller,
         id: &str,
         queue: &str,
+        key: Option<&str>,
     ) -> Result<Answer<ExperimentSummary>, ServiceError> {
+        let key = key.map(|key| format!("move {id} {queue} {key}"));
         let request = Request::Move {
             id: id.to_owned(),
             queue: queue.to_owned(),
         };
-        match self.call(caller, request, None).await? {
+        match self.call(caller, request, key.as_deref()).await? {
             Reply::Summary(answer) => Ok(answer),
             other => Err(unexpected(&other)),
         }
@@ -169,7 +173,11 @@ impl Handle {
     }
 
     /// A member steers own experiments only; `apply` would refuse the rest too, by an entry of the log.
-    pub(crate) fn refuse_foreign(&self, author: &Author, id: ExperimentId) -> Result<(), ServiceError> {
+    pub(crate) fn refuse_foreign(
+        &self,
+        author: &Author,
+        id: ExperimentId,
+    ) -> Result<(), ServiceError> {
         let state = self.inner.consensus.state();
         let owner = state
             .experiment(id)
@@ -293,13 +301,7 @@ fn spec_of(request: SubmitRequest) -> Result<ExperimentSpec, ServiceError> {
     if request.command.iter().any(|word| word.contains('\0')) {
         return Err(invalid("a word of the command holds a NUL byte"));
     }
-    let default = Policy::default();
-    if let Some(lease) = request.lease_ms.filter(|lease| *lease > LONGEST_LEASE.0) {
-        return Err(invalid(&format!(
-            "a lease of {} is too long: at most {LONGEST_LEASE}, since for so long a lost machine's work waits",
-            DurationMs(lease)
-        )));
-    }
+    let policy = policy_of(&request)?;
     Ok(ExperimentSpec {
         name,
         command: request.command,
@@ -310,18 +312,29 @@ fn spec_of(request: SubmitRequest) -> Result<ExperimentSpec, ServiceError> {
         parameters: request.parameters,
         resources: resources_of(request.resources)?,
         queue,
-        policy: Policy {
-            retries_node_lost: request
-                .retries_node_lost
-                .unwrap_or(default.retries_node_lost),
-            retries_failed: request.retries_failed.unwrap_or(default.retries_failed),
-            time_limit_ms: DurationMs(request.time_limit_ms.unwrap_or(0)),
-            lease_ms: DurationMs(request.lease_ms.unwrap_or(0)),
-            stop_grace_ms: request
-                .stop_grace_ms
-                .map_or(default.stop_grace_ms, DurationMs),
-            priority: request.priority,
-        },
+        policy,
+    })
+}
+
+fn policy_of(request: &SubmitRequest) -> Result<Policy, ServiceError> {
+    let default = Policy::default();
+    if let Some(lease) = request.lease_ms.filter(|lease| *lease > LONGEST_LEASE.0) {
+        return Err(invalid(&format!(
+            "a lease of {} is too long: at most {LONGEST_LEASE}, since for so long a lost machine's work waits",
+            DurationMs(lease)
+        )));
+    }
+    Ok(Policy {
+        retries_node_lost: request
+            .retries_node_lost
+            .unwrap_or(default.retries_node_lost),
+        retries_failed: request.retries_failed.unwrap_or(default.retries_failed),
+        time_limit_ms: DurationMs(request.time_limit_ms.unwrap_or(0)),
+        lease_ms: DurationMs(request.lease_ms.unwrap_or(0)),
+        stop_grace_ms: request
+            .stop_grace_ms
+            .map_or(default.stop_grace_ms, DurationMs),
+        priority: request.priority,
     })
 }
 

@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::header::{HeaderName, HeaderValue};
 use serde::de::DeserializeOwned;
 
 use crate::client::{Client, Request, parse};
@@ -29,6 +30,8 @@ use crate::retry::while_unavailable;
 use crate::surroundings::Surroundings;
 use crate::terminal::Terminal;
 
+/// Names a request, so that a repeated one is the same.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// How long a reading command waits for a leader: several elections.
 const READ_WINDOW: Duration = Duration::from_secs(5);
 /// How long a writing command waits for a leader.
@@ -171,9 +174,15 @@ impl Session {
         self.terminal.print(&text(&value, &self.terminal.look()))
     }
 
-    /// Asks for a change that may be asked for twice, waiting for a leader.
+    /// Asks for a change, waiting for a leader. Asked twice it is the same request: what the first one did is not an
+    /// error of the second.
     async fn change(&self, request: impl Fn() -> Request) -> Result<Bytes, Error> {
-        let ask = async || self.client.ask(request()).await;
+        let key = HeaderValue::try_from(uuid::Uuid::new_v4().to_string())
+            .expect("a UUID is visible ASCII");
+        let ask = async || {
+            let request = request().header(IDEMPOTENCY_KEY, key.clone());
+            self.client.ask(request).await
+        };
         while_unavailable(WRITE_WINDOW, &self.terminal, ask).await
     }
 }

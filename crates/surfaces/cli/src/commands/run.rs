@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bytes::Bytes;
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::HeaderValue;
 use rest::wire::{SubmitReply, SubmitRequest};
 
 use crate::capture::{Capture, CaptureOptions, capture};
@@ -19,11 +19,10 @@ use crate::retry::while_unavailable;
 use crate::terminal::Terminal;
 use crate::upload::upload;
 
-use super::{Session, WRITE_WINDOW};
+use super::{IDEMPOTENCY_KEY, Session, WRITE_WINDOW};
 
 pub(super) use arguments::Arguments;
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// How often a capture is begun again because files change under it: an editor saves once, a build goes on.
 const CAPTURE_ATTEMPTS: u32 = 3;
 

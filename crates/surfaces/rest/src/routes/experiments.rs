@@ -135,16 +135,19 @@ pub(super) async fn why(
     Ok(answer::of_read(&reasons, query.consistency))
 }
 
-/// Asks it to stop.
+/// Asks it to stop. The same `Idempotency-Key` again gets the first outcome, also after a lost answer.
 #[utoipa::path(post, path = "/api/v1/experiments/{id}/stop", tag = "experiments",
-    params(("id" = String, Path, description = "Id, unique prefix, or name of a single live one")),
+    params(("id" = String, Path, description = "Id, unique prefix, or name of a single live one"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Names this request; at most 255 visible ASCII characters")),
     responses((status = 200, description = "The experiment with the wish recorded", body = ExperimentSummary)))]
 pub(super) async fn stop(
     State(api): State<Arc<Api>>,
     caller: Authenticated,
     Path(id): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let stopped = api.service.stop(&caller.0, &id).await?;
+    let key = idempotency_key(&headers)?;
+    let stopped = api.service.stop(&caller.0, &id, key).await?;
     Ok(answer::with_index(
         StatusCode::OK,
         stopped.index,
@@ -182,19 +185,22 @@ pub(super) async fn accept(
     ))
 }
 
-/// Moves a waiting experiment to another queue.
+/// Moves a waiting experiment to another queue. The same `Idempotency-Key` again gets the first outcome.
 #[utoipa::path(post, path = "/api/v1/experiments/{id}/move", tag = "experiments", request_body = MoveRequest,
-    params(("id" = String, Path, description = "Id, unique prefix, or name")),
+    params(("id" = String, Path, description = "Id, unique prefix, or name"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Names this request; at most 255 visible ASCII characters")),
     responses((status = 200, description = "The experiment in its new queue", body = ExperimentSummary)))]
 pub(super) async fn move_to(
     State(api): State<Arc<Api>>,
     caller: Authenticated,
     Path(id): Path<String>,
+    headers: HeaderMap,
     Json(request): Json<MoveRequest>,
 ) -> Result<Response, Refusal> {
+    let key = idempotency_key(&headers)?;
     let moved = api
         .service
-        .move_experiment(&caller.0, &id, &request.queue)
+        .move_experiment(&caller.0, &id, &request.queue, key)
         .await?;
     Ok(answer::with_index(StatusCode::OK, moved.index, &moved.body))
 }
