@@ -203,6 +203,18 @@ fn joining() {
             },
         ),
         ("join-request-members", JoinRequest::Members),
+        (
+            "join-request-again",
+            JoinRequest::Again {
+                token: "t-1".parse().expect("a token id"),
+                proof: JoinProof {
+                    nonce: [1; 16],
+                    mac: [2; 32],
+                },
+                facts: facts(),
+                was: vec![(node("nodeb"), vec![7; 4])],
+            },
+        ),
     ]);
     let list = MemberList {
         cluster: ClusterId([5; 32]),
@@ -224,13 +236,22 @@ fn joining() {
     hold(&[
         (
             "join-reply-admitted",
-            JoinReply::Admitted { members: signed },
+            JoinReply::Admitted {
+                members: signed.clone(),
+            },
         ),
         (
             "join-reply-refused",
             JoinReply::Refused {
                 code: "expired".to_owned(),
                 message: "ask for a new one".to_owned(),
+            },
+        ),
+        (
+            "join-reply-removed",
+            JoinReply::Removed {
+                members: signed,
+                message: "removed by ann".to_owned(),
             },
         ),
     ]);
@@ -363,6 +384,12 @@ fn causes() {
         ("cause-node-restarted", CauseKind::NodeRestarted),
         ("cause-holder-failed", CauseKind::HolderFailed),
         ("cause-refused-by-node", CauseKind::RefusedByNode),
+        (
+            "cause-moved",
+            CauseKind::Moved {
+                by: "ann@nodea".to_owned(),
+            },
+        ),
         ("cause-history-replaced", CauseKind::HistoryReplaced),
     ];
     let causes = kinds.map(|(name, kind)| (name, Cause::new(kind, vec!["line".to_owned()])));
