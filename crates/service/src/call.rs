@@ -14,7 +14,12 @@ use crate::error::{ErrorKind, ServiceError};
 use crate::handle::{Handle, now};
 use crate::members::NodeChange;
 use crate::peer::{PeerMessage, PeerReply};
-use crate::view::{Answer, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest, ExperimentDetail, ExperimentFilter, ExperimentList, ExperimentSummary, JoinTokenView, LedgerEntryView, LedgerFilter, LedgerHead, LedgerPage, NodeChangeView, NodesView, QueueView, SubmitReply, SubmitRequest, TokenCreated, UserTokenView, WhyView};
+use crate::view::{
+    Answer, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest, ExperimentDetail,
+    ExperimentFilter, ExperimentList, ExperimentSummary, JoinTokenView, LedgerEntryView,
+    LedgerFilter, LedgerHead, LedgerPage, NodeChangeView, NodesView, QueueView, SubmitReply,
+    SubmitRequest, TokenCreated, UserTokenView, WhyView,
+};
 
 /// How fresh an answer must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -272,6 +277,7 @@ impl Handle {
         Ok(json(&reply))
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm per request")]
     async fn execute(
         &self,
         author: &Author,
@@ -431,6 +437,16 @@ impl Handle {
                 .read_index(patience)
                 .await
                 .map_err(|error| self.no_leader(&error.to_string()))?;
+            // All that was ever acknowledged is here now, so no answer can have carried a higher one.
+            let applied = consensus.state().applied().0;
+            if read.min_index > applied {
+                let message = format!(
+                    "no answer of this history carried the index {}: it has reached {applied}",
+                    read.min_index
+                );
+                let error = ServiceError::new(ErrorKind::Invalid, "future-index", message);
+                return Err(error.hint("leave X-Muster-Index out once: it may be of another cluster, or of the time before a restore"));
+            }
             0
         };
         if read.min_index > 0 {

@@ -255,6 +255,7 @@ impl Handle {
 
 /// Defaults and checks that need no state.
 fn spec_of(request: SubmitRequest) -> Result<ExperimentSpec, ServiceError> {
+    let policy = policy_of(&request)?;
     let name = if request.name.is_empty() {
         name_from(&request.command)
     } else {
@@ -301,7 +302,6 @@ fn spec_of(request: SubmitRequest) -> Result<ExperimentSpec, ServiceError> {
     if request.command.iter().any(|word| word.contains('\0')) {
         return Err(invalid("a word of the command holds a NUL byte"));
     }
-    let policy = policy_of(&request)?;
     Ok(ExperimentSpec {
         name,
         command: request.command,
