@@ -1,6 +1,7 @@
 //! What goes wrong, and its repair.
 
 use std::future::Future;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,12 +32,13 @@ async fn fault(world: &Arc<World>) {
     };
     let node = victim.map_or_else(|| world.range(0..world.size()), |node| node.number);
     match world.range(0..100) {
-        0..16 => crash(world, node, false),
-        16..28 => crash(world, node, true),
+        0..12 => crash(world, node, false),
+        12..20 => crash(world, node, true),
+        20..28 => stall_and_cut(world),
         28..30 => blackout(world),
         30..42 => pause(world, node),
         42..54 => partition(world),
-        54..62 => isolate(world, node),
+        54..62 => isolate(world, node, 200..15_000),
         62..69 => one_way(world, node),
         69..74 => not_transitive(world, node),
         74..80 => clog(world, node),
@@ -78,6 +80,31 @@ fn pause(world: &Arc<World>, node: u64) {
     later(lasts, async move { life.resume() });
 }
 
+/// The leader stops for longer than an election takes; when it goes on, some node loses everybody for longer than its
+/// leases last. What the old leader promised meanwhile must bind the new one.
+fn stall_and_cut(world: &Arc<World>) {
+    let Some((_, life)) = leader(world).and_then(|node| world.running(node.number)) else {
+        return;
+    };
+    let lasts = world.range(700..2_500);
+    world.note(
+        || format!("the leader is paused for {lasts} ms, then a node is cut off"),
+        &[13],
+    );
+    life.pause();
+    let world = Arc::clone(world);
+    later(lasts, async move {
+        life.resume();
+        let soon = world.range(5..800);
+        tokio::time::sleep(Duration::from_millis(soon)).await;
+        if world.with(|inner| inner.storms) {
+            // The last ones are the workers.
+            let node = world.size() - 1 - world.range(0..2);
+            isolate(&world, node, 5_500..9_000);
+        }
+    });
+}
+
 fn partition(world: &Arc<World>) {
     let lasts = world.range(200..15_000);
     world.note(|| format!("partition for {lasts} ms"), &[4]);
@@ -88,8 +115,8 @@ fn partition(world: &Arc<World>) {
     });
 }
 
-fn isolate(world: &Arc<World>, node: u64) {
-    let lasts = world.range(200..15_000);
+fn isolate(world: &Arc<World>, node: u64, lasts: Range<u64>) {
+    let lasts = world.range(lasts);
     world.note(|| format!("n{node} is isolated for {lasts} ms"), &[5, node]);
     cut(world, lasts, move |_, _| {
         Box::new(move |from, to| from == node || to == node)

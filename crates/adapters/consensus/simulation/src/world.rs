@@ -88,7 +88,8 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(mut random: Random, setup: &Setup) -> Arc<Self> {
-        let count = 3 + random.range(0..5);
+        // Six and more have workers, which hold no replica.
+        let count = [3, 4, 5, 6, 6, 7, 8, 9][random.index(8)];
         let hosts = (0..count)
             .map(|number| Host::new(number, &mut random))
             .collect();
