@@ -85,6 +85,14 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// Names the request, so that it can be repeated.
+    pub(crate) fn key(self, key: &'a str) -> Self {
+        Self {
+            key: Some(key),
+            ..self
+        }
+    }
+
     /// A look at what a node has without asking others, but never older than `seen`.
     pub(crate) fn get_stale(path: &'a str, seen: Option<u64>) -> Self {
         Self {

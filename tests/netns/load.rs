@@ -3,18 +3,18 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::clients::{Answer, Call, boottime_ns, far, queue, running};
+use crate::clients::{Answer, Call, queue};
 use crate::harness::{Node, PATIENCE, lock, wait_until};
-use crate::history::{self, Story, Tally};
+use crate::history::{Story, Tally};
 use crate::lab::{NetLab, stay};
-use crate::linearizable::{Action, Operation, Outcome, State};
+use crate::linearizable::Action;
 use crate::traces;
 use crate::verdict;
 
@@ -101,14 +101,15 @@ pub(crate) fn under_load_of(
     verdict::pass(lab, nodes, &stories, surprises)
 }
 
-struct Load<'a> {
-    nodes: &'a [Node],
-    plan: Plan,
-    traces: PathBuf,
-    stories: Mutex<Vec<Story>>,
+/// The clients' world.
+pub(crate) struct Load<'a> {
+    pub(crate) nodes: &'a [Node],
+    pub(crate) plan: Plan,
+    pub(crate) traces: PathBuf,
+    pub(crate) stories: Mutex<Vec<Story>>,
     over: AtomicBool,
     /// Answers that no client expects.
-    surprises: Mutex<Vec<String>>,
+    pub(crate) surprises: Mutex<Vec<String>>,
 }
 
 /// Ends the load also when the faults panic: otherwise the test would hang.
@@ -144,7 +145,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }
 
@@ -188,183 +189,5 @@ impl<'a> Load<'a> {
             .iter()
             .filter(|one| one.beats.is_some() && one.seen_over.is_none());
         running.count() < MOST_RUNNING
-    }
-
-    /// Submits and repeats until it is answered, at one node after the other, always under the same key.
-    fn submit(&self, client: usize, beats: Option<u32>) {
-        let (at, name) = {
-            let mut stories = lock(&self.stories);
-            let name = format!(
-                "{}{}",
-                if beats.is_some() { "job" } else { "far" },
-                stories.len()
-            );
-            stories.push(Story {
-                name: name.clone(),
-                beats,
-                ..Story::default()
-            });
-            (stories.len() - 1, name)
-        };
-        let body = match beats {
-            Some(beats) => {
-                let script = traces::script(&self.traces, &name, beats);
-                running(&name, &script, self.plan.lease_ms)
-            }
-            None => far(&name),
-        };
-        let invoked = boottime_ns();
-        let mut outcome = Outcome::Open;
-        let mut given_up = None;
-        for attempt in 0.. {
-            let node = &self.nodes[(client + attempt) % self.nodes.len()];
-            match Call::submit(&name, body.clone()).send(&node.socket) {
-                Answer::Good(reply) => {
-                    let id = reply.body["id"].as_str().expect("an id").to_owned();
-                    lock(&self.stories)[at].id = Some(id);
-                    outcome = Outcome::Done;
-                    break;
-                }
-                Answer::Refused(code, message) => {
-                    self.surprise(&format!("submit of {name}: {code}: {message}"));
-                    break;
-                }
-                answer => self.expect_unavailable(&answer),
-            }
-            if self.is_over() {
-                let deadline = *given_up.get_or_insert_with(|| Instant::now() + PATIENCE);
-                if Instant::now() > deadline {
-                    break;
-                }
-            }
-            stay(Duration::from_millis(100));
-        }
-        self.record(at, client, Action::Submit, outcome, invoked);
-    }
-
-    /// Looks it up by its name, which also finds what was not acknowledged yet.
-    fn read(&self, client: usize, at: usize) {
-        let name = lock(&self.stories)[at].name.clone();
-        let path = format!("/api/v1/experiments?all=true&name={name}");
-        let invoked = boottime_ns();
-        let list = match Call::get(&path).send(&self.node_of(client).socket) {
-            Answer::Good(good) => good.body,
-            Answer::Refused(code, message) => {
-                return self.surprise(&format!("read of {name}: {code}: {message}"));
-            }
-            answer => return self.expect_unavailable(&answer),
-        };
-        let listed = list["experiments"].as_array().expect("a list");
-        if listed.len() > 1 {
-            self.surprise(&format!("{name} is there {} times", listed.len()));
-        }
-        let state = listed.first().map_or(State::Absent, state_of);
-        self.record(at, client, Action::Read, Outcome::Saw(state), invoked);
-        lock(&self.stories)[at].saw(state, boottime_ns());
-    }
-
-    /// Looks it up at any node without a majority, but not before what this client saw already.
-    fn read_stale(&self, client: usize, at: usize, seen: u64) -> u64 {
-        let name = lock(&self.stories)[at].name.clone();
-        let path = format!("/api/v1/experiments?all=true&consistency=stale&name={name}");
-        let node = &self.nodes[at % self.nodes.len()];
-        match Call::get_stale(&path, Some(seen)).send(&node.socket) {
-            Answer::Good(good) => {
-                if good.index < seen {
-                    let (name, index) = (&node.name, good.index);
-                    self.surprise(&format!(
-                        "client {client} saw {seen}, and {name} answers from {index}"
-                    ));
-                }
-                good.index
-            }
-            Answer::Refused(code, message) => {
-                self.surprise(&format!("stale read: {code}: {message}"));
-                seen
-            }
-            answer => {
-                self.expect_unavailable(&answer);
-                seen
-            }
-        }
-    }
-
-    /// Moves or stops it, once its id is known.
-    fn change(&self, client: usize, at: usize, action: Action) {
-        let (id, runs) = {
-            let story = &lock(&self.stories)[at];
-            (story.id.clone(), story.beats.is_some())
-        };
-        let (Some(id), true) = (id, !runs || action == Action::Stop) else {
-            return self.read(client, at);
-        };
-        let (path, body) = match action {
-            Action::Move(number) => (
-                format!("/api/v1/experiments/{id}/move"),
-                json!({"queue": queue(number)}),
-            ),
-            _ => (format!("/api/v1/experiments/{id}/stop"), Value::Null),
-        };
-        let invoked = boottime_ns();
-        let outcome = match Call::post(&path, body).send(&self.node_of(client).socket) {
-            Answer::Good(..) => Outcome::Done,
-            Answer::Refused(code, _) if ["already-ended", "not-waiting"].contains(&&*code) => {
-                Outcome::Over
-            }
-            Answer::Refused(code, _) if code == "unknown-experiment" => Outcome::Unknown,
-            Answer::Refused(code, message) => {
-                return self.surprise(&format!("{action:?} of {id}: {code}: {message}"));
-            }
-            Answer::NotSent => return,
-            answer => {
-                self.expect_unavailable(&answer);
-                Outcome::Open
-            }
-        };
-        if (action, outcome) == (Action::Stop, Outcome::Done) {
-            lock(&self.stories)[at].stop_acknowledged = true;
-        }
-        self.record(at, client, action, outcome, invoked);
-    }
-
-    fn node_of(&self, client: usize) -> &Node {
-        &self.nodes[client % self.nodes.len()]
-    }
-
-    fn record(&self, at: usize, client: usize, action: Action, outcome: Outcome, invoked: u64) {
-        let returned = boottime_ns();
-        lock(&self.stories)[at].operations.push(Operation {
-            client,
-            action,
-            outcome,
-            invoked,
-            returned,
-        });
-    }
-
-    /// 503 is what faults may cause; any other failure of the node is not.
-    fn expect_unavailable(&self, answer: &Answer) {
-        if let Answer::Unavailable(code, message) = answer
-            && (code == "internal" || message.is_empty())
-        {
-            self.surprise(&format!("{answer:?}"));
-        }
-    }
-
-    fn surprise(&self, what: &str) {
-        lock(&self.surprises).push(what.to_owned());
-    }
-}
-
-fn state_of(one: &Value) -> State {
-    let text = |name: &str| one[name].as_str().expect("a word");
-    let number = text("queue")
-        .strip_prefix('q')
-        .and_then(|number| number.parse().ok());
-    let queue = number.unwrap_or(0);
-    if history::is_over(text("state")) {
-        State::Ended(queue)
-    } else {
-        State::Waiting(queue)
     }
 }

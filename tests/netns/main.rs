@@ -64,6 +64,10 @@ mod planes;
 #[cfg(test)]
 mod reads;
 #[cfg(test)]
+mod repeats;
+#[cfg(test)]
+mod requests;
+#[cfg(test)]
 mod strangers;
 #[cfg(test)]
 mod traces;

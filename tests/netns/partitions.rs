@@ -154,6 +154,13 @@ fn a_cut_between_two_that_both_see_a_third_leaves_one_leader_and_few_elections()
         for node in [leader, others[1]] {
             assert_decides(node);
         }
+        let said = others[0].muster(&["ls"]);
+        let why = said.err.lines().next().unwrap_or("nothing");
+        say(&format!(
+            "{}: who is cut off from the leader only is told: {why}",
+            test_name()
+        ));
+        assert!(said.code == 0 || said.err.contains("hint:"), "{said:?}");
         lab.lan.heal();
         assert_decides(others[0]);
     });
