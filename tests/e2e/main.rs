@@ -24,6 +24,8 @@ mod harness;
 #[cfg(test)]
 mod http;
 #[cfg(test)]
+mod late;
+#[cfg(test)]
 mod leadership;
 #[cfg(test)]
 mod machines;
@@ -33,6 +35,8 @@ mod members;
 mod output;
 #[cfg(test)]
 mod recovery;
+#[cfg(test)]
+mod overload;
 #[cfg(test)]
 mod restarts;
 #[cfg(test)]
