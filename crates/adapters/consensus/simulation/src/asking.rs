@@ -112,15 +112,13 @@ impl Node {
     }
 
     fn not_leader(&self) -> Response {
-        Response::NotLeader(self.leadership().borrow().leader)
+        Response::NotLeader(self.leader().filter(|leader| *leader != self.number))
     }
 
     /// Asks whoever leads, or any node that may know.
     pub(crate) async fn ask_leader(&self, message: Request, deadline: Duration) -> Response {
-        let known = self.leadership().borrow().leader;
-        let hint = *crate::runtime::lock(&self.hint);
-        let to = known
-            .or(hint)
+        let to = self
+            .leader()
             .filter(|to| *to != self.number)
             .unwrap_or_else(|| self.world.range(0..self.world.size()));
         let answer = self.world.call(self.number, to, message, deadline).await;

@@ -235,6 +235,7 @@ async fn keep_voters(node: Arc<Node>) {
                 watching = (now.term, node.view_now());
             }
             choose_voters(&node, watching.1).await;
+            tell_released(&node);
         }
         tokio::select! {
             biased;
@@ -269,6 +270,29 @@ async fn choose_voters(node: &Node, watching_since: Timestamp) {
     ) {
         node.world
             .with(|inner| inner.counts.membership_changes += 1);
+    }
+}
+
+/// Tells members that hold no replica so, again and again: one message may be lost, and a restart forgets.
+fn tell_released(node: &Arc<Node>) {
+    let metrics = node.raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let membership = &metrics.membership_config;
+    let Some(at) = membership.log_id().as_ref().map(|id| id.index) else {
+        return;
+    };
+    for member in
+        (0..node.world.size()).filter(|member| membership.membership().get_node(member).is_none())
+    {
+        let (world, from) = (Arc::clone(&node.world), node.number);
+        crate::runtime::spawn(async move {
+            // A lost one is said again.
+            drop(
+                world
+                    .call(from, member, Request::Released(at), PUSH_DEADLINE)
+                    .await,
+            );
+        });
     }
 }
 

@@ -41,6 +41,8 @@ pub(crate) enum Request {
     /// A person looks at the state.
     Read,
     Wanted(Box<WantedSet>),
+    /// From the leader: as of this index the receiver holds no replica.
+    Released(u64),
     Report(Box<NodeReport>),
 }
 

@@ -1,6 +1,7 @@
 //! One node process: the real Raft, who leads, and the answers to other nodes. Where it decides about leases, reads and
 //! proposals it does what `service` and `consensus` do, line for line.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub(crate) struct Node {
     pub(crate) raft: Raft,
     pub(crate) published: Arc<Published>,
     leadership: watch::Sender<Leadership>,
+    /// Index of the membership of which a leader said that this node holds no replica any more.
+    released_at: AtomicU64,
     /// Where a node that sees no leader asks next.
     pub(crate) hint: Mutex<Option<u64>>,
     view: Mutex<View>,
@@ -107,6 +110,7 @@ pub(crate) async fn start(world: Arc<World>, number: u64, disk: Disk, life: Life
         raft,
         published,
         leadership: watch::Sender::new(Leadership::default()),
+        released_at: AtomicU64::new(0),
         hint: Mutex::new(None),
         view: Mutex::new(View::default()),
         view_changed: Notify::new(),
@@ -174,6 +178,27 @@ impl Node {
         self.leadership.subscribe()
     }
 
+    /// Whether Raft still replicates to this node. One that was released while it was away hears nothing of it from Raft.
+    fn is_replica(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = &metrics.membership_config;
+        let listed = membership.membership().get_node(&self.number).is_some();
+        let changed_at = membership.log_id().as_ref().map_or(0, |id| id.index);
+        let released_at = self.released_at.load(Ordering::Relaxed);
+        listed && (released_at == 0 || changed_at > released_at)
+    }
+
+    /// The leader, as far as this node knows.
+    pub(crate) fn leader(&self) -> Option<u64> {
+        let known = self
+            .leadership
+            .borrow()
+            .leader
+            .filter(|_| self.is_replica());
+        known.or_else(|| *lock(&self.hint))
+    }
+
     pub(crate) fn is_leader(&self) -> bool {
         self.leadership.borrow().is_self
     }
@@ -237,6 +262,10 @@ impl Node {
             Request::Wanted(wanted) => {
                 *lock(&self.hint) = Some(from);
                 self.take_wanted(*wanted, false);
+                Response::Done
+            }
+            Request::Released(at) => {
+                self.released_at.fetch_max(at, Ordering::Relaxed);
                 Response::Done
             }
             Request::Report(report) => {
