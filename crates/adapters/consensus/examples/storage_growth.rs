@@ -132,7 +132,7 @@ async fn main() -> Done {
         .propose(entry(&node, Command::CreateQueue(queue)))
         .await?;
     println!(
-        "ended      | log entries | entries/s | log MiB | snapshot MiB | snapshot ms | archives MiB | resident MiB | longest apply ms"
+        "ended      | log entries | entries/s | log MiB | snapshot MiB | snapshot ms | archives MiB | resident MiB | longest apply, CPU ms"
     );
     let mut done = 0;
     for step in 1..=STEPS {

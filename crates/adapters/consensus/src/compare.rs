@@ -57,7 +57,7 @@ impl Hashes {
 
     /// Takes note of the state after `index`, if it is one to compare. A clone shares its parts with the state.
     pub(crate) fn note(&self, index: u64, state: &ClusterState) {
-        if index.is_multiple_of(self.every) && self.queue.capacity() > 0 {
+        if index > 0 && index.is_multiple_of(self.every) && self.queue.capacity() > 0 {
             // Full or closed: this index is skipped here.
             drop(self.queue.try_send((index, state.clone())));
         }

@@ -310,7 +310,7 @@ impl Handle {
         }
     }
 
-    /// The longest time, since this was last asked, for which applying a chunk of entries or starting a snapshot held
+    /// The longest processor time, since this was last asked, for which applying a chunk of entries or starting a snapshot held
     /// up what came after it.
     #[must_use]
     pub fn take_longest_apply(&self) -> Duration {

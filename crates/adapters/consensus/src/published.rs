@@ -21,7 +21,7 @@ fn micros(time: Duration) -> u64 {
 pub(crate) struct Published {
     state: RwLock<Arc<ClusterState>>,
     term: AtomicU64,
-    /// Longest time for which apply held up what came after it, in µs.
+    /// Longest processor time for which apply held up what came after it, in µs.
     longest_apply_micros: AtomicU64,
     /// Time that the newest snapshot took to write, in µs.
     snapshot_micros: AtomicU64,
