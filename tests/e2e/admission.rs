@@ -1,10 +1,11 @@
 //! Who gets in: tokens, strangers, nodes that only submit.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use service::view::{NodesView, TokenCreated, WhyView};
+use service::view::{JoinTokenView, LedgerEntryView, NodesView, TokenCreated, WhyView};
 use service::{PeerMessage, PeerReply};
 use types::{JoinReply, JoinRequest, JoinTokenText, NodeFacts, NodeId, codec};
 
@@ -67,7 +68,18 @@ fn a_token_that_is_wrong_or_expired_or_used_up_admits_nobody_and_says_so() {
     let once: TokenCreated = a.ask(&["token", "new", "--uses", "1"]);
     let b = lab.machine("b");
     // From a file, where no other user of the machine sees it.
-    std::fs::write(lab.path().join("token"), format!("{}\n", once.token)).unwrap();
+    let file = lab.path().join("token");
+    std::fs::write(&file, format!("{}\n", once.token)).unwrap();
+    let from_file = format!("@{}", file.display());
+    let open = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(&file, open).unwrap();
+    let said = b.up_in_vain(&["--join", &from_file]).failure(1);
+    assert!(
+        said.contains("other users of this machine may read"),
+        "{said}"
+    );
+    let closed = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(&file, closed).unwrap();
     b.up(&[
         "--join",
         &format!("@{}", lab.path().join("token").display()),
@@ -115,8 +127,9 @@ fn a_stranger_is_cut_off_and_a_guest_with_a_token_is_not() {
     let a = lab.one();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(stranger(&a, lab.path()));
-    let log = a.log();
-    assert!(log.contains("stranger cut off"), "{log}");
+    wait_until(PATIENCE, "the log tells of the stranger", || {
+        a.log().contains("stranger cut off").then_some(())
+    });
 }
 
 async fn stranger(member: &Node, directory: &Path) {
@@ -154,14 +167,14 @@ async fn stranger(member: &Node, directory: &Path) {
 }
 
 /// A peer with a key of its own that knows where a member is.
-struct Stranger {
-    network: network::Network,
-    target: NodeId,
+pub(crate) struct Stranger {
+    pub(crate) network: network::Network,
+    pub(crate) target: NodeId,
     addresses: Vec<String>,
 }
 
 impl Stranger {
-    async fn new(member: &Node, key: &Path) -> Self {
+    pub(crate) async fn new(member: &Node, key: &Path) -> Self {
         let view: NodesView = member.ask(&["nodes"]);
         let loopback = || vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
         let config = network::Config {
@@ -179,12 +192,12 @@ impl Stranger {
         }
     }
 
-    async fn leave(self) {
+    pub(crate) async fn leave(self) {
         self.network.shutdown.cancel();
         self.network.task.await.unwrap();
     }
 
-    async fn speak_to_the_door(&self, request: JoinRequest) -> JoinReply {
+    pub(crate) async fn speak_to_the_door(&self, request: JoinRequest) -> JoinReply {
         let request = Bytes::from(codec::encode(&request));
         let network = &self.network.handle;
         let answer = network.join_call(&self.addresses, request, CALL).await;
@@ -192,9 +205,16 @@ impl Stranger {
     }
 
     /// Takes the member for one of its own.
-    async fn take_for_member(&self) {
+    pub(crate) async fn take_for_member(&self) {
         let member = (self.target.clone(), self.addresses.clone(), Vec::new());
         self.network.handle.set_members(1, vec![member]).await;
+    }
+
+    /// What the member answers to a member's message.
+    pub(crate) async fn ask(&self, message: &PeerMessage) -> PeerReply {
+        let bytes = Bytes::from(codec::encode(message));
+        let answer = self.network.handle.rpc(&self.target, bytes, CALL).await;
+        codec::decode(&answer.expect("an answer"), codec::MAX_MESSAGE_BYTES).unwrap()
     }
 
     async fn ask_for_lease(&self) -> Result<Bytes, network::CallError> {
@@ -206,7 +226,7 @@ impl Stranger {
         self.network.handle.rpc(&self.target, message, CALL).await
     }
 
-    fn join_request(&self, token: &JoinTokenText) -> JoinRequest {
+    pub(crate) fn join_request(&self, token: &JoinTokenText) -> JoinRequest {
         let own = self.network.handle.node_id();
         JoinRequest::V1 {
             token: token.token.clone(),
@@ -259,4 +279,114 @@ fn a_node_that_takes_no_work_submits_and_holds_no_vote() {
         ("queued", false),
         "{why:?}"
     );
+}
+
+#[test]
+fn a_proof_that_was_overheard_opens_nothing_for_another() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let guest = Stranger::new(&a, &lab.path().join("guest.key")).await;
+        let token: JoinTokenText = a.first_token().parse().unwrap();
+        let request = guest.join_request(&token);
+        let thief = Stranger::new(&a, &lab.path().join("thief.key")).await;
+        let answer = thief.speak_to_the_door(request.clone()).await;
+        assert!(
+            matches!(&answer, JoinReply::Refused { code, .. } if code == "bad-proof"),
+            "{answer:?}"
+        );
+        let answer = guest.speak_to_the_door(request.clone()).await;
+        assert!(matches!(answer, JoinReply::Admitted { .. }), "{answer:?}");
+        // Again by the same one: it is in already, and no use is taken.
+        let answer = guest.speak_to_the_door(request).await;
+        assert!(matches!(answer, JoinReply::Admitted { .. }), "{answer:?}");
+        thief.leave().await;
+        guest.leave().await;
+    });
+    let tokens: Vec<JoinTokenView> = a.ask(&["token", "ls"]);
+    assert_eq!((tokens.len(), tokens[0].uses_left), (1, 9), "{tokens:?}");
+}
+
+#[test]
+fn whoever_guesses_join_tokens_is_locked_out_and_the_ledger_says_so() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let token: JoinTokenText = a.first_token().parse().unwrap();
+    let (code, message) = runtime.block_on(async {
+        let guesser = Stranger::new(&a, &lab.path().join("guesser.key")).await;
+        let mut guess = token.clone();
+        let mut last = None;
+        for number in 0..30 {
+            guess.secret[0] = number;
+            let JoinReply::Refused { code, message } = guesser
+                .speak_to_the_door(guesser.join_request(&guess))
+                .await
+            else {
+                panic!("a guess was right");
+            };
+            let is_over = code == "locked-out";
+            last = Some((code, message));
+            if is_over {
+                break;
+            }
+        }
+        // Another key from the same address is the same guesser.
+        let other = Stranger::new(&a, &lab.path().join("other.key")).await;
+        let answer = other.speak_to_the_door(other.join_request(&token)).await;
+        assert!(
+            matches!(&answer, JoinReply::Refused { code, .. } if code == "locked-out"),
+            "{answer:?}"
+        );
+        guesser.leave().await;
+        other.leave().await;
+        last.unwrap()
+    });
+    assert_eq!(code, "locked-out");
+    assert!(message.contains("wait"), "{message}");
+    let told = wait_until(PATIENCE, "the ledger tells of it", || {
+        let entries: Vec<LedgerEntryView> = a.ask(&["audit", "--limit", "100"]);
+        let found = entries
+            .into_iter()
+            .find(|entry| entry.action == "entry-refused");
+        found.map(|entry| entry.detail)
+    });
+    assert!(told.contains("join tokens from 127.0.0.1"), "{told}");
+}
+
+#[test]
+fn a_removed_member_is_a_stranger_at_once() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let guest = Stranger::new(&a, &lab.path().join("guest.key")).await;
+        let token: JoinTokenText = a.first_token().parse().unwrap();
+        let answer = guest.speak_to_the_door(guest.join_request(&token)).await;
+        assert!(matches!(answer, JoinReply::Admitted { .. }), "{answer:?}");
+        guest.take_for_member().await;
+        assert!(guest.ask_for_lease().await.is_ok());
+        let id = guest.network.handle.node_id().to_string();
+        a.muster(&["node", "remove", &id, "--is-dead"]).success();
+        // At once is when the member has applied it: a matter of milliseconds, and of a loaded machine.
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while guest.ask_for_lease().await.is_ok() {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "a removed member is answered"
+            );
+        }
+        let vote = Bytes::from_static(b"vote for me");
+        let asked = guest
+            .network
+            .handle
+            .raft_call(&guest.target, vote, CALL)
+            .await;
+        assert!(asked.is_err(), "{asked:?}");
+        // With the token that let it in it does not come back under the key that was removed.
+        let answer = guest.speak_to_the_door(guest.join_request(&token)).await;
+        assert!(!matches!(answer, JoinReply::Admitted { .. }), "{answer:?}");
+        guest.leave().await;
+    });
 }

@@ -280,6 +280,12 @@ impl<B: NetworkBehaviour> Gate<B> {
     fn closed(&mut self, event: ConnectionClosed<'_>) {
         self.crowd.leave(event.connection_id);
         let connection = self.connections.remove(&event.connection_id);
+        if let Some(stranger) = connection
+            .as_ref()
+            .filter(|connection| !connection.admitted)
+        {
+            self.left(stranger);
+        }
         if !connection.is_some_and(|connection| connection.admitted) {
             return;
         }
@@ -295,6 +301,19 @@ impl<B: NetworkBehaviour> Gate<B> {
         };
         self.inner
             .on_swarm_event(FromSwarm::ConnectionClosed(event));
+    }
+
+    /// A stranger went by itself: what it spoke is told as if it had been cut off.
+    fn left(&mut self, stranger: &Connection) {
+        if let Some((_, reason, _)) = stranger.spoke.as_ref().filter(|_| !stranger.closing)
+            && stranger.inbound
+        {
+            self.actions.push_back(Action::Report {
+                peer: stranger.peer,
+                address: stranger.address.clone(),
+                reason: reason.clone(),
+            });
+        }
     }
 
     /// Forgets a connection that was denied after the gate had let it in; whether the inner ones knew it.

@@ -31,6 +31,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             return Err(Refusal::json_needed());
         }
         let bytes = read_whole(request, MAX_JSON_BYTES).await?;
+        // A list would be taken for the fields in their order, which is in no contract.
+        if bytes.trim_ascii_start().first() == Some(&b'[') {
+            let message = "the body is not what this route takes: a list instead of an object";
+            return Err(Refusal::invalid("bad-json", message, ""));
+        }
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             Refusal::invalid(
                 "bad-json",
@@ -122,6 +127,9 @@ mod tests {
         assert_eq!(status(Some("application/jsonp"), good.into()).await, 415);
         assert_eq!(status(None, good.into()).await, 415);
         assert_eq!(status(Some("application/json"), "{".into()).await, 400);
+        let fields_in_order = r#" ["nightly", 1]"#;
+        let given = status(Some("application/json"), fields_in_order.into());
+        assert_eq!(given.await, 400);
         let unknown = r#"{"name":"nightly","color":"red"}"#;
         assert_eq!(status(Some("application/json"), unknown.into()).await, 400);
     }
