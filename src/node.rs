@@ -337,7 +337,7 @@ async fn find_home(
     }
     tokio::select! {
         () = membership.run(cancel) => {}
-        never = joining::look_for_leader(&handle) => match never {},
+        never = service::look_for_leader(&handle) => match never {},
     }
 }
 
