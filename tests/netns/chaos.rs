@@ -76,7 +76,7 @@ fn a_random_mix_of_faults_violates_nothing() {
         say(&format!("chaos: MUSTER_CHAOS_SEED={seed}"));
         let Some(lab) = NetLab::new() else { return };
         // Now and then with two more, of which none votes.
-        let names = if seed % 3 == 0 { 5 } else { 3 };
+        let names = if seed.is_multiple_of(3) { 5 } else { 3 };
         let nodes = lab.cluster_of(&["a", "b", "c", "d", "e"][..names], &["--new"]);
         let mut counts = BTreeMap::new();
         let tally = under_load(&lab, &nodes, seed, || {

@@ -139,7 +139,7 @@ impl Load<'_> {
         let key = format!("{client}-{invoked}");
         let call = Call::post(&path, body).key(&key);
         // Some ask once and never learn what came of it; the others repeat it, and it may happen once only.
-        let answer = if invoked % 4 == 0 {
+        let answer = if invoked.is_multiple_of(4) {
             call.send(&self.node_of(client).socket)
         } else {
             self.insist(client, &call).unwrap_or(Answer::Lost)
