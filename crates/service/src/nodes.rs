@@ -1,7 +1,9 @@
 //! Nodes and the cluster as people see them.
 
+use std::time::Duration;
+
 use membership::{Candidate, Health, Replicas, VoterPlan};
-use state_machine::{ClusterState, Drain, NodeRecord, PinnedRole};
+use state_machine::{Booking, ClusterState, Drain, NodeRecord, Pin, PinnedRole};
 use types::NodeId;
 
 use crate::author::Caller;
@@ -118,21 +120,6 @@ impl Handle {
         let gpus = report
             .map(|report| report.gpus.as_slice())
             .unwrap_or_default();
-        let gpu_view = |(index, gpu): (usize, &types::GpuReport)| {
-            let index = u32::try_from(index).unwrap_or(u32::MAX);
-            let (booked_milli, booked_vram_bytes) =
-                booking.gpus.get(&index).copied().unwrap_or_default();
-            GpuView {
-                index,
-                uuid: gpu.uuid.clone(),
-                model: gpu.model.clone(),
-                vram_total_bytes: gpu.vram_total_bytes,
-                vram_used_bytes: gpu.vram_used_bytes,
-                utilisation_percent: gpu.utilisation_percent,
-                booked_milli,
-                booked_vram_bytes,
-            }
-        };
         let standing = state.standing(node);
         let member = members.iter().find(|member| member.node == *node);
         let role = member.map_or(
@@ -145,40 +132,17 @@ impl Handle {
         let mut warnings = report
             .map(|report| report.warnings.clone())
             .unwrap_or_default();
-        let half_heartbeat = std::time::Duration::from_millis(
-            consensus::Timing::named(state.timing()).heartbeat_ms / 2,
-        );
-        if let Some(slow) = round_trip.filter(|trip| *trip > half_heartbeat) {
-            warnings.push(format!(
-                "round trip of {} ms is over half the heartbeat: use `timing = \"wan\"`",
-                slow.as_millis()
-            ));
-        }
+        warnings.extend(slow_link(state, round_trip));
         NodeView {
             id: node.to_string(),
             name: record.facts.name.clone(),
             role: role.word.to_owned(),
             role_reason: with_names(state, &role.why),
-            pinned: standing.pin.map(|pin| {
-                let role = match pin.role {
-                    PinnedRole::Voter => "voter",
-                    PinnedRole::Worker => "worker",
-                };
-                with_names(state, &format!("{role}, by {}", pin.by))
-            }),
+            pinned: standing.pin.map(|pin| pin_text(state, &pin)),
             draining: standing.drain.map(|drain| drain_text(state, &drain)),
             suspicion: view.suspicion(node, view_now()).map(|why| why.to_string()),
-            disk: match report.is_some_and(|report| report.refuses_work) {
-                true => "full",
-                false => "ok",
-            }
-            .to_owned(),
-            health: match view.health(node, view_now()) {
-                Health::Live => "live",
-                Health::Suspect => "suspect",
-                Health::Unknown => "unknown",
-            }
-            .to_owned(),
+            disk: disk_word(report.is_some_and(|report| report.refuses_work)).to_owned(),
+            health: health_word(view.health(node, view_now())).to_owned(),
             report_age_ms: observed.map(|observed| view_now().since(observed.received_at).0),
             round_trip_us: round_trip
                 .map(|trip| u64::try_from(trip.as_micros()).unwrap_or(u64::MAX)),
@@ -190,7 +154,7 @@ impl Handle {
             memory_booked_bytes: booking.memory_bytes,
             memory_used_bytes: report.map_or(0, |report| report.memory_used_bytes),
             disk_free_bytes: report.map_or(0, |report| report.disk_free_bytes),
-            gpus: gpus.iter().enumerate().map(gpu_view).collect(),
+            gpus: gpu_views(gpus, &booking),
             declared: report
                 .map(|report| report.declared.clone())
                 .unwrap_or_default(),
@@ -221,6 +185,54 @@ impl Handle {
         let (members, now, _) = self.voter_plan(state);
         membership::stop_risk(&members, &now.voters, |node| node_ref(state, node).name)
     }
+}
+
+fn gpu_views(gpus: &[types::GpuReport], booking: &Booking) -> Vec<GpuView> {
+    let view = |(index, gpu): (u32, &types::GpuReport)| {
+        let (booked_milli, booked_vram_bytes) =
+            booking.gpus.get(&index).copied().unwrap_or_default();
+        GpuView {
+            index,
+            uuid: gpu.uuid.clone(),
+            model: gpu.model.clone(),
+            vram_total_bytes: gpu.vram_total_bytes,
+            vram_used_bytes: gpu.vram_used_bytes,
+            utilisation_percent: gpu.utilisation_percent,
+            booked_milli,
+            booked_vram_bytes,
+        }
+    };
+    (0..).zip(gpus).map(view).collect()
+}
+
+const fn health_word(health: Health) -> &'static str {
+    match health {
+        Health::Live => "live",
+        Health::Suspect => "suspect",
+        Health::Unknown => "unknown",
+    }
+}
+
+const fn disk_word(refuses_work: bool) -> &'static str {
+    if refuses_work { "full" } else { "ok" }
+}
+
+/// What a slow link does to elections.
+fn slow_link(state: &ClusterState, round_trip: Option<Duration>) -> Option<String> {
+    let heartbeat_ms = consensus::Timing::named(state.timing()).heartbeat_ms;
+    let slow = round_trip.filter(|trip| *trip > Duration::from_millis(heartbeat_ms / 2))?;
+    Some(format!(
+        "round trip of {} ms is over half the heartbeat: use `timing = \"wan\"`",
+        slow.as_millis()
+    ))
+}
+
+fn pin_text(state: &ClusterState, pin: &Pin) -> String {
+    let role = match pin.role {
+        PinnedRole::Voter => "voter",
+        PinnedRole::Worker => "worker",
+    };
+    with_names(state, &format!("{role}, by {}", pin.by))
 }
 
 fn drain_text(state: &ClusterState, drain: &Drain) -> String {
