@@ -417,11 +417,21 @@ impl Handle {
         if !self.is_leader() {
             return Err(self.not_leader());
         }
+        let term = self.inner.consensus.leader().borrow().term;
         let patience = Duration::from_secs(2);
-        let read = self.inner.consensus.read_index(patience).await;
+        let read = self.inner.consensus.read_index_as_leader(patience).await;
         read.map_err(|error| {
-            ServiceError::new(ErrorKind::Unavailable, "no-quorum", error.to_string())
+            if self.is_leader() {
+                ServiceError::new(ErrorKind::Unavailable, "no-quorum", error.to_string())
+            } else {
+                self.not_leader()
+            }
         })?;
+        // Elected anew meanwhile, or not the leader any more: somebody else may hold these leases from an earlier time
+        // than this one would grant them.
+        if !self.is_leader() || self.inner.consensus.leader().borrow().term != term {
+            return Err(self.not_leader());
+        }
         let state = self.inner.consensus.state();
         let wanted = state.wanted_set(from);
         let mut answer = LeaseAnswer {

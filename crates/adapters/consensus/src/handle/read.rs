@@ -142,17 +142,36 @@ impl Handle {
     /// # Errors
     /// No leader or no majority within `deadline`, or consensus has stopped.
     pub async fn read_index(&self, deadline: Duration) -> Result<LogIndex, ReadError> {
+        self.read(false, deadline).await
+    }
+
+    /// The same, but only while this node itself leads: for what a leader promises in its own name. A read that another
+    /// leader has confirmed says that this node's state is new, not that its word binds anybody.
+    ///
+    /// # Errors
+    /// This node does not lead, no majority within `deadline`, or consensus has stopped.
+    pub async fn read_index_as_leader(&self, deadline: Duration) -> Result<LogIndex, ReadError> {
+        self.read(true, deadline).await
+    }
+
+    async fn read(&self, local: bool, deadline: Duration) -> Result<LogIndex, ReadError> {
         let start = Instant::now();
         let mut why = "no leader is known".to_owned();
         while start.elapsed() < deadline {
             let rest = deadline.saturating_sub(start.elapsed());
-            match tokio::time::timeout(rest, self.inner.reads.ask(false)).await {
+            match tokio::time::timeout(rest, self.inner.reads.ask(local)).await {
                 Ok(Round::Index(index)) => {
                     let rest = deadline.saturating_sub(start.elapsed());
                     match self.wait_applied(index, rest).await {
                         Ok(()) => return Ok(index),
                         Err(error) => why = error.to_string(),
                     }
+                }
+                Ok(Round::NotLeader(_)) if local => {
+                    return Err(ReadError::Unavailable {
+                        waited: start.elapsed(),
+                        why: "this node does not lead".to_owned(),
+                    });
                 }
                 Ok(Round::NotLeader(_)) => "no leader is known".clone_into(&mut why),
                 Ok(Round::NoQuorum(missing)) => why = missing,
