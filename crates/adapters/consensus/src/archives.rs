@@ -349,11 +349,7 @@ fn decode(file: PathBuf, record: &[u8]) -> Result<ArchiveRecord, Error> {
             })
         }
         Ok(record) => Ok(record),
-        Err(error) => Err(Error::Damaged {
-            file,
-            key: "its record".into(),
-            what: error.to_string(),
-        }),
+        Err(error) => Err(Error::undecodable(file, "its record", &error)),
     }
 }
 

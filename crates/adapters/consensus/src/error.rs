@@ -42,7 +42,7 @@ pub enum Error {
         what: String,
     },
     /// Written by another version of muster; not damage, and nothing to rejoin for.
-    #[error("{} was written by another muster: {key} has a form that this one does not know: {what}", file.display())]
+    #[error("{} was written by another muster: {key} has a form that this one does not know: {what}; if there never was another, it is damaged: {REMEDY}", file.display())]
     Foreign {
         /// The file.
         file: PathBuf,

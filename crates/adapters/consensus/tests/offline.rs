@@ -216,3 +216,35 @@ async fn a_new_store_without_its_archives_is_not_completed() {
     let refused = replica.complete(&state, Vec::new(), 1).await.unwrap_err();
     assert!(refused.to_string().contains("ledger-"), "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_of_another_version_is_refused_as_such() {
+    let directory = tempfile::tempdir().unwrap();
+    let raft = directory.path().join("raft");
+    used_store(&raft, 3).await;
+    let handle = start(&raft, node()).await;
+    handle.trigger_snapshot().await.unwrap();
+    let snapshots = raft.join("snapshots");
+    let snapshot = loop {
+        let mut names = std::fs::read_dir(&snapshots)
+            .unwrap()
+            .map(|name| name.unwrap().path());
+        let is_whole =
+            |path: &std::path::PathBuf| path.extension().is_some_and(|end| end == "snap");
+        if let Some(found) = names.find(is_whole) {
+            break found;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    handle.shutdown().await;
+    // After the length of the header comes the codec's version byte.
+    let mut bytes = std::fs::read(&snapshot).unwrap();
+    bytes[4] = 9;
+    std::fs::write(&snapshot, bytes).unwrap();
+    let config = Config::new(raft, node());
+    let said = open(config, Arc::new(Alone)).await.unwrap_err().to_string();
+    assert!(
+        said.contains("another muster") && said.contains("version 9"),
+        "{said}"
+    );
+}

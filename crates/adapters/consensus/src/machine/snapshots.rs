@@ -92,7 +92,7 @@ impl SnapshotFile {
         }
         let bytes = self.read(4, length)?;
         let header = codec::decode(&bytes, MAX_HEADER_BYTES)
-            .map_err(|error| self.damaged(error.to_string()))?;
+            .map_err(|error| Error::undecodable(&self.path, "the snapshot", &error))?;
         Ok((header, 4 + length))
     }
 
@@ -120,7 +120,8 @@ pub(crate) fn read_state(snapshot: &SnapshotFile) -> Result<ClusterState, Error>
     if *blake3::hash(&bytes).as_bytes() != state_hash {
         return Err(snapshot.damaged("its checksum does not match"));
     }
-    codec::decode(&bytes, MAX_STATE_BYTES).map_err(|error| snapshot.damaged(error.to_string()))
+    codec::decode(&bytes, MAX_STATE_BYTES)
+        .map_err(|error| Error::undecodable(&snapshot.path, "the snapshot", &error))
 }
 
 /// The snapshots of this replica.
