@@ -23,9 +23,20 @@ use crate::protocol::MAX_CALLS_IN_FLIGHT;
 use crate::wire::Outcome;
 
 type Slot = Arc<tokio::sync::Mutex<Option<Arc<Pipe>>>>;
+type OpenSlot = tokio::sync::OwnedMutexGuard<Option<Arc<Pipe>>>;
+
+/// Time to connect and open a stream; on a live connection it takes two ways there and back.
+const OPEN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The pipes of one protocol to all members.
 pub(crate) struct Pipes {
+    opener: Opener,
+    slots: Mutex<HashMap<NodeId, Slot>>,
+}
+
+/// What it takes to open one.
+#[derive(Clone)]
+struct Opener {
     connector: Connector,
     protocol: StreamProtocol,
     /// Largest frame.
@@ -34,7 +45,6 @@ pub(crate) struct Pipes {
     bulk: Option<SendLimit>,
     tasks: TaskTracker,
     stop: CancellationToken,
-    slots: Mutex<HashMap<NodeId, Slot>>,
 }
 
 impl Pipes {
@@ -47,12 +57,14 @@ impl Pipes {
         stop: CancellationToken,
     ) -> Self {
         Self {
-            connector,
-            protocol,
-            limit,
-            bulk,
-            tasks,
-            stop,
+            opener: Opener {
+                connector,
+                protocol,
+                limit,
+                bulk,
+                tasks,
+                stop,
+            },
             slots: Mutex::default(),
         }
     }
@@ -64,11 +76,11 @@ impl Pipes {
         request: Bytes,
         deadline: Duration,
     ) -> Result<Bytes, CallError> {
-        if request.len() > self.limit {
+        if request.len() > self.opener.limit {
             return Err(CallError::TooLarge {
                 to: to.clone(),
                 bytes: request.len(),
-                limit: self.limit,
+                limit: self.opener.limit,
             });
         }
         let answer = async { self.pipe(to).await?.call(to, request).await };
@@ -81,21 +93,19 @@ impl Pipes {
         }
     }
 
-    /// The open pipe to a member, or a new one.
+    /// The open pipe to a member, or a new one. It is opened also when the caller has given up meanwhile: a heartbeat
+    /// waits for less time than it takes to open a stream on a slow day, and then the next would begin anew, for ever.
     async fn pipe(&self, to: &NodeId) -> Result<Arc<Pipe>, CallError> {
-        let slot = self.slot(to);
         // Held while connecting, so that all callers share the one stream.
-        let mut slot = slot.lock().await;
+        let slot = self.slot(to).lock_owned().await;
         if let Some(pipe) = slot.as_ref().filter(|pipe| !pipe.queue.is_closed()) {
             return Ok(Arc::clone(pipe));
         }
-        let stream = self.connector.open(to, &self.protocol).await?;
-        let pipe = match &self.bulk {
-            None => self.start(stream),
-            Some(limit) => self.start(BulkStream::new(stream, limit.clone(), None).compat()),
-        };
-        *slot = Some(Arc::clone(&pipe));
-        Ok(pipe)
+        let opening = self.opener.clone().open(slot, to.clone());
+        match self.opener.tasks.spawn(opening).await {
+            Ok(opened) => opened,
+            Err(_aborted) => Err(CallError::Stopped),
+        }
     }
 
     fn slot(&self, to: &NodeId) -> Slot {
@@ -104,8 +114,30 @@ impl Pipes {
             return Arc::clone(slot);
         }
         // Before it grows: members that left.
-        slots.retain(|node, _| self.connector.member(node).is_ok());
+        slots.retain(|node, _| self.opener.connector.member(node).is_ok());
         Arc::clone(slots.entry(to.clone()).or_default())
+    }
+}
+
+impl Opener {
+    /// Opens a pipe and puts it into its slot.
+    async fn open(self, mut slot: OpenSlot, to: NodeId) -> Result<Arc<Pipe>, CallError> {
+        let opening = self.connector.open(&to, &self.protocol);
+        let opened = tokio::select! {
+            () = self.stop.cancelled() => return Err(CallError::Stopped),
+            opened = tokio::time::timeout(OPEN_PATIENCE, opening) => opened,
+        };
+        let deadline = OPEN_PATIENCE;
+        let stream = opened.map_err(|_elapsed| CallError::Timeout {
+            to: to.clone(),
+            deadline,
+        })??;
+        let pipe = match &self.bulk {
+            None => self.start(stream),
+            Some(limit) => self.start(BulkStream::new(stream, limit.clone(), None).compat()),
+        };
+        *slot = Some(Arc::clone(&pipe));
+        Ok(pipe)
     }
 
     fn start<S>(&self, stream: S) -> Arc<Pipe>
