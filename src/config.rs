@@ -299,7 +299,8 @@ impl Config {
             declared: declared(&raw.resources)?,
             nvml_path: raw.resources.nvml_path,
             timing: raw.timing,
-            allowed_hosts: raw.allowed_hosts,
+            // Its own name too: people write https://NAME:7717.
+            allowed_hosts: [raw.allowed_hosts, vec![name.clone()]].concat(),
             bulk_bytes_per_second: raw.bulk_bytes_per_second,
             use_cgroups: raw.cgroups,
             job_user: executor::JobUser::named(&raw.job_user),
