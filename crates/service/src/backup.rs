@@ -24,7 +24,7 @@ use crate::blobs::tree_blobs;
 use crate::call::{ReadOptions, Reply, Request};
 use crate::error::{ErrorKind, ServiceError};
 use crate::handle::Handle;
-use crate::peer::{BulkMessage, BulkReply};
+use crate::peer_message::{BulkMessage, BulkReply};
 use crate::submit::unexpected;
 
 /// Pieces that wait for a slow reader.

@@ -13,7 +13,7 @@ use crate::backup::session::BackupOpened;
 use crate::error::{ErrorKind, ServiceError};
 use crate::handle::{Handle, now};
 use crate::members::NodeChange;
-use crate::peer::{PeerMessage, PeerReply};
+use crate::peer_message::{PeerMessage, PeerReply};
 use crate::view::{
     Answer, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest, ExperimentDetail,
     ExperimentFilter, ExperimentList, ExperimentSummary, JoinTokenView, LedgerEntryView,

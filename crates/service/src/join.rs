@@ -13,7 +13,7 @@ use crate::doorkeeper::refuse_wrong_clock;
 use crate::error::ServiceError;
 use crate::experiment_views::with_names;
 use crate::handle::{Handle, lock};
-use crate::peer::PeerMessage;
+use crate::peer_message::PeerMessage;
 
 /// Time for a removed node to hear of it before it is cut off.
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);

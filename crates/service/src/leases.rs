@@ -9,7 +9,7 @@ use types::{AttemptToken, NodeId, WantedSet};
 
 use crate::error::{ErrorKind, ServiceError};
 use crate::handle::Handle;
-use crate::peer::{LeaseAnswer, PeerMessage, PeerReply};
+use crate::peer_message::{LeaseAnswer, PeerMessage, PeerReply};
 
 /// Time for a lease request: well inside the shortest lease, so that a lost one is asked again.
 const LEASE_DEADLINE: Duration = Duration::from_millis(1_500);
@@ -134,6 +134,75 @@ impl Handle {
                 Err(ServiceError::new(kind, "bad-answer", message))
             }
         }
+    }
+
+    /// Grants leases after a `ReadIndex` round begun now (invariant 11).
+    pub(crate) async fn answer_lease(
+        &self,
+        from: &NodeId,
+        tokens: &[AttemptToken],
+        members_version: u64,
+    ) -> Result<LeaseAnswer, ServiceError> {
+        if !self.is_leader() {
+            return Err(self.not_leader());
+        }
+        let term = self.inner.consensus.leader().borrow().term;
+        let patience = Duration::from_secs(2);
+        let read = self.inner.consensus.read_index_as_leader(patience).await;
+        read.map_err(|error| {
+            if self.is_leader() {
+                ServiceError::new(ErrorKind::Unavailable, "no-quorum", error.to_string())
+            } else {
+                self.not_leader()
+            }
+        })?;
+        // Elected anew meanwhile, or not the leader any more: somebody else may hold these leases from an earlier time
+        // than this one would grant them.
+        if !self.is_leader() || self.inner.consensus.leader().borrow().term != term {
+            return Err(self.not_leader());
+        }
+        let state = self.inner.consensus.state();
+        let wanted = state.wanted_set(from);
+        let mut answer = LeaseAnswer {
+            granted: Vec::new(),
+            refused: Vec::new(),
+            members: None,
+            leader: self.node_id().clone(),
+            wanted,
+        };
+        for token in tokens {
+            match answer
+                .wanted
+                .attempts
+                .iter()
+                .find(|attempt| attempt.token == *token)
+            {
+                Some(attempt) => {
+                    let length = attempt.lease_ms;
+                    let granted = self
+                        .with_leases(|leases, now| leases.grant(*token, length, now))
+                        .ok_or_else(|| self.not_leader())?;
+                    if granted {
+                        answer.granted.push((*token, length));
+                    } else {
+                        answer
+                            .refused
+                            .push((*token, "its lease is over".to_owned()));
+                    }
+                }
+                None => answer.refused.push((
+                    *token,
+                    format!("{token} is not to run on this node any more"),
+                )),
+            }
+        }
+        if !answer.granted.is_empty() {
+            self.leases_have_changed();
+        }
+        if state.members_version() > members_version {
+            answer.members = self.signed_members();
+        }
+        Ok(answer)
     }
 
     /// Before this node process ends in order: what runs here gets the long lease, so that a new version has minutes to

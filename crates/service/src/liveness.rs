@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use types::{DurationMs, NodeId, Timestamp};
 
 use crate::handle::{Handle, lock, view_now};
-use crate::peer::{PeerMessage, PeerReply};
+use crate::peer_message::{PeerMessage, PeerReply};
 
 /// Time between two looks at who is silent: a fraction of the shortest patience.
 const LOOK: Duration = Duration::from_millis(200);

@@ -8,7 +8,7 @@ use types::NodeId;
 
 use crate::error::{ErrorKind, ServiceError};
 use crate::handle::{Handle, lock};
-use crate::peer::{PeerMessage, PeerReply};
+use crate::peer_message::{PeerMessage, PeerReply};
 
 /// Log entries that the next leader may lack: it gets them before it takes over.
 const HEIR_LAG: u64 = 500;

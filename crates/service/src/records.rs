@@ -11,7 +11,7 @@ use crate::author::{Caller, CallerProof};
 use crate::call::ReadOptions;
 use crate::error::{ErrorKind, ServiceError};
 use crate::handle::Handle;
-use crate::peer::{BulkMessage, BulkReply};
+use crate::peer_message::{BulkMessage, BulkReply};
 
 /// Bytes of frames in one answer.
 const TAIL_CHUNK: usize = 1 << 20;

@@ -14,7 +14,7 @@ use crate::call::{ReadOptions, Reply, Request};
 use crate::error::{ErrorKind, ServiceError};
 use crate::experiment_views::{ledger_view, node_ref};
 use crate::handle::Handle;
-use crate::peer::{PeerMessage, PeerReply};
+use crate::peer_message::{PeerMessage, PeerReply};
 use crate::submit::unexpected;
 use crate::view::{
     Answer, Attestation, LedgerEntryView, LedgerFilter, LedgerHead, LedgerPage, SilentReplica,

@@ -13,7 +13,7 @@ use types::BlobHash;
 use super::failed_to;
 use crate::error::{ErrorKind, ServiceError};
 use crate::handle::{Handle, lock, view_now};
-use crate::peer::{BulkMessage, BulkReply};
+use crate::peer_message::{BulkMessage, BulkReply};
 
 /// Time for a replica to answer: it may have to read archives.
 const DEADLINE: Duration = Duration::from_secs(60);
