@@ -106,7 +106,7 @@ mod tests {
         let text = user_tokens(&tokens, &Look::plain_at(7_200_000));
         let expected = "\
 USER  ROLE    TOKEN  MADE     BY      EXPIRES          LAST USED
-ada   member  t-1    2 h ago  root@a  in 2 h           1 h ago
+ada   member  t-1    2 h ago  root@a  in 2 h 0 min     1 h ago
 ada   member  t-2    2 h ago  root@a  expired 1 h ago  never
 ada   member  t-3    2 h ago  root@a  never            never
 ";
