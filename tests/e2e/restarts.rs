@@ -176,3 +176,20 @@ fn a_lost_store_is_not_taken_for_an_empty_one_and_the_machine_rejoins_under_a_ne
     });
     assert_eq!(first.list()[0].id, queued);
 }
+
+/// Its peers hold the dead connections of the process before for some 10 s; the new one must be heard all the same.
+#[test]
+fn reports_of_a_node_that_was_killed_and_started_at_once_go_on() {
+    let lab = Lab::new();
+    let nodes = lab.three();
+    let (_, [first, second]) = leader_and_others(&nodes);
+    first.kill();
+    first.up(&[]);
+    let begun = Instant::now();
+    let health = wait_until(PATIENCE, "longer than until a node is suspect", || {
+        let nodes = second.ask::<NodesView>(&["nodes"]).nodes;
+        let node = nodes.into_iter().find(|node| node.name == first.name)?;
+        (begun.elapsed() > Duration::from_secs(25)).then_some((node.health, node.report_age_ms))
+    });
+    assert_eq!(health.0, "live", "its last report is {:?} ms old", health.1);
+}

@@ -47,6 +47,13 @@ impl Links {
         self.lock().get(peer).cloned()
     }
 
+    /// Members that are up.
+    pub(crate) fn up_peers(&self) -> Vec<PeerId> {
+        let links = self.lock();
+        let up = links.iter().filter(|(_, link)| link.up);
+        up.map(|(peer, _)| *peer).collect()
+    }
+
     pub(crate) fn connected(&self, peer: PeerId, id: ConnectionId, address: Multiaddr) {
         let mut links = self.lock();
         let heard = Instant::now();

@@ -17,8 +17,15 @@ impl Plane {
             return;
         };
         match gossip.publish(IdentTopic::new(REPORT_TOPIC), report) {
-            // Alone, or the same words again: whoever connects gets them directly.
-            Ok(_) | Err(PublishError::NoPeersSubscribedToTopic | PublishError::Duplicate) => {}
+            // The same words again: whoever connects gets them directly.
+            Ok(_) | Err(PublishError::Duplicate) => {}
+            // Nobody is known to listen. gossipsub tells its topics on the first connection of a peer alone: who still
+            // holds a dead connection to the process before this one has not told them to this one.
+            Err(PublishError::NoPeersSubscribedToTopic) => {
+                for peer in self.links.up_peers() {
+                    self.send_report(peer);
+                }
+            }
             Err(error) => tracing::debug!(%error, "report not gossiped, the next one follows"),
         }
     }
