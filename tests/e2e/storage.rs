@@ -422,3 +422,31 @@ fn a_node_without_file_descriptors_fails_new_work_and_keeps_its_vote() {
     let after = b.submit(&["--constraint", "machine=a", "--", "true"]);
     assert_eq!(b.wait_end(&after).summary.state, "finished");
 }
+
+#[test]
+fn a_full_disk_of_the_attempts_ends_them_with_the_reason_and_leaves_the_log_alone() {
+    let lab = Lab::new();
+    let mut a = lab.machine("a");
+    let attempts = a.data().join("attempts");
+    let Some(disk) = Disk::mount(&mut a, &attempts, 16) else {
+        return;
+    };
+    a.up(&["--new"]);
+    disk.fill(0);
+    let job = a.submit(&["--retries", "0", "--", "true"]);
+    for number in 0..20 {
+        let (status, body) = make_queue(&a, &format!("meanwhile-{number}"));
+        assert!((200..300).contains(&status), "{status} {body}");
+    }
+    let detail = a.wait_end(&job);
+    let cause = detail.attempts.last().and_then(|one| one.cause.clone());
+    let cause = cause.unwrap_or_else(|| panic!("no cause: {detail:?}"));
+    let told = format!("{} {:?}", cause.text, cause.evidence);
+    assert_eq!(detail.summary.state, "failed", "{told}");
+    assert!(told.contains("No space left") || told.contains("disk"), "{told}");
+    a.assert_alive();
+    disk.make_room();
+    let job = a.submit(&["--", "echo", "room"]);
+    assert_eq!(a.wait_end(&job).summary.state, "finished");
+    assert_eq!(a.logs(&job), "room\n");
+}
