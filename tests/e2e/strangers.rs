@@ -66,7 +66,9 @@ fn greeting(number: usize) -> Vec<u8> {
     match number % 6 {
         0 => Vec::new(),
         1 => b"\x13/multistream".to_vec(),
-        2 => (0..4_096).map(|at| (at * 31 + number * 7) as u8).collect(),
+        2 => (0..4_096)
+            .map(|at| u8::try_from((at * 31 + number * 7) % 256).expect("a byte"))
+            .collect(),
         3 => vec![0xff; 512],
         4 => b"\x13/multistream/1.0.0\n\x07/noise\n\xff\xff".to_vec(),
         _ => b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
