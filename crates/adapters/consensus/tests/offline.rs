@@ -1,5 +1,8 @@
 //! Stores that are read, replaced and made while no replica runs on them.
 
+// Integration tests are always built for tests; the attribute says so to clippy, which allows more there.
+#![cfg(test)]
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
