@@ -11,12 +11,12 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use openraft::{EmptyNode, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use openraft::{EmptyNode, EntryPayload, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use types::NodeId;
 
 use crate::archives::blocking;
 use crate::machine::SnapshotFile;
-use crate::raft_types::{RaftVote, Replica, Types};
+use crate::raft_types::{RaftEntry, RaftVote, Replica, Types};
 use crate::transport::{Transport, TransportError};
 use crate::wire::{CHUNK_BYTES, Request, Response};
 
@@ -53,6 +53,28 @@ impl Acknowledged {
         if entry.0 < term || (entry.0 == term && entry.1 < index) {
             *entry = (term, index);
         }
+    }
+}
+
+/// Largest append message, unless its first entry is larger: a tenth of a second at 20 Mbit/s. A message that takes
+/// longer than its deadline never arrives, however often it is sent; and heartbeats on the same stream wait behind it.
+const MAX_APPEND_BYTES: usize = 256 << 10;
+
+/// How many entries of these sizes go into one message; at least one, if there is any.
+fn entries_that_fit(sizes: impl Iterator<Item = usize>) -> usize {
+    let mut whole = 0_usize;
+    let fits = |(index, size): &(usize, usize)| {
+        whole = whole.saturating_add(*size);
+        *index == 0 || whole <= MAX_APPEND_BYTES
+    };
+    sizes.enumerate().take_while(fits).count()
+}
+
+/// Bytes of an entry, but for some that all have.
+fn size_of(entry: &RaftEntry) -> usize {
+    match &entry.payload {
+        EntryPayload::Normal(proposal) => proposal.0.len(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
     }
 }
 
@@ -202,9 +224,12 @@ impl RaftNetworkV2<Types> for Peer {
 
     async fn append_entries(
         &mut self,
-        rpc: AppendEntriesRequest<Types>,
+        mut rpc: AppendEntriesRequest<Types>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, Rpc> {
+        let fit = entries_that_fit(rpc.entries.iter().map(size_of));
+        let is_cut = fit < rpc.entries.len();
+        rpc.entries.truncate(fit);
         let (vote, previous) = (rpc.vote.clone(), rpc.prev_log_id);
         let last = rpc.entries.last().map(|entry| entry.log_id).or(previous);
         let term = vote.leader_id.term;
@@ -232,7 +257,13 @@ impl RaftNetworkV2<Types> for Peer {
             let acknowledged = &self.network.acknowledged;
             acknowledged.note(&self.node, term, matching.index);
         }
-        Ok(response)
+        // The rest is asked for anew from there.
+        match response {
+            AppendEntriesResponse::Success if is_cut => {
+                Ok(AppendEntriesResponse::PartialSuccess(last))
+            }
+            response => Ok(response),
+        }
     }
 
     async fn vote(
@@ -276,5 +307,22 @@ impl RaftNetworkV2<Types> for Peer {
             Response::TransferLeader(response) => Ok(response),
             other => Err(self.unexpected(&other)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_holds_what_fits_and_at_least_one_entry() {
+        let fit = |sizes: &[usize]| entries_that_fit(sizes.iter().copied());
+        assert_eq!(fit(&[]), 0);
+        assert_eq!(fit(&[500; 300]), 300);
+        assert_eq!(fit(&[60_000; 300]), 4);
+        assert_eq!(fit(&[MAX_APPEND_BYTES + 1, 1]), 1);
+        assert_eq!(fit(&[MAX_APPEND_BYTES, 1]), 1);
+        assert_eq!(fit(&[1, MAX_APPEND_BYTES]), 1);
+        assert_eq!(fit(&[1, MAX_APPEND_BYTES - 1, 0, 1]), 3);
     }
 }
