@@ -199,7 +199,7 @@ impl Node {
             return Response::Failed;
         }
         let now = *self.leadership().borrow();
-        if self.world.plant != Plant::LateGrant && (!now.is_self || now.term != term) {
+        if !now.is_self || now.term != term {
             return self.not_leader();
         }
         let wanted = self.state().wanted_set(&name(from));

@@ -15,8 +15,6 @@ pub enum Plant {
     NoHold,
     /// Entries that the snapshot holds are applied once more after a restart.
     DoubleApply,
-    /// A node that was the leader when it was asked for a lease grants it after another one was elected.
-    LateGrant,
     /// Each retry of a client is a new request.
     ForgetfulClient,
     /// A machine that lost its store goes on with an empty one under its old name.
