@@ -355,16 +355,23 @@ fn tls_files(
 }
 
 fn copy_times(raw: &RawConfig) -> anyhow::Result<service::CopyTimes> {
-    let time = |text: &String| types::parse_duration(text).map(|time| Duration::from_millis(time.0));
+    let time =
+        |text: &String| types::parse_duration(text).map(|time| Duration::from_millis(time.0));
     let remake_after = time(&raw.copies_remade_after).context("copies_remade_after")?;
     let collect = time(&raw.blobs_collected_every).context("blobs_collected_every")?;
     if remake_after < MIN_REMAKE || collect.is_zero() {
-        bail!("copies_remade_after is at least 6s, since a healthy node may be silent for 5s, and blobs_collected_every is more than 0");
+        bail!(
+            "copies_remade_after is at least 6s, since a healthy node may be silent for 5s, and blobs_collected_every is more than 0"
+        );
     }
     let times = service::CopyTimes::default();
     // A look costs little when nothing has changed.
     let look = times.look.min(remake_after);
-    Ok(service::CopyTimes { look, remake_after, collect })
+    Ok(service::CopyTimes {
+        look,
+        remake_after,
+        collect,
+    })
 }
 
 /// A token as given, from a file (`@FILE`) or from standard input (`-`).

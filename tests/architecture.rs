@@ -89,13 +89,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // the same over the real openraft, for tests only: outside the default members, since it brings tokio's paused clock
     (
         "raft-simulation",
-        &[
-            "types",
-            "state-machine",
-            "membership",
-            "agent",
-            "scheduler",
-        ],
+        &["types", "state-machine", "membership", "agent", "scheduler"],
     ),
 ];
 

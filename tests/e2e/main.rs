@@ -34,9 +34,9 @@ mod members;
 #[cfg(test)]
 mod output;
 #[cfg(test)]
-mod recovery;
-#[cfg(test)]
 mod overload;
+#[cfg(test)]
+mod recovery;
 #[cfg(test)]
 mod restarts;
 #[cfg(test)]

@@ -443,7 +443,10 @@ fn a_full_disk_of_the_attempts_ends_them_with_the_reason_and_leaves_the_log_alon
     let cause = cause.unwrap_or_else(|| panic!("no cause: {detail:?}"));
     let told = format!("{} {:?}", cause.text, cause.evidence);
     assert_eq!(detail.summary.state, "failed", "{told}");
-    assert!(told.contains("No space left") || told.contains("disk"), "{told}");
+    assert!(
+        told.contains("No space left") || told.contains("disk"),
+        "{told}"
+    );
     a.assert_alive();
     disk.make_room();
     let job = a.submit(&["--", "echo", "room"]);

@@ -12,8 +12,8 @@ use crate::experiment_views::{
 use crate::handle::{Handle, view_now};
 use crate::submit::unexpected;
 use crate::view::{
-    Answer, ExperimentDetail, ExperimentFilter, ExperimentList, ExperimentSummary,
-    NodeRefView, ResourcesView, SourceView, WhyNodeView, WhyView,
+    Answer, ExperimentDetail, ExperimentFilter, ExperimentList, ExperimentSummary, NodeRefView,
+    ResourcesView, SourceView, WhyNodeView, WhyView,
 };
 
 /// Experiments in one list unless told otherwise.

@@ -16,7 +16,10 @@ pub fn peer_message(bytes: &[u8]) {
         assert_eq!(again[codec::HEADER_BYTES..], bytes[codec::HEADER_BYTES..]);
     }
     drop(codec::decode::<PeerReply>(bytes, codec::MAX_MESSAGE_BYTES));
-    drop(codec::decode::<BulkMessage>(bytes, codec::MAX_MESSAGE_BYTES));
+    drop(codec::decode::<BulkMessage>(
+        bytes,
+        codec::MAX_MESSAGE_BYTES,
+    ));
     drop(codec::decode::<BulkReply>(bytes, codec::MAX_MESSAGE_BYTES));
     drop(serde_json::from_slice::<Request>(bytes));
     drop(serde_json::from_slice::<Reply>(bytes));

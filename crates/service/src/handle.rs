@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::backup::session::Sessions;
+use crate::copies::{CopyTimes, NameCache};
 use crate::doorkeeper::Doorkeeper;
 use crate::liveness::Liveness;
 use agent::leases::LeaseTable;
 use membership::View;
 use tokio::sync::Notify;
-use crate::backup::session::Sessions;
-use crate::copies::{CopyTimes, NameCache};
 use types::{BlobHash, NodeFacts, NodeId, NodeReport, SignedMemberList, Timestamp, WantedSet};
 
 /// Stores a cluster key durably, readable by the node alone.

@@ -5,14 +5,14 @@ mod author;
 mod backup;
 mod blobs;
 mod call;
-mod copies;
 mod clock;
+mod copies;
 mod doorkeeper;
 mod error;
 mod experiment_views;
+mod experiments;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod experiments;
 mod handle;
 mod histories;
 mod join;

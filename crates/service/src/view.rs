@@ -9,15 +9,16 @@ mod node;
 mod request;
 mod token;
 
-pub use audit::{
-    Attestation, LedgerFilter, LedgerHead, LedgerPage, LedgerRecord, SilentReplica,
-};
+pub use audit::{Attestation, LedgerFilter, LedgerHead, LedgerPage, LedgerRecord, SilentReplica};
 pub use experiment::{
     AttemptView, CauseView, ExperimentDetail, ExperimentFilter, ExperimentList, ExperimentSummary,
     LedgerEntryView, WhyNodeView, WhyView,
 };
 pub use log::LogItem;
-pub use node::{ClusterView, DrainRequest, GpuView, NodeChangeView, NodeRefView, NodeView, NodesView, PinRequest, QueueView, RemoveNodeRequest};
+pub use node::{
+    ClusterView, DrainRequest, GpuView, NodeChangeView, NodeRefView, NodeView, NodesView,
+    PinRequest, QueueView, RemoveNodeRequest,
+};
 pub use request::{
     BlobHashes, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest, MoveRequest,
     ResourcesView, SourceView, SubmitReply, SubmitRequest, TokenCreated,

@@ -134,7 +134,11 @@ pub(crate) fn fuzz(bytes: &[u8]) {
     if let Ok(StoredIndex::V1(chunks)) = codec::decode(bytes, codec::MAX_MESSAGE_BYTES) {
         let length = chunks.iter().map(|chunk| u64::from(chunk.length)).sum();
         if covers(&chunks, length) {
-            assert!(chunks.windows(2).all(|pair| pair[0].offset <= pair[1].offset));
+            assert!(
+                chunks
+                    .windows(2)
+                    .all(|pair| pair[0].offset <= pair[1].offset)
+            );
         }
     }
 }

@@ -4,7 +4,9 @@ use crate::protocol::{Reply, Request, read_frame};
 
 /// The frames of a transfer, to either side; whatever a frame claims, no more is read than came.
 pub fn transfer(bytes: &[u8]) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
     runtime.expect("a runtime without threads").block_on(async {
         let mut reader = bytes;
         while let Ok(Some(_request)) = read_frame::<_, Request>(&mut reader).await {}

@@ -8,10 +8,10 @@ mod collect;
 mod config;
 mod draft;
 mod error;
-mod homes;
-mod names;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod homes;
+mod names;
 mod protocol;
 mod read;
 mod store;

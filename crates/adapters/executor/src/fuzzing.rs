@@ -15,10 +15,16 @@ pub fn holder_messages(bytes: &[u8]) {
 
 /// What a job prints, cut anywhere.
 pub fn job_output(bytes: &[u8]) {
-    let (cut, output) = bytes.split_first().map_or((0, bytes), |(cut, rest)| (usize::from(*cut), rest));
+    let (cut, output) = bytes
+        .split_first()
+        .map_or((0, bytes), |(cut, rest)| (usize::from(*cut), rest));
     let whole = crate::hold::fuzz_metrics(&[output]);
     let (head, tail) = output.split_at(cut.min(output.len()));
-    assert_eq!(whole, crate::hold::fuzz_metrics(&[head, tail]), "cut at {cut}");
+    assert_eq!(
+        whole,
+        crate::hold::fuzz_metrics(&[head, tail]),
+        "cut at {cut}"
+    );
 }
 
 /// A file of records, as a disk could return it, and a line of /proc.

@@ -106,13 +106,8 @@ fn hold_attempt(directory: &AttemptDirectory) -> Result<(), HoldError> {
     let job = job::Job::spawn().map_err(HoldError::Spawn)?;
     let listener = listen(directory).map_err(HoldError::Socket)?;
     let node = node_connection().map_err(HoldError::Socket)?;
-    let supervisor = supervisor::Supervisor::new(
-        directory.clone(),
-        (order, confinement),
-        job,
-        listener,
-        node,
-    )?;
+    let supervisor =
+        supervisor::Supervisor::new(directory.clone(), (order, confinement), job, listener, node)?;
     supervisor.run()?;
     drop(lock);
     Ok(())
@@ -120,9 +115,7 @@ fn hold_attempt(directory: &AttemptDirectory) -> Result<(), HoldError> {
 
 /// Reads the order and locks the attempt: whoever has the lock decides whether it runs. A node that finds no
 /// holder takes the lock and stores an end, so a holder that comes late must not start anything.
-fn take_order(
-    directory: &AttemptDirectory,
-) -> Result<(OrderV1, Confinement, File), HoldError> {
+fn take_order(directory: &AttemptDirectory) -> Result<(OrderV1, Confinement, File), HoldError> {
     let order = directory.read_whole_order().map_err(HoldError::Order)?;
     let (order, confinement) = order.ok_or_else(|| HoldError::NoOrder {
         directory: directory.root.display().to_string(),

@@ -32,7 +32,10 @@ pub fn join(bytes: &[u8]) {
         if let Ok(list) = open_member_list(&signed, pinned) {
             assert_eq!(list.cluster, pinned);
         }
-        for node in String::from_utf8_lossy(bytes).split('\n').filter_map(|text| text.parse().ok()) {
+        for node in String::from_utf8_lossy(bytes)
+            .split('\n')
+            .filter_map(|text| text.parse().ok())
+        {
             assert!(!verify(&node, b"never signed", &signed.signature));
         }
     }

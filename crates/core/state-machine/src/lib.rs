@@ -21,9 +21,17 @@ mod snapshot;
 mod standing;
 mod state;
 
-pub use archive::{ARCHIVE_ENTRIES, ARCHIVE_EXPERIMENTS, ArchiveContent, ArchiveFile, ArchiveRef, decode_archive};
+pub use archive::{
+    ARCHIVE_ENTRIES, ARCHIVE_EXPERIMENTS, ArchiveContent, ArchiveFile, ArchiveRef, decode_archive,
+};
 pub use command::{Command, LogEntry};
-pub use commands::{AcceptLate, AdmitNode, AttemptReport, CreateJoinToken, CreateQueue, CreateUserToken, DrainNode, Entrance, EvictNode, EvictedAttempts, ExtendLease, FoundCluster, IssueUserToken, LoseAttempt, MoveExperiment, NoteBackup, NoteRefusals, NoteTokenUses, PinRole, PlaceAttempt, RankCapacity, ReleasePlacements, RemoveNode, RemoveUser, ReplaceNode, ReportAttempt, RevokeToken, SealSegment, StopExperiment, SubmitExperiment, UndrainNode, UpdateNode};
+pub use commands::{
+    AcceptLate, AdmitNode, AttemptReport, CreateJoinToken, CreateQueue, CreateUserToken, DrainNode,
+    Entrance, EvictNode, EvictedAttempts, ExtendLease, FoundCluster, IssueUserToken, LoseAttempt,
+    MoveExperiment, NoteBackup, NoteRefusals, NoteTokenUses, PinRole, PlaceAttempt, RankCapacity,
+    ReleasePlacements, RemoveNode, RemoveUser, ReplaceNode, ReportAttempt, RevokeToken,
+    SealSegment, StopExperiment, SubmitExperiment, UndrainNode, UpdateNode,
+};
 pub use copies::NamedBlobs;
 pub use event::Event;
 pub use invariants::check_invariants;
@@ -32,8 +40,10 @@ pub use new_history::{HISTORY_STRIDE, NewHistory, Survivors};
 pub use outcome::{Outcome, Refusal, RefusalCode};
 pub use queries::{Demand, ResolveError};
 pub use records::{
-    Attempt, AttemptEnd, Booking, Experiment, ExperimentPhase, JoinToken, NodeRecord, Queue,
-    PlacementHold, RankRecord, StopRequest, UserToken, UserTokenTerms,
+    Attempt, AttemptEnd, Booking, Experiment, ExperimentPhase, JoinToken, NodeRecord,
+    PlacementHold, Queue, RankRecord, StopRequest, UserToken, UserTokenTerms,
 };
-pub use standing::{Departure, Drain, NodeStanding, Pin, PinnedRole, ResolveNodeError, Steadiness, fleeting_label};
+pub use standing::{
+    Departure, Drain, NodeStanding, Pin, PinnedRole, ResolveNodeError, Steadiness, fleeting_label,
+};
 pub use state::{Applied, ClusterState, REQUEST_WINDOW};

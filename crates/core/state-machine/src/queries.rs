@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use types::{
-    ClusterId, ExperimentId, Incarnation, LogIndex, Member, MemberList, NodeId, QueueName, RequestId,
-    ResourceRequest, Timestamp, TokenId, WantedAttempt, WantedSet,
+    ClusterId, ExperimentId, Incarnation, LogIndex, Member, MemberList, NodeId, QueueName,
+    RequestId, ResourceRequest, Timestamp, TokenId, WantedAttempt, WantedSet,
 };
 
 use crate::archive::ArchiveRef;

@@ -153,9 +153,7 @@ impl Experiment {
     /// Attempts that failed by themselves.
     #[must_use]
     pub fn own_failures(&self) -> u32 {
-        self.count_ends(|cause| {
-            !cause.is_node_failure() && !cause.is_success() && !cause.is_move()
-        })
+        self.count_ends(|cause| !cause.is_node_failure() && !cause.is_success() && !cause.is_move())
     }
 
     fn count_ends(&self, counts: impl Fn(&Cause) -> bool) -> u32 {

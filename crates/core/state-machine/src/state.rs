@@ -16,7 +16,8 @@ use crate::event::Event;
 use crate::ledger::{Action, LedgerEntry};
 use crate::outcome::Outcome;
 use crate::records::{
-    Booking, Experiment, ExperimentPhase, JoinToken, NodeRecord, PlacementHold, Queue, UserToken, UserTokenTerms,
+    Booking, Experiment, ExperimentPhase, JoinToken, NodeRecord, PlacementHold, Queue, UserToken,
+    UserTokenTerms,
 };
 use crate::snapshot::Snapshot;
 use crate::standing::{Departure, NodeStanding};

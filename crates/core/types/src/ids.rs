@@ -413,7 +413,10 @@ mod tests {
     fn an_experiment_id_with_more_than_forty_bits_is_refused() {
         let id = ExperimentId::from_bits(u64::MAX);
         let bytes = crate::codec::encode(&id);
-        assert_eq!(crate::codec::decode::<ExperimentId>(&bytes, 100).unwrap(), id);
+        assert_eq!(
+            crate::codec::decode::<ExperimentId>(&bytes, 100).unwrap(),
+            id
+        );
         let wide = crate::codec::encode(&(1_u64 << 40));
         assert!(crate::codec::decode::<ExperimentId>(&wide, 100).is_err());
     }
