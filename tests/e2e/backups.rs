@@ -136,7 +136,7 @@ fn what_cannot_be_restored_is_refused_with_its_reason_and_nothing_is_changed() {
     damaged[middle] ^= 4;
     refuse(&damaged, "damaged in part 1, the state");
     refuse(&good[..good.len() - 9], "cut off in what follows part 1");
-    let mut newer = good.clone();
+    let mut newer = good;
     newer[8] = 2;
     refuse(&newer, "has format 2");
     refuse(b"hello", "no backup of muster");

@@ -36,6 +36,10 @@ fn destroy(node: &Node) -> PathBuf {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story, told from its beginning to its end"
+)]
 fn the_survivor_of_a_lost_majority_goes_on_with_its_workers_and_old_voters_stay_out() {
     let lab = Lab::new();
     let [a, b, c] = cluster_of(["a", "b", "c"].map(|name| machine(&lab, name)));

@@ -344,11 +344,6 @@ memory = \"4GiB\"
         self.door("PUT", path, &[], body)
     }
 
-    /// A PUT over the Unix socket: status and body.
-    pub(crate) fn http_put(&self, path: &str, body: &str) -> (u16, String) {
-        self.door("PUT", path, &[], body)
-    }
-
     fn door(
         &self,
         method: &str,

@@ -1,5 +1,6 @@
 //! Attempts with real processes: a real holder, real pipes, real signals.
 
+#[cfg(test)]
 #[path = "attempts/confinement.rs"]
 mod confinement;
 #[path = "attempts/lab.rs"]

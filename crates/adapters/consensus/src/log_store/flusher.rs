@@ -452,11 +452,8 @@ impl Flusher {
             if matches!(waiting, Waiting::Append(_)) {
                 self.shared.counters.appends.fetch_add(1, Ordering::Relaxed);
             }
-            let result = match result {
-                Ok(()) => Ok(()),
-                Err(error) => Err(io::Error::other(error.to_string())),
-            };
-            waiting.complete(result);
+            let told = result.as_ref().copied();
+            waiting.complete(told.map_err(|error| io::Error::other(error.to_string())));
         }
     }
 

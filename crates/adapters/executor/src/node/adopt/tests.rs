@@ -91,11 +91,7 @@ async fn an_attempt_without_an_order_still_ends() {
 async fn node_over(
     directory: &std::path::Path,
     order: &Order,
-) -> (
-    AttemptDirectory,
-    crate::node::Handle,
-    tokio::sync::mpsc::Receiver<Event>,
-) {
+) -> (AttemptDirectory, crate::node::Handle, mpsc::Receiver<Event>) {
     let attempt = AttemptDirectory::new(directory, &token());
     std::fs::create_dir_all(&attempt.root).unwrap();
     std::fs::write(attempt.order(), codec::encode(order)).unwrap();
@@ -105,10 +101,7 @@ async fn node_over(
     (attempt, handle, events)
 }
 
-async fn ended_within(
-    events: &mut tokio::sync::mpsc::Receiver<Event>,
-    time: Duration,
-) -> Option<Ended> {
+async fn ended_within(events: &mut mpsc::Receiver<Event>, time: Duration) -> Option<Ended> {
     match tokio::time::timeout(time, events.recv()).await.ok()? {
         Some(Event::Ended { ended, .. }) => Some(ended),
         other => panic!("{other:?}"),
