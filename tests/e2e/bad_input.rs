@@ -179,14 +179,13 @@ fn without_disk_space_a_node_does_not_start() {
     let x = lab.machine("x");
     // A file system of its own, in a mount namespace that goes with the process.
     let up = x.up_command(&["--new"]);
-    let mut command = Command::new("unshare");
+    let mut command = x.with_environment(Command::new("unshare"));
     command.args(["--mount", "sh", "-ec"]);
     command.arg("mount -t tmpfs -o size=16m none \"$0\"; exec \"$@\"");
     command
         .arg(x.data())
         .arg(up.get_program())
         .args(up.get_args());
-    command.env("HOME", &x.home);
     let output = run(&mut command, "muster gives up");
     if output.err.contains("unshare") || output.err.contains("mount:") {
         println!(

@@ -111,7 +111,8 @@ memory = \"4GiB\"
         self.with_environment(command)
     }
 
-    fn with_environment(&self, mut command: Command) -> Command {
+    /// A command that sees this machine's environment and nothing of the test's.
+    pub(crate) fn with_environment(&self, mut command: Command) -> Command {
         command
             .env_clear()
             .env("HOME", &self.home)
