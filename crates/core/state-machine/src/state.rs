@@ -231,16 +231,18 @@ impl ClusterState {
             .collect();
     }
 
+    /// Sums stay what they are at the largest number: a snapshot may claim more than any log makes, and the check of
+    /// bookings against capacity refuses it.
     fn book(&mut self, experiment: &Experiment) {
         for (token, rank) in booked_ranks(experiment) {
             let booking = self.bookings.entry(rank.node.clone()).or_default();
-            booking.cpu_milli += rank.resources.cpu_milli;
-            booking.memory_bytes += rank.resources.memory_bytes;
-            booking.disk_bytes += rank.resources.disk_bytes;
+            booking.cpu_milli = booking.cpu_milli.saturating_add(rank.resources.cpu_milli);
+            booking.memory_bytes = booking.memory_bytes.saturating_add(rank.resources.memory_bytes);
+            booking.disk_bytes = booking.disk_bytes.saturating_add(rank.resources.disk_bytes);
             for gpu in &rank.resources.gpus {
                 let booked = booking.gpus.entry(gpu.index.0).or_default();
-                booked.0 += gpu.milli;
-                booked.1 += gpu.vram_bytes;
+                booked.0 = booked.0.saturating_add(gpu.milli);
+                booked.1 = booked.1.saturating_add(gpu.vram_bytes);
             }
             booking.attempts.insert(token);
         }
