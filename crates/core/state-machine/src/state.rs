@@ -237,7 +237,9 @@ impl ClusterState {
         for (token, rank) in booked_ranks(experiment) {
             let booking = self.bookings.entry(rank.node.clone()).or_default();
             booking.cpu_milli = booking.cpu_milli.saturating_add(rank.resources.cpu_milli);
-            booking.memory_bytes = booking.memory_bytes.saturating_add(rank.resources.memory_bytes);
+            booking.memory_bytes = booking
+                .memory_bytes
+                .saturating_add(rank.resources.memory_bytes);
             booking.disk_bytes = booking.disk_bytes.saturating_add(rank.resources.disk_bytes);
             for gpu in &rank.resources.gpus {
                 let booked = booking.gpus.entry(gpu.index.0).or_default();
