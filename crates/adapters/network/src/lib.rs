@@ -12,6 +12,7 @@ mod cluster_key;
 mod config;
 mod connector;
 mod dialer;
+mod ending;
 mod error;
 mod event;
 mod finder;

@@ -22,6 +22,7 @@ use libp2p::{
 
 use crate::admission::{Admission, PlaneKind};
 use crate::bulk_socket;
+use crate::ending::Ending;
 use crate::gate::Gate;
 use crate::links::Links;
 use crate::protocol::{
@@ -162,7 +163,8 @@ fn tcp_transport(
         .authenticate(noise::Config::new(key)?)
         .multiplex_ext(move |peer, endpoint| {
             yamux(admission.is_member(peer) || endpoint.is_dialer())
-        });
+        })
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(Ending::new(muxer))));
     Ok(transport.boxed())
 }
 

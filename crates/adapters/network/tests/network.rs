@@ -700,3 +700,31 @@ async fn a_silent_connection_is_given_up_and_found_again_after_it_heals() {
     println!("up again after {:?}", start.elapsed());
     a.raft(&b, "vote").await.expect("after");
 }
+
+/// yamux lets a stream send 256 KiB before the other end must have read some: whoever has sent so much into a dead
+/// connection waits, and nothing of yamux wakes him when the connection is closed.
+#[tokio::test]
+async fn a_stream_that_has_sent_all_it_may_ends_with_its_dead_connection() {
+    let (mut a, mut b) = (node().await, node().await);
+    let (cut, is_cut) = tokio::sync::watch::channel(false);
+    let port = without_peer(&b.member.1)[0].replace("/ip4/127.0.0.1/tcp/", "127.0.0.1:");
+    let through_proxy = proxy(port, is_cut).await;
+    let members = vec![(b.id().clone(), vec![through_proxy], b.member.2.clone())];
+    let nowhere = vec![(a.id().clone(), Vec::new(), Vec::new())];
+    b.handle.set_members(1, nowhere).await;
+    a.handle.set_members(1, members).await;
+    a.sees(&Seen::Up(b.id().clone())).await;
+    a.raft(&b, "vote").await.expect("before");
+    cut.send_replace(true);
+    let deadline = Duration::from_millis(50);
+    for _ in 0..200 {
+        let append = Bytes::from(vec![b'x'; 64 << 10]);
+        let answer = a.handle.raft_call(b.id(), append, deadline).await;
+        answer.expect_err("cut");
+    }
+    a.sees(&Seen::Down(b.id().clone())).await;
+    b.sees(&Seen::Down(a.id().clone())).await;
+    cut.send_replace(false);
+    a.sees(&Seen::Up(b.id().clone())).await;
+    a.raft(&b, "vote").await.expect("after");
+}
