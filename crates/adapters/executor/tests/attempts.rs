@@ -241,7 +241,8 @@ async fn time_limit_ends_with_its_own_cause() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_output_is_kept_whole_in_little_memory() {
-    const BYTES: usize = 100 << 20;
+    // Less than what is kept at once, whatever the rate: 64 MiB.
+    const BYTES: usize = 60 << 20;
     let lab = Lab::new();
     let mut node = Node::start(&lab).await;
     let script = format!("yes 0123456789abcde | head -c {BYTES}; echo end >&2; sleep 1");
@@ -251,7 +252,7 @@ async fn a_flood_of_output_is_kept_whole_in_little_memory() {
         .await;
     let peak = lab::peak_resident_bytes(lab.holder_pid(1));
     println!(
-        "100 MiB in {:?}, holder peak {} KiB",
+        "60 MiB in {:?}, holder peak {} KiB",
         began.elapsed(),
         peak >> 10
     );
@@ -259,7 +260,7 @@ async fn a_flood_of_output_is_kept_whole_in_little_memory() {
     let ended = node.ended(1).await;
     assert_eq!(ended.cause.kind, CauseKind::Finished);
     let sealed = node.handle.sealed_segments(&token(1)).unwrap();
-    assert!(sealed.len() >= 6, "{} segments", sealed.len());
+    assert!(sealed.len() >= 3, "{} segments", sealed.len());
     let text = console(&node.records(1).await, ConsoleStream::Stdout);
     assert_eq!(text.len(), BYTES);
     assert_eq!(text, "0123456789abcde\n".repeat(BYTES / 16));
