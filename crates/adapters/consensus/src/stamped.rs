@@ -66,7 +66,10 @@ impl Door {
                 Ok(()) => Ok(message),
                 Err(seen) => Err(self.refuse(stamp, seen)),
             },
-            Ok(Envelope::Stale { .. }) => Err(Bytes::new()),
+            Ok(Envelope::Stale { refused, seen, .. }) => {
+                self.hear(from, refused, seen);
+                Err(Bytes::new())
+            }
             Err(error) => {
                 tracing::debug!(node_id = %from, %error, "unreadable message of a replica");
                 Err(Bytes::new())
@@ -99,21 +102,28 @@ impl Door {
     }
 
     /// Opens the answer of `from`.
-    async fn open(&self, from: &NodeId, bytes: &[u8]) -> Result<Bytes, TransportError> {
-        let failed = |why: String| Err(TransportError::Failed { why });
+    async fn open(&self, from: &NodeId, bytes: &[u8]) -> Result<Bytes, Unopened> {
+        let failed = |why: String| Err(Unopened { why, notice: None });
         match codec::decode(bytes, codec::MAX_MESSAGE_BYTES) {
             Ok(Envelope::V1 { stamp, message }) => match self.judge(from, stamp).await {
                 Ok(()) => Ok(message),
-                Err(_seen) => failed("it runs on an older copy of its store".into()),
+                Err(seen) => Err(Unopened {
+                    why: "it runs on an older copy of its store".into(),
+                    notice: Some(self.refuse(stamp, seen)),
+                }),
             },
             Ok(Envelope::Stale { refused, seen, .. }) => {
-                // Only what was said of this very opening: an answer to a process before it is no news.
-                if refused == self.own && seen != self.own {
-                    self.failure.report(self.stale(from, seen));
-                }
+                self.hear(from, refused, seen);
                 failed("it refuses this node's store as an older copy".into())
             }
             Err(error) => failed(error.to_string()),
+        }
+    }
+
+    /// Only what was said of this very opening: an answer to a process before it is no news.
+    fn hear(&self, from: &NodeId, refused: Stamp, seen: Stamp) {
+        if refused == self.own && seen != self.own {
+            self.failure.report(self.stale(from, seen));
         }
     }
 
@@ -130,6 +140,16 @@ impl Door {
     }
 }
 
+/// Why an answer was not taken.
+struct Unopened {
+    why: String,
+    /// What the other replica must hear: it may only ever be asked, and then never learns that nobody believes it.
+    notice: Option<Bytes>,
+}
+
+/// Time for a notice, whose answer says nothing.
+const NOTICE_DEADLINE: Duration = Duration::from_secs(1);
+
 /// A transport that seals what it sends and opens what comes back.
 pub(crate) struct Stamped {
     pub(crate) inner: Arc<dyn Transport>,
@@ -143,9 +163,9 @@ impl Transport for Stamped {
         request: Bytes,
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
-        let door = self.door.clone();
-        let asking = self.inner.call(to.clone(), door.seal(request), deadline);
-        async move { door.open(&to, &asking.await?).await }.boxed()
+        let (door, inner) = (self.door.clone(), self.inner.clone());
+        let asking = inner.call(to.clone(), door.seal(request), deadline);
+        async move { unwrap(&door, &inner, &to, &asking.await?).await }.boxed()
     }
 
     fn bulk(
@@ -154,8 +174,27 @@ impl Transport for Stamped {
         request: Bytes,
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
-        let door = self.door.clone();
-        let asking = self.inner.bulk(to.clone(), door.seal(request), deadline);
-        async move { door.open(&to, &asking.await?).await }.boxed()
+        let (door, inner) = (self.door.clone(), self.inner.clone());
+        let asking = inner.bulk(to.clone(), door.seal(request), deadline);
+        async move { unwrap(&door, &inner, &to, &asking.await?).await }.boxed()
+    }
+}
+
+/// Opens an answer, and tells a replica that runs on an older copy of its store that it does.
+async fn unwrap(
+    door: &Door,
+    inner: &Arc<dyn Transport>,
+    to: &NodeId,
+    answer: &[u8],
+) -> Result<Bytes, TransportError> {
+    match door.open(to, answer).await {
+        Ok(message) => Ok(message),
+        Err(Unopened { why, notice }) => {
+            if let Some(notice) = notice {
+                // It is told again with the next answer.
+                drop(inner.call(to.clone(), notice, NOTICE_DEADLINE).await);
+            }
+            Err(TransportError::Failed { why })
+        }
     }
 }
