@@ -25,8 +25,9 @@ use crate::wire::Outcome;
 type Slot = Arc<tokio::sync::Mutex<Option<Arc<Pipe>>>>;
 type OpenSlot = tokio::sync::OwnedMutexGuard<Option<Arc<Pipe>>>;
 
-/// Time to connect and open a stream; on a live connection it takes two ways there and back.
-const OPEN_PATIENCE: Duration = Duration::from_secs(5);
+/// Time to connect and open a stream; on a live connection it takes two ways there and back. Short: an opening that
+/// hangs, as on a connection that is about to end, keeps every call to that member waiting, heartbeats too.
+const OPEN_PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// The pipes of one protocol to all members.
 pub(crate) struct Pipes {

@@ -34,6 +34,9 @@ use joins::Joins;
 use refusals::Refusals;
 use requests::Requests;
 
+/// Why a connection was not let in.
+const NOT_LET_IN: &str = "too many connections, or one for members only";
+
 /// What handles ask of a swarm.
 pub(crate) enum Command {
     /// Connect to a member.
@@ -206,12 +209,13 @@ impl Plane {
             SwarmEvent::IncomingConnectionError {
                 error,
                 send_back_addr,
+                peer_id,
                 ..
             } => {
                 tracing::trace!(plane = self.kind.name(), %error, "incoming connection failed");
                 if let ListenError::Denied { .. } = error {
                     let source = Source::of_address(&send_back_addr);
-                    self.refuse_stranger(None, source, "too many connections");
+                    self.refuse_stranger(peer_id, source, NOT_LET_IN);
                 }
             }
             _ => {}
