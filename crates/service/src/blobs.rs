@@ -225,7 +225,7 @@ impl Handle {
         let storage: Vec<_> = storage
             .map(|(node, facts)| StorageNode {
                 node: node.clone(),
-                domain: failure_domain(node, facts),
+                domain: failure_domain(node, &facts.labels),
             })
             .collect();
         let others = blobs::homes(name, &storage);

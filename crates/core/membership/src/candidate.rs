@@ -1,7 +1,7 @@
 //! Members as those who may be asked to vote.
 
 use state_machine::{ClusterState, NodeRecord, PinnedRole, Steadiness, fleeting_label};
-use types::{NodeFacts, NodeId, Timestamp};
+use types::{NodeId, Timestamp};
 
 use crate::timing::Timing;
 use crate::view::{Health, View};
@@ -46,9 +46,8 @@ impl Presence {
 
 /// The label `failure-domain` of a node, or else the node itself: it fails alone.
 #[must_use]
-pub fn failure_domain(node: &NodeId, facts: &NodeFacts) -> String {
-    let label = facts
-        .labels
+pub fn failure_domain(node: &NodeId, labels: &[(String, String)]) -> String {
+    let label = labels
         .iter()
         .find(|(name, _)| name == "failure-domain");
     label.map_or_else(|| node.to_string(), |(_, value)| value.clone())
@@ -68,8 +67,8 @@ pub fn candidates(
         node: record.node.clone(),
         barred: barred(state, record),
         pinned: pin(state, record) == Some(PinnedRole::Voter),
-        steadiness: Steadiness::of(&record.facts),
-        failure_domain: failure_domain(&record.node, &record.facts),
+        steadiness: Steadiness::of(&record.labels),
+        failure_domain: failure_domain(&record.node, &record.labels),
         admitted_at: record.admitted_at,
         presence: presence(view, record, now, watching_since, &timing),
     };
@@ -108,7 +107,7 @@ fn bar_the_fleeting(state: &ClusterState, members: &mut [Candidate]) {
         .filter(|member| member.barred.is_none() && member.steadiness == Steadiness::Fleeting);
     for member in fleeting {
         let record = state.node(&member.node);
-        let label = record.and_then(|record| fleeting_label(&record.facts));
+        let label = record.and_then(|record| fleeting_label(&record.labels));
         let label = label.unwrap_or_default();
         member.barred = Some(format!("it may go at any time (label {label})"));
     }

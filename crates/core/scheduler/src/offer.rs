@@ -150,7 +150,7 @@ fn offer(
         capacity,
         free,
         gpus,
-        labels: record.facts.labels.clone(),
+        labels: record.labels.clone(),
         node_started_at: report.map_or(Timestamp(0), |report| report.node_started_at),
         health,
         draining: record.draining,
@@ -160,7 +160,7 @@ fn offer(
             Some(warning) => format!("refuses work: {warning}"),
             None => "refuses work".to_owned(),
         }),
-        failure_domain: failure_domain(&record.node, &record.facts),
+        failure_domain: failure_domain(&record.node, &record.labels),
     }
 }
 

@@ -3,13 +3,7 @@
 use serde::{Deserialize, Serialize};
 use types::{Author, RequestId, Timestamp};
 
-use crate::commands::{
-    AcceptLate, AdmitNode, CreateJoinToken, CreateQueue, CreateUserToken, DrainNode, EvictNode,
-    ExtendLease, FoundCluster, IssueUserToken, LoseAttempt, MoveExperiment, NoteBackup,
-    NoteRefusals, NoteTokenUses, PinRole, PlaceAttempt, ReleasePlacements, RemoveNode, RemoveUser,
-    ReplaceNode, ReportAttempt, RevokeToken, SealSegment, StopExperiment, SubmitExperiment,
-    UndrainNode, UpdateNode,
-};
+use crate::commands::{AcceptLate, AdmitNode, CreateJoinToken, CreateQueue, CreateUserToken, DrainNode, EvictNode, ExtendLease, FoundCluster, HoldExperiment, IssueUserToken, LabelNode, LoseAttempt, MoveExperiment, NoteBackup, NoteRefusals, NoteTokenUses, OrderExperiment, PauseQueue, PinRole, PlaceAttempt, PreemptFor, ReleaseExperiment, ReleasePlacements, RemoveNode, RemoveUser, ReplaceNode, ReportAttempt, ReserveNode, RevokeToken, SealSegment, SetPriority, ShapeQueue, StopExperiment, SubmitExperiment, UndrainNode, UpdateNode, WeighUser};
 
 /// One entry of the Raft log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,4 +77,24 @@ pub enum Command {
     AcceptLate(AcceptLate),
     /// Write down that a backup is made.
     NoteBackup(NoteBackup),
+    /// Keep a waiting experiment from being placed.
+    HoldExperiment(HoldExperiment),
+    /// Let a held experiment go on.
+    ReleaseExperiment(ReleaseExperiment),
+    /// Give a waiting experiment another place in its queue.
+    OrderExperiment(OrderExperiment),
+    /// Change the priority of a waiting experiment.
+    SetPriority(SetPriority),
+    /// Pause a queue, or let it go on.
+    PauseQueue(PauseQueue),
+    /// Set the part and the limits of a queue.
+    ShapeQueue(ShapeQueue),
+    /// Give a user a part.
+    WeighUser(WeighUser),
+    /// Give a machine labels.
+    LabelNode(LabelNode),
+    /// Give a machine to one person for a time.
+    ReserveNode(ReserveNode),
+    /// End attempts so that an experiment gets their place.
+    PreemptFor(Box<PreemptFor>),
 }

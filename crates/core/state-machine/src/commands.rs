@@ -6,17 +6,22 @@ mod create_tokens;
 mod evict_node;
 mod extend_lease;
 mod found_cluster;
+mod hold_experiment;
 mod late_report;
 mod lose_attempt;
+mod mark_node;
 mod move_experiment;
 mod node_standing;
 mod nodes;
 mod note_backup;
 mod note_refusals;
+mod order_experiment;
 mod place_attempt;
+mod preempt_for;
 mod release_placements;
 mod report_attempt;
 mod seal_segment;
+mod shape_queue;
 mod stop_experiment;
 mod submit_experiment;
 mod user_tokens;
@@ -27,16 +32,21 @@ pub use create_tokens::{CreateJoinToken, CreateUserToken, RevokeToken};
 pub use evict_node::{EvictNode, EvictedAttempts, ReplaceNode};
 pub use extend_lease::ExtendLease;
 pub use found_cluster::FoundCluster;
+pub use hold_experiment::{HoldExperiment, ReleaseExperiment};
 pub use lose_attempt::LoseAttempt;
+pub use mark_node::{LabelNode, ReserveNode};
 pub use move_experiment::MoveExperiment;
 pub use node_standing::{DrainNode, PinRole, UndrainNode};
 pub use nodes::{AdmitNode, RemoveNode, UpdateNode};
 pub use note_backup::NoteBackup;
 pub use note_refusals::{Entrance, NoteRefusals};
+pub use order_experiment::{LinePlace, MAX_MEMBER_PRIORITY, OrderExperiment, SetPriority};
 pub use place_attempt::{PlaceAttempt, RankCapacity};
+pub use preempt_for::PreemptFor;
 pub use release_placements::ReleasePlacements;
 pub use report_attempt::{AttemptReport, ReportAttempt};
 pub use seal_segment::SealSegment;
+pub use shape_queue::{PauseQueue, ShapeQueue, WeighUser};
 pub use stop_experiment::StopExperiment;
 pub use submit_experiment::SubmitExperiment;
 pub use user_tokens::{IssueUserToken, NoteTokenUses, RemoveUser};
@@ -45,7 +55,7 @@ use types::{AttemptToken, Author, AuthorProof, ExperimentId, Role, TokenId};
 
 use crate::command::Command;
 use crate::outcome::{Outcome, RefusalCode};
-use crate::records::Experiment;
+use crate::records::{Experiment, ExperimentPhase};
 use crate::state::{ClusterState, Context};
 
 impl Command {
@@ -98,6 +108,16 @@ impl Command {
             Self::ReplaceNode(command) => command.apply(state, context),
             Self::AcceptLate(command) => command.apply(state, context),
             Self::NoteBackup(command) => command.apply(state, context),
+            Self::HoldExperiment(command) => command.apply(state, context),
+            Self::ReleaseExperiment(command) => command.apply(state, context),
+            Self::OrderExperiment(command) => command.apply(state, context),
+            Self::SetPriority(command) => command.apply(state, context),
+            Self::PauseQueue(command) => command.apply(state, context),
+            Self::ShapeQueue(command) => command.apply(state, context),
+            Self::WeighUser(command) => command.apply(state, context),
+            Self::LabelNode(command) => command.apply(state, context),
+            Self::ReserveNode(command) => command.apply(state, context),
+            Self::PreemptFor(command) => command.apply(state, context),
         }
     }
 
@@ -106,6 +126,10 @@ impl Command {
             Self::SubmitExperiment(_)
             | Self::StopExperiment(_)
             | Self::MoveExperiment(_)
+            | Self::HoldExperiment(_)
+            | Self::ReleaseExperiment(_)
+            | Self::OrderExperiment(_)
+            | Self::SetPriority(_)
             | Self::AcceptLate(_) => Role::Member,
             Self::FoundCluster(_)
             | Self::CreateJoinToken(_)
@@ -130,6 +154,12 @@ impl Command {
             | Self::UndrainNode(_)
             | Self::PinRole(_)
             | Self::EvictNode(_)
+            | Self::PauseQueue(_)
+            | Self::ShapeQueue(_)
+            | Self::WeighUser(_)
+            | Self::LabelNode(_)
+            | Self::ReserveNode(_)
+            | Self::PreemptFor(_)
             | Self::ReplaceNode(_) => Role::Admin,
         }
     }
@@ -154,6 +184,30 @@ fn unknown_experiment(id: ExperimentId) -> Outcome {
     let message =
         format!("there is no experiment {id} that can still change: `muster ls --all` lists them");
     Outcome::refused(RefusalCode::UnknownExperiment, message)
+}
+
+/// A working copy of a waiting experiment that the author may steer.
+fn waiting_of(
+    state: &ClusterState,
+    context: &Context<'_>,
+    id: ExperimentId,
+    verb: &str,
+) -> Result<Experiment, Outcome> {
+    let Some(experiment) = state.experiments.get(&id) else {
+        return Err(unknown_experiment(id));
+    };
+    if !may_steer(context.author, experiment) {
+        let message = format!(
+            "{id} belongs to {}: they or an admin can {verb} it",
+            experiment.author
+        );
+        return Err(Outcome::refused(RefusalCode::NotAllowed, message));
+    }
+    if !matches!(experiment.phase, ExperimentPhase::Queued { .. }) {
+        let message = format!("{id} is not waiting: nothing to {verb}");
+        return Err(Outcome::refused(RefusalCode::NotWaiting, message));
+    }
+    Ok(experiment.as_ref().clone())
 }
 
 /// A working copy of the experiment if `token` is its current attempt's.

@@ -56,6 +56,22 @@ pub enum Action {
     BackupTaken,
     /// A late success was taken for the result.
     LateResultAccepted,
+    /// A waiting experiment was held back.
+    ExperimentHeld,
+    /// A held experiment goes on.
+    ExperimentReleased,
+    /// A waiting experiment got another place in its queue.
+    ExperimentReordered,
+    /// A waiting experiment got another priority.
+    PriorityChanged,
+    /// A user got a part.
+    UserWeighed,
+    /// A machine got or lost labels.
+    NodeLabelled,
+    /// A machine is one person's for a time, or everybody's again.
+    NodeReserved,
+    /// An attempt makes room for another experiment.
+    AttemptPreempted,
 }
 
 /// One line of history.

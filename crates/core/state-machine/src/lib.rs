@@ -11,27 +11,24 @@ mod command;
 mod commands;
 mod copies;
 mod event;
+mod holdings;
 mod invariants;
 mod ledger;
 mod new_history;
 mod outcome;
 mod queries;
+mod queue;
 mod records;
 mod snapshot;
 mod standing;
 mod state;
+mod usage;
 
 pub use archive::{
     ARCHIVE_ENTRIES, ARCHIVE_EXPERIMENTS, ArchiveContent, ArchiveFile, ArchiveRef, decode_archive,
 };
 pub use command::{Command, LogEntry};
-pub use commands::{
-    AcceptLate, AdmitNode, AttemptReport, CreateJoinToken, CreateQueue, CreateUserToken, DrainNode,
-    Entrance, EvictNode, EvictedAttempts, ExtendLease, FoundCluster, IssueUserToken, LoseAttempt,
-    MoveExperiment, NoteBackup, NoteRefusals, NoteTokenUses, PinRole, PlaceAttempt, RankCapacity,
-    ReleasePlacements, RemoveNode, RemoveUser, ReplaceNode, ReportAttempt, RevokeToken,
-    SealSegment, StopExperiment, SubmitExperiment, UndrainNode, UpdateNode,
-};
+pub use commands::{AcceptLate, AdmitNode, AttemptReport, CreateJoinToken, CreateQueue, CreateUserToken, DrainNode, Entrance, EvictNode, EvictedAttempts, ExtendLease, FoundCluster, HoldExperiment, IssueUserToken, LabelNode, LinePlace, LoseAttempt, MAX_MEMBER_PRIORITY, MoveExperiment, NoteBackup, NoteRefusals, NoteTokenUses, OrderExperiment, PauseQueue, PinRole, PlaceAttempt, PreemptFor, RankCapacity, ReleaseExperiment, ReleasePlacements, RemoveNode, RemoveUser, ReplaceNode, ReportAttempt, ReserveNode, RevokeToken, SealSegment, SetPriority, ShapeQueue, StopExperiment, SubmitExperiment, UndrainNode, UpdateNode, WeighUser};
 pub use copies::NamedBlobs;
 pub use event::Event;
 pub use invariants::check_invariants;
@@ -39,11 +36,13 @@ pub use ledger::{Action, LedgerEntry, verify_chain};
 pub use new_history::{HISTORY_STRIDE, NewHistory, Survivors};
 pub use outcome::{Outcome, Refusal, RefusalCode};
 pub use queries::{Demand, ResolveError};
+pub use queue::{Holding, Limits, OverLimit, Queue, Word};
 pub use records::{
-    Attempt, AttemptEnd, Booking, Experiment, ExperimentPhase, JoinToken, NodeRecord,
-    PlacementHold, Queue, RankRecord, StopRequest, UserToken, UserTokenTerms,
+    Attempt, AttemptEnd, Booking, Experiment, ExperimentPhase, JoinToken, KeptPlace, NodeRecord,
+    PlacementHold, RankRecord, StopRequest, UserToken, UserTokenTerms, Yield,
 };
 pub use standing::{
-    Departure, Drain, NodeStanding, Pin, PinnedRole, ResolveNodeError, Steadiness, fleeting_label,
+    Departure, Drain, NodeStanding, Pin, PinnedRole, Reserved, ResolveNodeError, Steadiness, fleeting_label,
 };
-pub use state::{Applied, ClusterState, REQUEST_WINDOW};
+pub use state::{Applied, Band, ClusterState, REQUEST_WINDOW, class};
+pub use usage::{Consumer, HOUR, HOURS_KEPT, Hours, Lesson, Usage};

@@ -137,6 +137,7 @@ impl ClusterState {
                 admitted_at: context.now,
                 admitted_by: context.author.to_string(),
                 draining: false,
+                labels: new.facts.labels.clone(),
             };
             self.nodes.insert(new.founder.clone(), record);
             let detail = format!("{} ({})", new.facts.name, new.founder);
@@ -163,6 +164,7 @@ impl ClusterState {
                 cause: Cause::new(CauseKind::HistoryReplaced, evidence),
                 at: context.now,
                 peak_memory_bytes: 0,
+            peak_vram_bytes: 0,
                 cpu_ms: DurationMs(0),
                 tree_kill_method: String::new(),
             };
@@ -170,9 +172,8 @@ impl ClusterState {
         }
     }
 
-    /// Why an experiment is not placed now whatever room there is; none: it may be.
-    #[must_use]
-    pub fn held(&self, experiment: &Experiment) -> Option<String> {
+    /// Why the history before keeps an experiment from being placed, if it does.
+    pub(crate) fn held_by_history(&self, experiment: &Experiment) -> Option<String> {
         let hold = self.placement_hold.as_ref()?;
         (experiment.submitted_index <= hold.submitted_until).then(|| {
             format!(

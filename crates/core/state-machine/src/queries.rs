@@ -10,8 +10,9 @@ use types::{
 use crate::archive::ArchiveRef;
 use crate::ledger::LedgerEntry;
 use crate::outcome::Outcome;
+use crate::queue::Queue;
 use crate::records::{
-    Attempt, Booking, Experiment, JoinToken, NodeRecord, Queue, UserToken, UserTokenTerms,
+    Attempt, Booking, Experiment, JoinToken, NodeRecord, UserToken, UserTokenTerms,
 };
 use crate::standing::{self, Departure, ResolveNodeError};
 use crate::state::ClusterState;
@@ -192,7 +193,7 @@ impl ClusterState {
     pub fn waiting(&self) -> impl Iterator<Item = &Arc<Experiment>> {
         self.waiting
             .iter()
-            .filter_map(|(_, _, id)| self.experiments.get(id))
+            .filter_map(|key| self.experiments.get(&key.id))
     }
 
     /// How many wait.
@@ -247,8 +248,12 @@ impl ClusterState {
                     .stop_requested
                     .as_ref()
                     .map(|stop| stop.by.as_str())
-                    .or_else(|| self.evacuated_by(node))
-                    .map(str::to_owned),
+                    .map(str::to_owned)
+                    .or_else(|| {
+                        let to = experiment.yields.as_ref()?.to;
+                        Some(format!("the scheduler, to make room for {to}"))
+                    })
+                    .or_else(|| self.evacuated_by(node).map(str::to_owned)),
             })
         });
         let attempts = attempts.collect();

@@ -9,6 +9,8 @@ use types::{
     NodeId, QueueName, RankPlacement, RequestId, Role, SegmentRef, Timestamp, TokenId,
 };
 
+use crate::queue::Word;
+
 /// A member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRecord {
@@ -22,6 +24,8 @@ pub struct NodeRecord {
     pub admitted_by: String,
     /// Takes no new attempts.
     pub draining: bool,
+    /// Its labels: those of its facts, with what people have said about them.
+    pub labels: Vec<(String, String)>,
 }
 
 /// A join token, without its secret.
@@ -65,19 +69,6 @@ pub struct UserTokenTerms {
     pub created_by: String,
 }
 
-/// A queue.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Queue {
-    /// Its name.
-    pub name: QueueName,
-    /// Queues of higher priority are served first.
-    pub priority: i32,
-    /// Who made it.
-    pub created_by: String,
-    /// When.
-    pub created_at: Timestamp,
-}
-
 /// Where an experiment stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExperimentPhase {
@@ -106,6 +97,26 @@ pub struct StopRequest {
     pub at: Timestamp,
 }
 
+/// An attempt is to end so that another experiment gets its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Yield {
+    /// Which.
+    pub to: ExperimentId,
+    /// When it was decided.
+    pub at: Timestamp,
+}
+
+/// The place that preemption frees, kept for whom it is freed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptPlace {
+    /// Where and what.
+    pub placement: RankPlacement,
+    /// Attempts that free it.
+    pub victims: Vec<AttemptToken>,
+    /// Until then.
+    pub until: Timestamp,
+}
+
 /// An experiment and all its attempts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Experiment {
@@ -123,6 +134,14 @@ pub struct Experiment {
     pub submitted_index: LogIndex,
     /// Where it waits now (moves change it).
     pub queue: QueueName,
+    /// Higher goes first; as submitted, or as a person changed it.
+    pub priority: i32,
+    /// Place that a person gave it among those of its queue: lower goes first, 0 is ordinary.
+    pub rank: i64,
+    /// A person wants it to wait.
+    pub held: Option<Word>,
+    /// Its current attempt makes room for another experiment.
+    pub yields: Option<Yield>,
     /// Where it stands.
     pub phase: ExperimentPhase,
     /// Somebody wants it to end.
@@ -224,6 +243,8 @@ pub struct AttemptEnd {
     pub at: Timestamp,
     /// Most memory it used; 0 unknown.
     pub peak_memory_bytes: u64,
+    /// Most GPU memory it used on one GPU; 0 unknown, or no GPU.
+    pub peak_vram_bytes: u64,
     /// Processor time it used.
     pub cpu_ms: DurationMs,
     /// How the process tree was ended, as the holder did it; empty if it ended by itself.

@@ -1,5 +1,6 @@
-//! The stored form of the state: what a snapshot holds. Frozen: a change is a new variant.
+//! The stored form of the state: what a snapshot holds. Frozen from the first release on: a change is then a new variant.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
@@ -13,19 +14,18 @@ use crate::archive::ArchiveRef;
 use crate::claimed_length;
 use crate::ledger::LedgerEntry;
 use crate::outcome::Outcome;
+use crate::queue::Queue;
 use crate::records::{
-    Experiment, JoinToken, NodeRecord, PlacementHold, Queue, UserToken, UserTokenTerms,
+    Experiment, JoinToken, KeptPlace, NodeRecord, PlacementHold, UserToken, UserTokenTerms,
 };
 use crate::standing::{Departure, NodeStanding};
 use crate::state::ClusterState;
+use crate::usage::{Consumer, Hours, Lesson, Usage};
 
 /// Written as the last, read as any.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Snapshot {
     V1(Box<SnapshotV1>),
-    V2(Box<SnapshotV2>),
-    V3(Box<SnapshotV3>),
-    V4(Box<SnapshotV4>),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -44,6 +44,12 @@ pub(crate) struct SnapshotV1 {
     #[serde(deserialize_with = "claimed_length::map")]
     user_tokens: OrdMap<TokenId, UserToken>,
     #[serde(deserialize_with = "claimed_length::map")]
+    user_token_terms: OrdMap<TokenId, UserTokenTerms>,
+    #[serde(deserialize_with = "claimed_length::map")]
+    standings: OrdMap<NodeId, NodeStanding>,
+    #[serde(deserialize_with = "claimed_length::map")]
+    departures: OrdMap<NodeId, Departure>,
+    #[serde(deserialize_with = "claimed_length::map")]
     queues: OrdMap<QueueName, Queue>,
     #[serde(deserialize_with = "claimed_length::map")]
     experiments: OrdMap<ExperimentId, Arc<Experiment>>,
@@ -61,36 +67,24 @@ pub(crate) struct SnapshotV1 {
     requests: OrdMap<RequestId, Outcome>,
     #[serde(deserialize_with = "claimed_length::list")]
     request_order: Vector<RequestId>,
-}
-
-/// The first, and what came after it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct SnapshotV2 {
-    first: SnapshotV1,
-    #[serde(deserialize_with = "claimed_length::map")]
-    user_token_terms: OrdMap<TokenId, UserTokenTerms>,
-}
-
-/// The second, and what came after it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct SnapshotV3 {
-    second: SnapshotV2,
     placement_hold: Option<PlacementHold>,
-}
-
-/// The third, and what came after it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct SnapshotV4 {
-    third: SnapshotV3,
     #[serde(deserialize_with = "claimed_length::map")]
-    standings: OrdMap<NodeId, NodeStanding>,
+    user_weights: OrdMap<String, u32>,
     #[serde(deserialize_with = "claimed_length::map")]
-    departures: OrdMap<NodeId, Departure>,
+    usage: OrdMap<Consumer, BTreeMap<u64, Usage>>,
+    #[serde(deserialize_with = "claimed_length::map")]
+    lessons: OrdMap<[u8; 32], Lesson>,
+    #[serde(deserialize_with = "claimed_length::list")]
+    lesson_order: Vector<[u8; 32]>,
+    #[serde(deserialize_with = "claimed_length::map")]
+    kept: OrdMap<ExperimentId, KeptPlace>,
 }
 
 impl From<ClusterState> for Snapshot {
     fn from(state: ClusterState) -> Self {
-        let first = SnapshotV1 {
+        let by_hour = |hours: Hours| -> BTreeMap<u64, Usage> { hours.into_iter().collect() };
+        let usage = state.usage.into_iter();
+        Self::V1(Box::new(SnapshotV1 {
             cluster: state.cluster,
             cluster_public_key: state.cluster_public_key,
             incarnation: state.incarnation,
@@ -101,6 +95,9 @@ impl From<ClusterState> for Snapshot {
             nodes: state.nodes,
             join_tokens: state.join_tokens,
             user_tokens: state.user_tokens,
+            user_token_terms: state.user_token_terms,
+            standings: state.standings,
+            departures: state.departures,
             queues: state.queues,
             experiments: state.experiments,
             ended: state.ended,
@@ -111,71 +108,20 @@ impl From<ClusterState> for Snapshot {
             experiment_archives: state.experiment_archives,
             requests: state.requests,
             request_order: state.request_order,
-        };
-        let second = SnapshotV2 {
-            first,
-            user_token_terms: state.user_token_terms,
-        };
-        let third = SnapshotV3 {
-            second,
             placement_hold: state.placement_hold,
-        };
-        Self::V4(Box::new(SnapshotV4 {
-            third,
-            standings: state.standings,
-            departures: state.departures,
+            user_weights: state.user_weights,
+            usage: usage.map(|(who, hours)| (who, by_hour(hours))).collect(),
+            lessons: state.lessons,
+            lesson_order: state.lesson_order,
+            kept: state.kept,
         }))
-    }
-}
-
-impl From<SnapshotV1> for SnapshotV2 {
-    fn from(first: SnapshotV1) -> Self {
-        Self {
-            first,
-            user_token_terms: OrdMap::new(),
-        }
-    }
-}
-
-impl From<SnapshotV2> for SnapshotV3 {
-    fn from(second: SnapshotV2) -> Self {
-        Self {
-            second,
-            placement_hold: None,
-        }
-    }
-}
-
-impl From<SnapshotV3> for SnapshotV4 {
-    fn from(third: SnapshotV3) -> Self {
-        Self {
-            third,
-            standings: OrdMap::new(),
-            departures: OrdMap::new(),
-        }
     }
 }
 
 impl From<Snapshot> for ClusterState {
     fn from(snapshot: Snapshot) -> Self {
-        let SnapshotV4 {
-            third,
-            standings,
-            departures,
-        } = match snapshot {
-            Snapshot::V1(first) => SnapshotV4::from(SnapshotV3::from(SnapshotV2::from(*first))),
-            Snapshot::V2(second) => SnapshotV4::from(SnapshotV3::from(*second)),
-            Snapshot::V3(third) => SnapshotV4::from(*third),
-            Snapshot::V4(fourth) => *fourth,
-        };
-        let SnapshotV3 {
-            second,
-            placement_hold,
-        } = third;
-        let SnapshotV2 {
-            first: stored,
-            user_token_terms,
-        } = second;
+        let Snapshot::V1(stored) = snapshot;
+        let usage = stored.usage.into_iter();
         let mut state = Self {
             cluster: stored.cluster,
             cluster_public_key: stored.cluster_public_key,
@@ -187,9 +133,9 @@ impl From<Snapshot> for ClusterState {
             nodes: stored.nodes,
             join_tokens: stored.join_tokens,
             user_tokens: stored.user_tokens,
-            user_token_terms,
-            standings,
-            departures,
+            user_token_terms: stored.user_token_terms,
+            standings: stored.standings,
+            departures: stored.departures,
             queues: stored.queues,
             experiments: stored.experiments,
             ended: stored.ended,
@@ -200,7 +146,12 @@ impl From<Snapshot> for ClusterState {
             experiment_archives: stored.experiment_archives,
             requests: stored.requests,
             request_order: stored.request_order,
-            placement_hold,
+            placement_hold: stored.placement_hold,
+            user_weights: stored.user_weights,
+            usage: usage.map(|(who, hours)| (who, Hours::from(hours))).collect(),
+            lessons: stored.lessons,
+            lesson_order: stored.lesson_order,
+            kept: stored.kept,
             ..Self::default()
         };
         for experiment in state.experiments.clone().values() {

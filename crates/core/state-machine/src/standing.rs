@@ -1,7 +1,7 @@
 //! What people have decided about machines: their part in the cluster, and those that are out.
 
 use serde::{Deserialize, Serialize};
-use types::{NodeFacts, NodeId, Timestamp};
+use types::{NodeId, Timestamp};
 
 use crate::records::NodeRecord;
 
@@ -17,6 +17,33 @@ pub struct NodeStanding {
     pub pin: Option<Pin>,
     /// It takes no new attempts and gives its vote back.
     pub drain: Option<Drain>,
+    /// Labels that a person gave it, and those that a person took off (none), on top of its own configuration's.
+    pub labels: Vec<(String, Option<String>)>,
+    /// It takes attempts of one person only.
+    pub reserved: Option<Reserved>,
+}
+
+/// A machine is one person's for a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reserved {
+    /// The user, without a node.
+    pub user: String,
+    /// Until then.
+    pub until: Timestamp,
+    /// Who reserved it: user@node.
+    pub by: String,
+}
+
+impl NodeStanding {
+    /// The labels of a machine's configuration with what people have said about them.
+    #[must_use]
+    pub fn labels_over(&self, own: &[(String, String)]) -> Vec<(String, String)> {
+        let is_said = |name: &String| self.labels.iter().any(|(said, _)| said == name);
+        let kept = own.iter().filter(|(name, _)| !is_said(name)).cloned();
+        let given = self.labels.iter().cloned();
+        let given = given.filter_map(|(name, value)| Some((name, value?)));
+        kept.chain(given).collect()
+    }
 }
 
 /// A role that a person gave.
@@ -79,10 +106,10 @@ pub enum Steadiness {
 impl Steadiness {
     /// By the labels of the machine.
     #[must_use]
-    pub fn of(facts: &NodeFacts) -> Self {
-        if fleeting_label(facts).is_some() {
+    pub fn of(labels: &[(String, String)]) -> Self {
+        if fleeting_label(labels).is_some() {
             Self::Fleeting
-        } else if carries(facts, &CLOUD_LABELS).is_some() {
+        } else if carries(labels, &CLOUD_LABELS).is_some() {
             Self::Cloud
         } else {
             Self::OnPrem
@@ -92,13 +119,13 @@ impl Steadiness {
 
 /// The label by which a machine comes and goes, if it has one.
 #[must_use]
-pub fn fleeting_label(facts: &NodeFacts) -> Option<&str> {
-    carries(facts, &FLEETING_LABELS)
+pub fn fleeting_label(labels: &[(String, String)]) -> Option<&str> {
+    carries(labels, &FLEETING_LABELS)
 }
 
-fn carries<'a>(facts: &'a NodeFacts, labels: &[&str]) -> Option<&'a str> {
-    let mut names = facts.labels.iter().map(|(name, _)| name.as_str());
-    names.find(|name| labels.contains(name))
+fn carries<'a>(labels: &'a [(String, String)], any: &[&str]) -> Option<&'a str> {
+    let mut names = labels.iter().map(|(name, _)| name.as_str());
+    names.find(|name| any.contains(name))
 }
 
 /// A text that names no member, or several.

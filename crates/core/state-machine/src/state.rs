@@ -15,12 +15,14 @@ use crate::command::LogEntry;
 use crate::event::Event;
 use crate::ledger::{Action, LedgerEntry};
 use crate::outcome::Outcome;
+use crate::queue::{Holding, Queue};
 use crate::records::{
-    Booking, Experiment, ExperimentPhase, JoinToken, NodeRecord, PlacementHold, Queue, UserToken,
-    UserTokenTerms,
+    Booking, Experiment, ExperimentPhase, JoinToken, KeptPlace, NodeRecord, PlacementHold,
+    UserToken, UserTokenTerms,
 };
 use crate::snapshot::Snapshot;
 use crate::standing::{Departure, NodeStanding};
+use crate::usage::{Consumer, Hours, Lesson};
 
 /// Requests whose outcome is remembered. At 100 submits a second it covers three minutes of retries, at the
 /// pace of a team of fifty several days; about 2 MiB.
@@ -65,12 +67,38 @@ pub struct ClusterState {
     pub(crate) requests: OrdMap<RequestId, Outcome>,
     pub(crate) request_order: Vector<RequestId>,
     pub(crate) placement_hold: Option<PlacementHold>,
+    pub(crate) user_weights: OrdMap<String, u32>,
+    pub(crate) usage: OrdMap<Consumer, Hours>,
+    pub(crate) lessons: OrdMap<[u8; 32], Lesson>,
+    pub(crate) lesson_order: Vector<[u8; 32]>,
+    pub(crate) kept: OrdMap<ExperimentId, KeptPlace>,
     // Derived from the fields above; rebuilt when a snapshot is read.
-    pub(crate) waiting: OrdSet<(i128, LogIndex, ExperimentId)>,
+    pub(crate) waiting: OrdSet<WaitingKey>,
     pub(crate) active: OrdSet<ExperimentId>,
     pub(crate) bookings: OrdMap<NodeId, Booking>,
     pub(crate) names: OrdSet<(Arc<str>, LogIndex, ExperimentId)>,
+    pub(crate) holdings: OrdMap<Consumer, Holding>,
 }
+
+/// The order of what waits: queue priority and class, place given by a person, own priority, age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct WaitingKey {
+    pub(crate) band: Band,
+    rank: i64,
+    priority: std::cmp::Reverse<i32>,
+    submitted: LogIndex,
+    pub(crate) id: ExperimentId,
+}
+
+/// Who is served before whom whatever their shares: by the priority of the queue, then by the class of the experiment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Band {
+    queue: std::cmp::Reverse<i32>,
+    class: std::cmp::Reverse<i32>,
+}
+
+/// Priorities of one class: those within a hundred. A higher class may take places of a lower one.
+const CLASS: i32 = 100;
 
 /// Facts of the entry being applied, for the commands.
 pub(crate) struct Context<'a> {
@@ -86,6 +114,7 @@ impl ClusterState {
     pub fn apply(&mut self, index: LogIndex, entry: &LogEntry) -> Applied {
         self.applied = index;
         self.time = self.time.max(entry.time);
+        self.forget_kept();
         if let Some(outcome) = entry
             .request
             .and_then(|request| self.requests.get(&request))
@@ -162,6 +191,10 @@ impl ClusterState {
     /// Stores a changed experiment and keeps the derived indexes in step.
     pub(crate) fn put(&mut self, experiment: Experiment) {
         let id = experiment.id;
+        if !matches!(experiment.phase, ExperimentPhase::Queued { .. }) {
+            // It has its place, or needs none any more.
+            self.kept.remove(&id);
+        }
         if let Some(old) = self.experiments.get(&id).cloned() {
             self.unindex(&old);
         }
@@ -186,6 +219,7 @@ impl ClusterState {
             ExperimentPhase::Active => {
                 self.active.insert(experiment.id);
                 self.book(experiment);
+                self.hold(experiment);
             }
             ExperimentPhase::Ended { .. } => {}
         }
@@ -199,28 +233,35 @@ impl ClusterState {
             ExperimentPhase::Active => {
                 self.active.remove(&experiment.id);
                 self.unbook(experiment);
+                self.unhold(experiment);
             }
             ExperimentPhase::Ended { .. } => {}
         }
     }
 
-    /// Key of the waiting order: queue priority, then own priority, then age. The sum of both extremes needs 65 bits.
-    fn waiting_key(&self, experiment: &Experiment) -> (i128, LogIndex, ExperimentId) {
-        let queue = self
-            .queues
-            .get(&experiment.queue)
-            .map_or(0, |queue| i128::from(queue.priority));
-        let own = i128::from(experiment.spec.policy.priority);
-        (
-            -(queue * (1 << 32) + own),
-            experiment.submitted_index,
-            experiment.id,
-        )
+    fn waiting_key(&self, experiment: &Experiment) -> WaitingKey {
+        WaitingKey {
+            band: self.band(experiment),
+            rank: experiment.rank,
+            priority: std::cmp::Reverse(experiment.priority),
+            submitted: experiment.submitted_index,
+            id: experiment.id,
+        }
+    }
+
+    /// Who is served before and after it whatever the shares.
+    #[must_use]
+    pub fn band(&self, experiment: &Experiment) -> Band {
+        let queue = self.queues.get(&experiment.queue);
+        Band {
+            queue: std::cmp::Reverse(queue.map_or(0, |queue| queue.priority)),
+            class: std::cmp::Reverse(class(experiment)),
+        }
     }
 
     /// Rebuilds the waiting order after a queue's priority changed.
     pub(crate) fn reorder_waiting(&mut self) {
-        let ids: Vec<_> = self.waiting.iter().map(|(_, _, id)| *id).collect();
+        let ids: Vec<_> = self.waiting.iter().map(|key| key.id).collect();
         self.waiting = ids
             .into_iter()
             .filter_map(|id| {
@@ -273,6 +314,12 @@ impl ClusterState {
             }
         }
     }
+}
+
+/// The class of an experiment: a higher one may take places of lower ones.
+#[must_use]
+pub fn class(experiment: &Experiment) -> i32 {
+    experiment.priority.div_euclid(CLASS)
 }
 
 fn name_key(experiment: &Experiment) -> (Arc<str>, LogIndex, ExperimentId) {

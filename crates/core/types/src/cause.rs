@@ -48,6 +48,18 @@ pub enum CauseKind {
     },
     /// A new history of the cluster began, from a backup, which does not know what became of it.
     HistoryReplaced,
+    /// It made room for another experiment: it runs again when there is room.
+    Preempted {
+        /// The experiment that got its place.
+        by: String,
+    },
+    /// It used more GPU memory than it asked for, and its policy says stop.
+    VramOveruse,
+    /// Another rank of the same attempt ended, and one cannot go on without the others.
+    RankEnded {
+        /// Which.
+        rank: u32,
+    },
 }
 
 /// Why, and what was looked at to say so.
@@ -99,10 +111,13 @@ impl Cause {
         )
     }
 
-    /// It was moved elsewhere by a person's wish: neither it nor the machine failed.
+    /// It was moved elsewhere by a person's wish, or made room for another: neither it nor the machine failed.
     #[must_use]
     pub fn is_move(&self) -> bool {
-        matches!(self.kind, CauseKind::Moved { .. })
+        matches!(
+            self.kind,
+            CauseKind::Moved { .. } | CauseKind::Preempted { .. }
+        )
     }
 
     /// Exit code for a command line that waits for the experiment: its own, 128 + signal, or 1.
@@ -114,7 +129,10 @@ impl Cause {
             CauseKind::Signal(signal) => 128 + signal,
             CauseKind::CommandNotFound { .. } => 127,
             CauseKind::HostOutOfMemory => 137,
-            CauseKind::Stopped { .. } | CauseKind::Moved { .. } => 143,
+            CauseKind::Stopped { .. }
+            | CauseKind::Moved { .. }
+            | CauseKind::Preempted { .. }
+            | CauseKind::RankEnded { .. } => 143,
             CauseKind::TimeLimit => 124,
             CauseKind::SourceTree
             | CauseKind::DiskFull
@@ -123,7 +141,8 @@ impl Cause {
             | CauseKind::NodeRestarted
             | CauseKind::HolderFailed
             | CauseKind::RefusedByNode
-            | CauseKind::HistoryReplaced => 1,
+            | CauseKind::HistoryReplaced
+            | CauseKind::VramOveruse => 1,
         }
     }
 }
@@ -153,6 +172,9 @@ impl fmt::Display for Cause {
             CauseKind::HistoryReplaced => {
                 f.write_str("the cluster was restored from a backup while it ran")
             }
+            CauseKind::Preempted { by } => write!(f, "preempted: {by} got its place"),
+            CauseKind::VramOveruse => f.write_str("over the GPU memory it asked for"),
+            CauseKind::RankEnded { rank } => write!(f, "rank {rank} of it ended"),
         }
     }
 }

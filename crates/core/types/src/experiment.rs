@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BlobHash, DurationMs, QueueName, ResourceRequest};
+use crate::{BlobHash, DurationMs, NodeId, QueueName, ResourceRequest, codec};
 
 /// The code that an experiment runs, as content-addressed blobs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,16 @@ pub enum Environment {
     Locked(BlobHash),
 }
 
+/// What to do with an attempt that uses more GPU memory than it asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Overuse {
+    /// Say so in its records and in `why`.
+    #[default]
+    Warn,
+    /// End it with that cause.
+    Stop,
+}
+
 /// What to do when things end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
@@ -42,8 +52,24 @@ pub struct Policy {
     pub lease_ms: DurationMs,
     /// Time between SIGTERM and SIGKILL.
     pub stop_grace_ms: DurationMs,
-    /// Higher goes first; 0 is ordinary.
+    /// Higher goes first; 0 is ordinary. Hundreds are classes: one of a higher class may take the place of a lower one.
     pub priority: i32,
+    /// How long it is expected to run, learned from earlier runs; 0: not known. The time limit is the bound.
+    pub expected_ms: DurationMs,
+    /// Where it leaves checkpoints, relative to its directory or absolute; empty: nowhere, so that ending it loses its
+    /// work.
+    pub checkpoint_directory: String,
+    /// Over-use of GPU memory.
+    pub overuse: Overuse,
+}
+
+impl Policy {
+    /// The longest that it runs, or is expected to: what backfill counts on; none: nobody knows.
+    #[must_use]
+    pub fn duration(&self) -> Option<DurationMs> {
+        let known = [self.time_limit_ms, self.expected_ms];
+        known.into_iter().find(|duration| duration.0 > 0)
+    }
 }
 
 impl Default for Policy {
@@ -55,6 +81,9 @@ impl Default for Policy {
             lease_ms: DurationMs(0),
             stop_grace_ms: DurationMs::from_secs(10),
             priority: 0,
+            expected_ms: DurationMs(0),
+            checkpoint_directory: String::new(),
+            overuse: Overuse::Warn,
         }
     }
 }
@@ -78,8 +107,23 @@ pub struct ExperimentSpec {
     pub parameters: Vec<(String, String)>,
     /// What it needs.
     pub resources: ResourceRequest,
+    /// Which of these amounts nobody stated, and what they were learned from, for people.
+    pub learned: Vec<String>,
+    /// Nodes that are taken before others, if they fit.
+    pub prefer_nodes: Vec<NodeId>,
     /// Where it waits.
     pub queue: QueueName,
     /// Retries, limits, priority.
     pub policy: Policy,
+}
+
+impl ExperimentSpec {
+    /// Names the source and command of an experiment, whatever its commit: what earlier runs teach about later ones.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let source = self.source.as_ref();
+        let origin = source.map_or("", |source| source.remote.as_str());
+        let fields = (origin, &self.working_directory, &self.command);
+        *blake3::hash(&codec::encode(&fields)).as_bytes()
+    }
 }

@@ -24,7 +24,7 @@ pub use backup::{
     MAX_BACKUP_DATA_BYTES,
 };
 pub use cause::{Cause, CauseKind};
-pub use experiment::{Environment, ExperimentSpec, Policy, SourceTreeRef};
+pub use experiment::{Environment, ExperimentSpec, Overuse, Policy, SourceTreeRef};
 pub use ids::{
     AttemptToken, BlobHash, ClusterId, ExperimentId, IdError, Incarnation, LogIndex, NodeId,
     QueueName, RequestId, TokenId,

@@ -25,8 +25,10 @@ pub struct ResourceRequest {
     pub gpu_models: Vec<String>,
     /// Labels that the node must carry, as (name, value).
     pub constraints: Vec<(String, String)>,
-    /// Nodes that run one rank each (gang); 1 for an ordinary experiment.
+    /// Nodes that run one rank each (gang), each with all of the above; 1 for an ordinary experiment.
     pub nodes: u32,
+    /// No other attempt runs on its nodes meanwhile.
+    pub exclusive: bool,
 }
 
 impl Default for ResourceRequest {
@@ -41,8 +43,30 @@ impl Default for ResourceRequest {
             gpu_models: Vec::new(),
             constraints: Vec::new(),
             nodes: 1,
+            exclusive: false,
         }
     }
+}
+
+impl ResourceRequest {
+    /// Whether a GPU of this model is accepted: one of the accepted names is the model's, or a run of whole words of
+    /// it, whatever their case. `A100` accepts `NVIDIA A100-SXM4-80GB`, `A10` does not.
+    #[must_use]
+    pub fn accepts_model(&self, model: &str) -> bool {
+        let model = words(model);
+        let accepts = |name: &String| {
+            let name = words(name);
+            !name.is_empty() && model.windows(name.len()).any(|run| run == name)
+        };
+        self.gpu_models.is_empty() || self.gpu_models.iter().any(accepts)
+    }
+}
+
+/// The words of a model's name in lower case.
+fn words(name: &str) -> Vec<String> {
+    let words = name.split(|letter: char| !letter.is_alphanumeric());
+    let words = words.filter(|word| !word.is_empty());
+    words.map(str::to_lowercase).collect()
 }
 
 /// Part of one GPU, booked.
@@ -82,6 +106,18 @@ impl fmt::Display for ResourceRequest {
         }
         if self.vram_bytes > 0 {
             write!(f, ", {} vram", Bytes(self.vram_bytes))?;
+        }
+        if self.disk_bytes > 0 {
+            write!(f, ", {} disk", Bytes(self.disk_bytes))?;
+        }
+        if !self.gpu_models.is_empty() {
+            write!(f, ", {}", self.gpu_models.join(" or "))?;
+        }
+        if self.exclusive {
+            f.write_str(", alone on its node")?;
+        }
+        if self.nodes > 1 {
+            write!(f, ", on {} nodes", self.nodes)?;
         }
         Ok(())
     }
@@ -233,6 +269,21 @@ mod tests {
             assert!(parse_bytes(bad).is_err(), "{bad}");
         }
         assert!(parse_gpus("1.5").is_err());
+    }
+
+    #[test]
+    fn a_model_is_accepted_by_whole_words_of_its_name() {
+        let asking = |names: &[&str]| ResourceRequest {
+            gpu_models: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..Default::default()
+        };
+        let model = "NVIDIA A100-SXM4-80GB";
+        for accepted in [&[][..], &["A100"], &["h100", "a100"], &["A100-SXM4"], &[model]] {
+            assert!(asking(accepted).accepts_model(model), "{accepted:?}");
+        }
+        for refused in [&["A10"][..], &["100"], &["SXM4 A100"], &["-"], &["H100"]] {
+            assert!(!asking(refused).accepts_model(model), "{refused:?}");
+        }
     }
 
     #[test]

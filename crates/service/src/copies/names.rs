@@ -119,7 +119,7 @@ impl Handle {
     fn storage_nodes(&self, state: &ClusterState) -> Vec<StorageNode> {
         let keeps = |record: &&NodeRecord| record.facts.keeps_blobs;
         let stays = |record: &&NodeRecord| {
-            !record.draining && fleeting_label(&record.facts).is_none() && self.is_heard(record)
+            !record.draining && fleeting_label(&record.labels).is_none() && self.is_heard(record)
         };
         let mut chosen: Vec<_> = state.nodes().filter(keeps).filter(stays).collect();
         if chosen.is_empty() {
@@ -127,7 +127,7 @@ impl Handle {
         }
         let node = |record: &NodeRecord| StorageNode {
             node: record.node.clone(),
-            domain: failure_domain(&record.node, &record.facts),
+            domain: failure_domain(&record.node, &record.labels),
         };
         chosen.into_iter().map(node).collect()
     }

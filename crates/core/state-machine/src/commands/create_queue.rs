@@ -6,7 +6,7 @@ use types::QueueName;
 use crate::event::Event;
 use crate::ledger::Action;
 use crate::outcome::Outcome;
-use crate::records::Queue;
+use crate::queue::Queue;
 use crate::state::{ClusterState, Context};
 
 /// Makes a queue, or changes the priority of one.
@@ -27,10 +27,8 @@ impl CreateQueue {
                 ..known.clone()
             },
             None => Queue {
-                name: self.name.clone(),
                 priority: self.priority,
-                created_by: by,
-                created_at: context.now,
+                ..Queue::new(self.name.clone(), by, context.now)
             },
         };
         state.queues.insert(self.name.clone(), queue);

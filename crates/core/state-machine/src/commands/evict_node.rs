@@ -175,6 +175,7 @@ fn lose_all(
             cause: Cause::new(CauseKind::NodeLost, evidence),
             at: context.now,
             peak_memory_bytes: 0,
+            peak_vram_bytes: 0,
             cpu_ms: DurationMs(0),
             tree_kill_method: String::new(),
         };

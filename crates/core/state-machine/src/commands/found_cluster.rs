@@ -6,7 +6,8 @@ use types::{ClusterId, Incarnation, NodeFacts, NodeId, QueueName};
 use crate::event::Event;
 use crate::ledger::Action;
 use crate::outcome::{Outcome, RefusalCode};
-use crate::records::{NodeRecord, Queue};
+use crate::queue::Queue;
+use crate::records::NodeRecord;
 use crate::state::{ClusterState, Context};
 
 /// Makes the cluster: its id, its key, its first node, its default queue.
@@ -43,15 +44,11 @@ impl FoundCluster {
             admitted_at: context.now,
             admitted_by: context.author.to_string(),
             draining: false,
+            labels: self.facts.labels.clone(),
         };
         state.nodes.insert(self.founder.clone(), founder);
         let name = QueueName::default();
-        let queue = Queue {
-            name: name.clone(),
-            priority: 0,
-            created_by: context.author.to_string(),
-            created_at: context.now,
-        };
+        let queue = Queue::new(name.clone(), context.author.to_string(), context.now);
         state.queues.insert(name, queue);
         state.record(
             context,

@@ -36,6 +36,7 @@ impl LoseAttempt {
             cause: self.cause.clone(),
             at: context.now,
             peak_memory_bytes: 0,
+            peak_vram_bytes: 0,
             cpu_ms: DurationMs(0),
             tree_kill_method: String::new(),
         };

@@ -7,7 +7,7 @@ use crate::commands::nodes::unknown;
 use crate::event::Event;
 use crate::ledger::Action;
 use crate::outcome::{Outcome, RefusalCode};
-use crate::records::{Attempt, NodeRecord};
+use crate::records::{Attempt, NodeRecord, Yield};
 use crate::standing::{Drain, NodeStanding, Pin, PinnedRole, fleeting_label};
 use crate::state::{ClusterState, Context};
 
@@ -130,7 +130,7 @@ fn cannot_vote(record: &NodeRecord) -> Option<String> {
     if record.draining {
         return Some("it is being drained: `muster node undrain` it first".to_owned());
     }
-    let label = fleeting_label(&record.facts)?;
+    let label = fleeting_label(&record.labels)?;
     Some(format!(
         "by its label {label} it may go at any time, and would take its vote along"
     ))
@@ -149,9 +149,19 @@ impl ClusterState {
         drain.evacuate.then_some(drain.by.as_str())
     }
 
-    /// A stop that nobody asked for but who empties the node is a move: it says nothing about the experiment.
-    pub(crate) fn as_move(&self, attempt: &Attempt, cause: Cause) -> Cause {
+    /// A stop that nobody asked for but who empties the node is a move, and one to make room for another experiment is
+    /// a preemption: they say nothing about the experiment.
+    pub(crate) fn as_move(
+        &self,
+        attempt: &Attempt,
+        yields: Option<&Yield>,
+        cause: Cause,
+    ) -> Cause {
         let stopped = matches!(cause.kind, CauseKind::Stopped { .. });
+        if let Some(other) = yields.filter(|_| stopped) {
+            let by = other.to.to_string();
+            return Cause::new(CauseKind::Preempted { by }, cause.evidence);
+        }
         let mut nodes = attempt.ranks.iter().map(|rank| &rank.placement.node);
         match nodes.find_map(|node| self.evacuated_by(node)) {
             Some(by) if stopped => {
@@ -162,7 +172,7 @@ impl ClusterState {
         }
     }
 
-    fn stand(
+    pub(super) fn stand(
         &mut self,
         context: &mut Context<'_>,
         record: NodeRecord,

@@ -48,6 +48,7 @@ impl AdmitNode {
             // A repeat of an admission whose answer was lost: no second use is counted.
             let known = NodeRecord {
                 facts: self.facts.clone(),
+                labels: state.standing(&self.node).labels_over(&self.facts.labels),
                 ..known.clone()
             };
             return store(state, context, known);
@@ -66,6 +67,7 @@ impl AdmitNode {
             admitted_at: context.now,
             admitted_by: token.created_by.clone(),
             draining: false,
+            labels: self.facts.labels.clone(),
         };
         state.join_tokens.insert(self.token.clone(), token);
         let detail = format!(
@@ -96,6 +98,7 @@ impl UpdateNode {
         }
         let known = NodeRecord {
             facts: self.facts.clone(),
+            labels: state.standing(&self.node).labels_over(&self.facts.labels),
             ..known.clone()
         };
         store(state, context, known)

@@ -10,6 +10,7 @@ use types::{
 
 use crate::commands::unknown_experiment;
 use crate::event::Event;
+use crate::holdings::book_kept;
 use crate::ledger::Action;
 use crate::outcome::{Outcome, RefusalCode};
 use crate::records::{Attempt, Booking, ExperimentPhase, RankRecord};
@@ -60,7 +61,10 @@ impl PlaceAttempt {
         if let Some(why) = state.held(experiment) {
             return Outcome::refused(RefusalCode::DoesNotFit, why);
         }
-        if let Some(why) = self.misfit(state) {
+        if let Some(over) = state.over_limit(experiment) {
+            return Outcome::refused(RefusalCode::DoesNotFit, over.to_string());
+        }
+        if let Some(why) = self.misfit(state, &experiment.author.user) {
             return Outcome::refused(RefusalCode::DoesNotFit, why);
         }
         let token = AttemptToken {
@@ -108,7 +112,7 @@ impl PlaceAttempt {
 
 impl PlaceAttempt {
     /// Why the ranks cannot all be booked, if so: each is checked on top of those before it.
-    fn misfit(&self, state: &ClusterState) -> Option<String> {
+    fn misfit(&self, state: &ClusterState, user: &str) -> Option<String> {
         let mut bookings: BTreeMap<&NodeId, Booking> = BTreeMap::new();
         self.ranks.iter().find_map(|(rank, capacity)| {
             let Some(node) = state.nodes.get(&rank.node) else {
@@ -118,9 +122,16 @@ impl PlaceAttempt {
             if node.draining {
                 return Some(format!("{name} takes no new attempts"));
             }
-            let booked = bookings
-                .entry(&rank.node)
-                .or_insert_with(|| state.booking(&rank.node));
+            if let Some(reserved) = state.reserved(&rank.node).filter(|one| one.user != user) {
+                return Some(format!("{name} is reserved for {}", reserved.user));
+            }
+            let booked = bookings.entry(&rank.node).or_insert_with(|| {
+                let mut booked = state.booking(&rank.node);
+                for kept in state.kept_on(&rank.node, Some(self.experiment)) {
+                    book_kept(&mut booked, &kept);
+                }
+                booked
+            });
             let short = add(booked, &rank.resources, &capacity.total)?;
             Some(format!("{name} has not enough {short} left"))
         })

@@ -150,10 +150,15 @@ impl ClusterState {
         let token = attempt.token;
         end.cause = with_evidence(&end.cause, context);
         if experiment.stop_requested.is_none() {
-            end.cause = self.as_move(attempt, end.cause);
+            end.cause = self.as_move(attempt, experiment.yields.as_ref(), end.cause);
         };
         let cause = end.cause.clone();
         attempt.end = Some(end);
+        experiment.yields = None;
+        if let Some(attempt) = experiment.attempts.last() {
+            self.charge(&experiment, attempt, context.now);
+            self.learn(&experiment, attempt);
+        }
         self.record(
             context,
             Action::AttemptEnded,

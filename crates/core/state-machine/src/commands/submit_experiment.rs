@@ -5,6 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use types::{ExperimentId, ExperimentSpec, codec};
 
+use crate::commands::order_experiment::refuse_high;
+use crate::commands::shape_queue::unknown_queue;
 use crate::event::Event;
 use crate::ledger::Action;
 use crate::outcome::{Outcome, RefusalCode};
@@ -29,11 +31,10 @@ impl SubmitExperiment {
             return Outcome::refused(RefusalCode::Invalid, why);
         }
         if !state.queues.contains_key(&self.spec.queue) {
-            let message = format!(
-                "there is no queue {}: `muster queue ls` lists them",
-                self.spec.queue
-            );
-            return Outcome::refused(RefusalCode::UnknownQueue, message);
+            return unknown_queue(&self.spec.queue);
+        }
+        if let Some(refused) = refuse_high(context, self.spec.policy.priority) {
+            return refused;
         }
         let id = free_id(state, context);
         let experiment = Experiment {
@@ -44,6 +45,10 @@ impl SubmitExperiment {
             submitted_at: context.now,
             submitted_index: context.index,
             queue: self.spec.queue.clone(),
+            priority: self.spec.policy.priority,
+            rank: 0,
+            held: None,
+            yields: None,
             phase: ExperimentPhase::Queued { since: context.now },
             stop_requested: None,
             attempts: Vec::new(),

@@ -1,0 +1,152 @@
+//! A person changes the order of what waits.
+
+use serde::{Deserialize, Serialize};
+use types::{ExperimentId, Role};
+
+use crate::commands::waiting_of;
+use crate::event::Event;
+use crate::ledger::Action;
+use crate::outcome::{Outcome, RefusalCode};
+use crate::records::Experiment;
+use crate::state::{ClusterState, Context};
+
+/// Highest priority that a member may give: the ordinary class. Higher classes take places of others.
+pub const MAX_MEMBER_PRIORITY: i32 = 99;
+
+/// A place in the line of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LinePlace {
+    /// Before all others of its queue.
+    First,
+    /// After all others of its queue.
+    Last,
+    /// Right before this one.
+    Before(ExperimentId),
+    /// Where its priority and age put it.
+    Ordinary,
+}
+
+/// Gives a waiting experiment another place among those of its queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderExperiment {
+    /// Which.
+    pub experiment: ExperimentId,
+    /// Where.
+    pub place: LinePlace,
+}
+
+impl OrderExperiment {
+    pub(crate) fn apply(&self, state: &mut ClusterState, context: &mut Context<'_>) -> Outcome {
+        let experiment = match waiting_of(state, context, self.experiment, "reorder") {
+            Ok(experiment) => experiment,
+            Err(refused) => return refused,
+        };
+        let detail = match self.place {
+            LinePlace::First => "first of its queue".to_owned(),
+            LinePlace::Last => "last of its queue".to_owned(),
+            LinePlace::Before(other) => format!("before {other}"),
+            LinePlace::Ordinary => "by priority and age".to_owned(),
+        };
+        let moved = match self.place {
+            LinePlace::First => first(state, &experiment),
+            LinePlace::Last => last(state, &experiment),
+            LinePlace::Ordinary => Ok(vec![ranked(experiment, 0)]),
+            LinePlace::Before(other) => before(state, experiment, other),
+        };
+        let moved = match moved {
+            Ok(moved) => moved,
+            Err(refused) => return refused,
+        };
+        for experiment in moved {
+            state.put(experiment);
+        }
+        let id = Some(self.experiment);
+        state.record(context, Action::ExperimentReordered, id, detail);
+        let queued = Event::ExperimentQueued(self.experiment);
+        context.events.push(queued);
+        Outcome::Done
+    }
+}
+
+fn ranked(experiment: Experiment, rank: i64) -> Experiment {
+    Experiment { rank, ..experiment }
+}
+
+/// The line of the experiment's queue without itself, first in front.
+fn line(state: &ClusterState, of: &Experiment) -> Vec<Experiment> {
+    let same = state.waiting().filter(|other| other.queue == of.queue && other.id != of.id);
+    same.map(|other| other.as_ref().clone()).collect()
+}
+
+fn first(state: &ClusterState, of: &Experiment) -> Result<Vec<Experiment>, Outcome> {
+    let least = line(state, of).iter().map(|other| other.rank).min();
+    Ok(vec![ranked(of.clone(), least.unwrap_or(0).min(0).saturating_sub(1))])
+}
+
+fn last(state: &ClusterState, of: &Experiment) -> Result<Vec<Experiment>, Outcome> {
+    let most = line(state, of).iter().map(|other| other.rank).max();
+    Ok(vec![ranked(of.clone(), most.unwrap_or(0).max(0).saturating_add(1))])
+}
+
+/// Makes room right before another one: all that stand before it keep their order and get lower ranks.
+fn before(
+    state: &ClusterState,
+    of: Experiment,
+    other: ExperimentId,
+) -> Result<Vec<Experiment>, Outcome> {
+    let line = line(state, &of);
+    let Some(at) = line.iter().position(|one| one.id == other) else {
+        let message = format!("{other} does not wait in queue {}: `muster ls` lists what does", of.queue);
+        return Err(Outcome::refused(RefusalCode::NotWaiting, message));
+    };
+    let fence = line[at].rank;
+    // Those before it that share its rank stand there by priority or age: they go on to the rank below.
+    let ahead = line[..at].iter().filter(|one| one.rank >= fence.saturating_sub(1));
+    let mut moved: Vec<_> = ahead
+        .map(|one| {
+            let lower = if one.rank == fence { 2 } else { 1 };
+            ranked(one.clone(), one.rank.saturating_sub(lower))
+        })
+        .collect();
+    moved.push(ranked(of, fence.saturating_sub(1)));
+    Ok(moved)
+}
+
+/// Changes the priority of a waiting experiment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetPriority {
+    /// Which.
+    pub experiment: ExperimentId,
+    /// Higher goes first.
+    pub priority: i32,
+}
+
+impl SetPriority {
+    pub(crate) fn apply(&self, state: &mut ClusterState, context: &mut Context<'_>) -> Outcome {
+        let mut experiment = match waiting_of(state, context, self.experiment, "reprioritise") {
+            Ok(experiment) => experiment,
+            Err(refused) => return refused,
+        };
+        if let Some(refused) = refuse_high(context, self.priority) {
+            return refused;
+        }
+        let detail = format!("from {} to {}", experiment.priority, self.priority);
+        experiment.priority = self.priority;
+        state.put(experiment);
+        let id = Some(self.experiment);
+        state.record(context, Action::PriorityChanged, id, detail);
+        let queued = Event::ExperimentQueued(self.experiment);
+        context.events.push(queued);
+        Outcome::Done
+    }
+}
+
+/// A member gives no priority of a class that takes places of others.
+pub(super) fn refuse_high(context: &Context<'_>, priority: i32) -> Option<Outcome> {
+    (priority > MAX_MEMBER_PRIORITY && context.author.role < Role::Admin).then(|| {
+        let message = format!(
+            "priority {priority} takes the places of others: a member gives at most {MAX_MEMBER_PRIORITY}, an admin any"
+        );
+        Outcome::refused(RefusalCode::NotAllowed, message)
+    })
+}

@@ -1,0 +1,83 @@
+//! The leader's decision that running attempts make room for an experiment.
+
+use serde::{Deserialize, Serialize};
+use types::{AttemptToken, DurationMs, ExperimentId, LogIndex, RankPlacement};
+
+use crate::commands::unknown_experiment;
+use crate::event::Event;
+use crate::ledger::Action;
+use crate::outcome::{Outcome, RefusalCode};
+use crate::records::{ExperimentPhase, KeptPlace, Yield};
+use crate::state::{ClusterState, Context};
+
+/// How long a freed place is kept for whom it was freed, beyond the grace of its victims: starting takes a second.
+const KEPT_FOR: DurationMs = DurationMs::from_secs(120);
+
+/// Ends attempts so that an experiment gets their place, and keeps that place for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreemptFor {
+    /// Who gets the place.
+    pub beneficiary: ExperimentId,
+    /// State that the decision was computed from.
+    pub computed_at: LogIndex,
+    /// The place.
+    pub placement: RankPlacement,
+    /// Who makes room.
+    pub victims: Vec<AttemptToken>,
+    /// Why, for people.
+    pub reason: String,
+}
+
+impl PreemptFor {
+    pub(crate) fn apply(&self, state: &mut ClusterState, context: &mut Context<'_>) -> Outcome {
+        let id = self.beneficiary;
+        let Some(beneficiary) = state.experiments.get(&id) else {
+            return unknown_experiment(id);
+        };
+        if !matches!(beneficiary.phase, ExperimentPhase::Queued { .. }) || state.kept.contains_key(&id) {
+            let message = format!("{id} does not wait, or a place is being freed for it already");
+            return Outcome::refused(RefusalCode::NotWaiting, message);
+        }
+        let node = &self.placement.node;
+        let mut longest = DurationMs(0);
+        let mut yielding = Vec::new();
+        for token in &self.victims {
+            let current = state.experiments.get(&token.experiment).filter(|victim| {
+                let attempt = victim.current_attempt().filter(|attempt| attempt.token == *token);
+                let there = attempt.and_then(|attempt| {
+                    attempt.ranks.iter().find(|rank| rank.placement.node == *node)
+                });
+                there.is_some() && victim.yields.is_none() && victim.id != id
+            });
+            let Some(victim) = current else {
+                let message = format!("{token} does not run on {} any more", node.short());
+                return Outcome::refused(RefusalCode::Stale, message);
+            };
+            longest = longest.max(victim.spec.policy.stop_grace_ms);
+            let mut victim = victim.as_ref().clone();
+            victim.yields = Some(Yield {
+                to: id,
+                at: context.now,
+            });
+            yielding.push(victim);
+        }
+        if yielding.is_empty() {
+            return Outcome::refused(RefusalCode::Invalid, "nobody is named who makes room");
+        }
+        for victim in yielding {
+            let detail = format!("makes room for {id}: {}", self.reason);
+            state.record(context, Action::AttemptPreempted, Some(victim.id), detail);
+            state.put(victim);
+        }
+        let until = context.now.0.saturating_add(longest.0).saturating_add(KEPT_FOR.0);
+        let kept = KeptPlace {
+            placement: self.placement.clone(),
+            victims: self.victims.clone(),
+            until: types::Timestamp(until),
+        };
+        state.kept.insert(id, kept);
+        let changed = self.victims.iter().map(|token| Event::AttemptChanged(*token));
+        context.events.extend(changed);
+        Outcome::Done
+    }
+}
