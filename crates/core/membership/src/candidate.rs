@@ -47,9 +47,7 @@ impl Presence {
 /// The label `failure-domain` of a node, or else the node itself: it fails alone.
 #[must_use]
 pub fn failure_domain(node: &NodeId, labels: &[(String, String)]) -> String {
-    let label = labels
-        .iter()
-        .find(|(name, _)| name == "failure-domain");
+    let label = labels.iter().find(|(name, _)| name == "failure-domain");
     label.map_or_else(|| node.to_string(), |(_, value)| value.clone())
 }
 

@@ -3,7 +3,14 @@
 use serde::{Deserialize, Serialize};
 use types::{Author, RequestId, Timestamp};
 
-use crate::commands::{AcceptLate, AdmitNode, CreateJoinToken, CreateQueue, CreateUserToken, DrainNode, EvictNode, ExtendLease, FoundCluster, HoldExperiment, IssueUserToken, LabelNode, LoseAttempt, MoveExperiment, NoteBackup, NoteRefusals, NoteTokenUses, OrderExperiment, PauseQueue, PinRole, PlaceAttempt, PreemptFor, ReleaseExperiment, ReleasePlacements, RemoveNode, RemoveUser, ReplaceNode, ReportAttempt, ReserveNode, RevokeToken, SealSegment, SetPriority, ShapeQueue, StopExperiment, SubmitExperiment, UndrainNode, UpdateNode, WeighUser};
+use crate::commands::{
+    AcceptLate, AdmitNode, CreateJoinToken, CreateQueue, CreateUserToken, DrainNode, EvictNode,
+    ExtendLease, FoundCluster, HoldExperiment, IssueUserToken, LabelNode, LoseAttempt,
+    MoveExperiment, NoteBackup, NoteRefusals, NoteTokenUses, OrderExperiment, PauseQueue, PinRole,
+    PlaceAttempt, PreemptFor, ReleaseExperiment, ReleasePlacements, RemoveNode, RemoveUser,
+    ReplaceNode, ReportAttempt, ReserveNode, RevokeToken, SealSegment, SetPriority, ShapeQueue,
+    StopExperiment, SubmitExperiment, UndrainNode, UpdateNode, WeighUser,
+};
 
 /// One entry of the Raft log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -61,7 +61,9 @@ impl ClusterState {
         let by_person = || {
             let word = experiment.held.as_ref()?;
             let id = experiment.id;
-            Some(format!("held by {word}: `muster release {id}` lets it go on"))
+            Some(format!(
+                "held by {word}: `muster release {id}` lets it go on"
+            ))
         };
         let by_queue = || {
             let queue = self.queues.get(&experiment.queue)?;
@@ -110,7 +112,8 @@ impl ClusterState {
                 .and_then(|victim| victim.current_attempt())
                 .filter(|attempt| attempt.token == *token);
             let ranks = attempt.into_iter().flat_map(|attempt| &attempt.ranks);
-            let there = ranks.filter(|rank| !rank.ended && rank.placement.node == kept.placement.node);
+            let there =
+                ranks.filter(|rank| !rank.ended && rank.placement.node == kept.placement.node);
             for rank in there {
                 take(&mut freed, &rank.placement.resources);
             }

@@ -19,7 +19,10 @@ pub fn check_invariants(state: &ClusterState) -> Result<(), String> {
     same("names", &rebuilt.names, &state.names)?;
     same("holdings", &rebuilt.holdings, &state.holdings)?;
     for (id, kept) in &state.kept {
-        let waits = state.experiments.get(id).is_some_and(|one| matches!(one.phase, ExperimentPhase::Queued { .. }));
+        let waits = state
+            .experiments
+            .get(id)
+            .is_some_and(|one| matches!(one.phase, ExperimentPhase::Queued { .. }));
         if !waits {
             return Err(format!("{kept:?} is kept for {id}, which does not wait"));
         }

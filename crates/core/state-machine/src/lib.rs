@@ -28,7 +28,15 @@ pub use archive::{
     ARCHIVE_ENTRIES, ARCHIVE_EXPERIMENTS, ArchiveContent, ArchiveFile, ArchiveRef, decode_archive,
 };
 pub use command::{Command, LogEntry};
-pub use commands::{AcceptLate, AdmitNode, AttemptReport, CreateJoinToken, CreateQueue, CreateUserToken, DrainNode, Entrance, EvictNode, EvictedAttempts, ExtendLease, FoundCluster, HoldExperiment, IssueUserToken, LabelNode, LinePlace, LoseAttempt, MAX_MEMBER_PRIORITY, MoveExperiment, NoteBackup, NoteRefusals, NoteTokenUses, OrderExperiment, PauseQueue, PinRole, PlaceAttempt, PreemptFor, RankCapacity, ReleaseExperiment, ReleasePlacements, RemoveNode, RemoveUser, ReplaceNode, ReportAttempt, ReserveNode, RevokeToken, SealSegment, SetPriority, ShapeQueue, StopExperiment, SubmitExperiment, UndrainNode, UpdateNode, WeighUser};
+pub use commands::{
+    AcceptLate, AdmitNode, AttemptReport, CreateJoinToken, CreateQueue, CreateUserToken, DrainNode,
+    Entrance, EvictNode, EvictedAttempts, ExtendLease, FoundCluster, HoldExperiment,
+    IssueUserToken, LabelNode, LinePlace, LoseAttempt, MAX_MEMBER_PRIORITY, MoveExperiment,
+    NoteBackup, NoteRefusals, NoteTokenUses, OrderExperiment, PauseQueue, PinRole, PlaceAttempt,
+    PreemptFor, RankCapacity, ReleaseExperiment, ReleasePlacements, RemoveNode, RemoveUser,
+    ReplaceNode, ReportAttempt, ReserveNode, RevokeToken, SealSegment, SetPriority, ShapeQueue,
+    StopExperiment, SubmitExperiment, UndrainNode, UpdateNode, WeighUser,
+};
 pub use copies::NamedBlobs;
 pub use event::Event;
 pub use invariants::check_invariants;
@@ -42,7 +50,8 @@ pub use records::{
     PlacementHold, RankRecord, StopRequest, UserToken, UserTokenTerms, Yield,
 };
 pub use standing::{
-    Departure, Drain, NodeStanding, Pin, PinnedRole, Reserved, ResolveNodeError, Steadiness, fleeting_label,
+    Departure, Drain, NodeStanding, Pin, PinnedRole, Reserved, ResolveNodeError, Steadiness,
+    fleeting_label,
 };
 pub use state::{Applied, Band, ClusterState, REQUEST_WINDOW, class};
 pub use usage::{Consumer, HOUR, HOURS_KEPT, Hours, Lesson, Usage};

@@ -164,7 +164,7 @@ impl ClusterState {
                 cause: Cause::new(CauseKind::HistoryReplaced, evidence),
                 at: context.now,
                 peak_memory_bytes: 0,
-            peak_vram_bytes: 0,
+                peak_vram_bytes: 0,
                 cpu_ms: DurationMs(0),
                 tree_kill_method: String::new(),
             };

@@ -124,9 +124,16 @@ impl fmt::Display for OverLimit {
             limit,
             ..
         } = self;
-        let whose = if self.per_user { "each user of" } else { "all of" };
+        let whose = if self.per_user {
+            "each user of"
+        } else {
+            "all of"
+        };
         let (held, limit) = match *what {
-            "memory" => (format!("{} MiB", held >> 20), format!("{} MiB", limit >> 20)),
+            "memory" => (
+                format!("{} MiB", held >> 20),
+                format!("{} MiB", limit >> 20),
+            ),
             "experiments" => (held.to_string(), limit.to_string()),
             _ => (thousandths(*held), thousandths(*limit)),
         };
@@ -177,9 +184,19 @@ impl Queue {
 fn over(limits: &Limits, held: Holding, more: Holding) -> Option<(&'static str, u64, u64)> {
     let sum = held.plus(more);
     let checks = [
-        ("experiments", held.experiments, sum.experiments, limits.experiments),
+        (
+            "experiments",
+            held.experiments,
+            sum.experiments,
+            limits.experiments,
+        ),
         ("cpus", held.cpu_milli, sum.cpu_milli, limits.cpu_milli),
-        ("memory", held.memory_bytes, sum.memory_bytes, limits.memory_bytes),
+        (
+            "memory",
+            held.memory_bytes,
+            sum.memory_bytes,
+            limits.memory_bytes,
+        ),
         ("gpus", held.gpu_milli, sum.gpu_milli, limits.gpu_milli),
     ];
     let passed = checks

@@ -148,7 +148,9 @@ impl From<Snapshot> for ClusterState {
             request_order: stored.request_order,
             placement_hold: stored.placement_hold,
             user_weights: stored.user_weights,
-            usage: usage.map(|(who, hours)| (who, Hours::from(hours))).collect(),
+            usage: usage
+                .map(|(who, hours)| (who, Hours::from(hours)))
+                .collect(),
             lessons: stored.lessons,
             lesson_order: stored.lesson_order,
             kept: stored.kept,

@@ -132,7 +132,11 @@ impl ClusterState {
         let Some(end) = attempt.end.as_ref().filter(|end| end.cause.is_success()) else {
             return;
         };
-        let started = attempt.ranks.iter().filter_map(|rank| rank.started_at).min();
+        let started = attempt
+            .ranks
+            .iter()
+            .filter_map(|rank| rank.started_at)
+            .min();
         let duration_ms = end.at.since(started.unwrap_or(attempt.placed_at));
         let mean = |time: u64| time.saturating_mul(1_000) / duration_ms.0.max(1);
         let fingerprint = experiment.spec.fingerprint();
@@ -190,7 +194,7 @@ fn by_hour(from: Timestamp, to: Timestamp) -> impl Iterator<Item = (u64, Duratio
     hours.filter_map(move |hour| {
         let start = from.max(hour * HOUR.0);
         let end = to.0.min((hour + 1).saturating_mul(HOUR.0));
-        (end > start).then_some((hour, DurationMs(end - start)))
+        (end > start).then(|| (hour, DurationMs(end - start)))
     })
 }
 

@@ -278,7 +278,13 @@ mod tests {
             ..Default::default()
         };
         let model = "NVIDIA A100-SXM4-80GB";
-        for accepted in [&[][..], &["A100"], &["h100", "a100"], &["A100-SXM4"], &[model]] {
+        for accepted in [
+            &[][..],
+            &["A100"],
+            &["h100", "a100"],
+            &["A100-SXM4"],
+            &[model],
+        ] {
             assert!(asking(accepted).accepts_model(model), "{accepted:?}");
         }
         for refused in [&["A10"][..], &["100"], &["SXM4 A100"], &["-"], &["H100"]] {

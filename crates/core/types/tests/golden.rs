@@ -109,6 +109,8 @@ fn spec() -> ExperimentSpec {
             constraints: vec![("zone".to_owned(), "a".to_owned())],
             ..ResourceRequest::default()
         },
+        learned: vec!["memory: 2 GiB".to_owned()],
+        prefer_nodes: vec![node("nodeb")],
         queue: QueueName::default(),
         policy: Policy::default(),
     }

@@ -42,7 +42,10 @@ impl LabelNode {
             return refused;
         }
         let labels = standing.labels_over(&record.facts.labels);
-        let all: Vec<_> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let all: Vec<_> = labels
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         let detail = format!("{}: {}", record.facts.name, all.join(" "));
         state.record(context, Action::NodeLabelled, None, detail);
         state.stand(context, NodeRecord { labels, ..record }, standing)

@@ -151,12 +151,7 @@ impl ClusterState {
 
     /// A stop that nobody asked for but who empties the node is a move, and one to make room for another experiment is
     /// a preemption: they say nothing about the experiment.
-    pub(crate) fn as_move(
-        &self,
-        attempt: &Attempt,
-        yields: Option<&Yield>,
-        cause: Cause,
-    ) -> Cause {
+    pub(crate) fn as_move(&self, attempt: &Attempt, yields: Option<&Yield>, cause: Cause) -> Cause {
         let stopped = matches!(cause.kind, CauseKind::Stopped { .. });
         if let Some(other) = yields.filter(|_| stopped) {
             let by = other.to.to_string();

@@ -13,6 +13,9 @@ use crate::state::{ClusterState, Context};
 /// Highest priority that a member may give: the ordinary class. Higher classes take places of others.
 pub const MAX_MEMBER_PRIORITY: i32 = 99;
 
+/// Experiments that one reordering shifts: applying it takes a few milliseconds.
+const MAX_SHIFTED: usize = 1_000;
+
 /// A place in the line of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LinePlace {
@@ -74,21 +77,29 @@ fn ranked(experiment: Experiment, rank: i64) -> Experiment {
 
 /// The line of the experiment's queue without itself, first in front.
 fn line(state: &ClusterState, of: &Experiment) -> Vec<Experiment> {
-    let same = state.waiting().filter(|other| other.queue == of.queue && other.id != of.id);
+    let same = state
+        .waiting()
+        .filter(|other| other.queue == of.queue && other.id != of.id);
     same.map(|other| other.as_ref().clone()).collect()
 }
 
 fn first(state: &ClusterState, of: &Experiment) -> Result<Vec<Experiment>, Outcome> {
     let least = line(state, of).iter().map(|other| other.rank).min();
-    Ok(vec![ranked(of.clone(), least.unwrap_or(0).min(0).saturating_sub(1))])
+    Ok(vec![ranked(
+        of.clone(),
+        least.unwrap_or(0).min(0).saturating_sub(1),
+    )])
 }
 
 fn last(state: &ClusterState, of: &Experiment) -> Result<Vec<Experiment>, Outcome> {
     let most = line(state, of).iter().map(|other| other.rank).max();
-    Ok(vec![ranked(of.clone(), most.unwrap_or(0).max(0).saturating_add(1))])
+    Ok(vec![ranked(
+        of.clone(),
+        most.unwrap_or(0).max(0).saturating_add(1),
+    )])
 }
 
-/// Makes room right before another one: all that stand before it keep their order and get lower ranks.
+/// Makes room right before another one: all that stand before it are shifted together, so that they keep their order.
 fn before(
     state: &ClusterState,
     of: Experiment,
@@ -96,16 +107,24 @@ fn before(
 ) -> Result<Vec<Experiment>, Outcome> {
     let line = line(state, &of);
     let Some(at) = line.iter().position(|one| one.id == other) else {
-        let message = format!("{other} does not wait in queue {}: `muster ls` lists what does", of.queue);
+        let message = format!(
+            "{other} does not wait in queue {}: `muster ls` lists what does",
+            of.queue
+        );
         return Err(Outcome::refused(RefusalCode::NotWaiting, message));
     };
+    if at > MAX_SHIFTED {
+        let message = format!(
+            "{at} wait before {other}, more than the {MAX_SHIFTED} that can be shifted at once: put it first, or before one further in front"
+        );
+        return Err(Outcome::refused(RefusalCode::Invalid, message));
+    }
     let fence = line[at].rank;
-    // Those before it that share its rank stand there by priority or age: they go on to the rank below.
-    let ahead = line[..at].iter().filter(|one| one.rank >= fence.saturating_sub(1));
+    let ahead = line.into_iter().take(at);
     let mut moved: Vec<_> = ahead
         .map(|one| {
-            let lower = if one.rank == fence { 2 } else { 1 };
-            ranked(one.clone(), one.rank.saturating_sub(lower))
+            let rank = one.rank.saturating_sub(2);
+            ranked(one, rank)
         })
         .collect();
     moved.push(ranked(of, fence.saturating_sub(1)));

@@ -34,7 +34,9 @@ impl PreemptFor {
         let Some(beneficiary) = state.experiments.get(&id) else {
             return unknown_experiment(id);
         };
-        if !matches!(beneficiary.phase, ExperimentPhase::Queued { .. }) || state.kept.contains_key(&id) {
+        if !matches!(beneficiary.phase, ExperimentPhase::Queued { .. })
+            || state.kept.contains_key(&id)
+        {
             let message = format!("{id} does not wait, or a place is being freed for it already");
             return Outcome::refused(RefusalCode::NotWaiting, message);
         }
@@ -43,9 +45,14 @@ impl PreemptFor {
         let mut yielding = Vec::new();
         for token in &self.victims {
             let current = state.experiments.get(&token.experiment).filter(|victim| {
-                let attempt = victim.current_attempt().filter(|attempt| attempt.token == *token);
+                let attempt = victim
+                    .current_attempt()
+                    .filter(|attempt| attempt.token == *token);
                 let there = attempt.and_then(|attempt| {
-                    attempt.ranks.iter().find(|rank| rank.placement.node == *node)
+                    attempt
+                        .ranks
+                        .iter()
+                        .find(|rank| rank.placement.node == *node)
                 });
                 there.is_some() && victim.yields.is_none() && victim.id != id
             });
@@ -69,14 +76,21 @@ impl PreemptFor {
             state.record(context, Action::AttemptPreempted, Some(victim.id), detail);
             state.put(victim);
         }
-        let until = context.now.0.saturating_add(longest.0).saturating_add(KEPT_FOR.0);
+        let until = context
+            .now
+            .0
+            .saturating_add(longest.0)
+            .saturating_add(KEPT_FOR.0);
         let kept = KeptPlace {
             placement: self.placement.clone(),
             victims: self.victims.clone(),
             until: types::Timestamp(until),
         };
         state.kept.insert(id, kept);
-        let changed = self.victims.iter().map(|token| Event::AttemptChanged(*token));
+        let changed = self
+            .victims
+            .iter()
+            .map(|token| Event::AttemptChanged(*token));
         context.events.extend(changed);
         Outcome::Done
     }

@@ -64,7 +64,10 @@ pub struct ShapeQueue {
 
 impl ShapeQueue {
     pub(crate) fn apply(&self, state: &mut ClusterState, context: &mut Context<'_>) -> Outcome {
-        if self.weight.is_some_and(|weight| weight == 0 || weight > MAX_WEIGHT) {
+        if self
+            .weight
+            .is_some_and(|weight| weight == 0 || weight > MAX_WEIGHT)
+        {
             let message = format!("a weight is a number from 1 to {MAX_WEIGHT}");
             return Outcome::refused(RefusalCode::Invalid, message);
         }

@@ -111,13 +111,3 @@ fn the_golden_snapshot_restores_and_goes_on() {
     assert_eq!(applied, original.entry(entry));
     assert_eq!(restored.state_hash(), original.state.state_hash());
 }
-
-/// Written before user tokens had terms.
-#[test]
-fn the_first_golden_snapshot_is_still_read() {
-    let bytes = golden("snapshot-v1").unwrap();
-    let restored: ClusterState = codec::decode(&bytes, usize::MAX).unwrap();
-    state_machine::check_invariants(&restored).unwrap();
-    let token = restored.user_tokens().next().unwrap();
-    assert_eq!(restored.user_token_terms(&token.id).expires_at, None);
-}

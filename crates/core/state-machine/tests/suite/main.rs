@@ -19,3 +19,7 @@ mod members;
 mod properties;
 #[cfg(test)]
 mod samples;
+#[cfg(test)]
+mod sharing;
+#[cfg(test)]
+mod waiting;

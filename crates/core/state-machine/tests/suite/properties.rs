@@ -3,18 +3,20 @@
 use proptest::prelude::*;
 use state_machine::{
     AdmitNode, AttemptReport, ClusterState, Command, CreateJoinToken, CreateQueue, DrainNode,
-    EvictNode, EvictedAttempts, ExtendLease, LogEntry, MoveExperiment, Outcome, PinRole,
-    PinnedRole, RemoveNode, ReplaceNode, RevokeToken, SealSegment, StopExperiment,
-    SubmitExperiment, UndrainNode, UpdateNode, check_invariants,
+    EvictNode, EvictedAttempts, ExtendLease, HoldExperiment, LabelNode, Limits, LinePlace,
+    LogEntry, MoveExperiment, OrderExperiment, Outcome, PauseQueue, PinRole, PinnedRole,
+    PreemptFor, ReleaseExperiment, RemoveNode, ReplaceNode, ReserveNode, RevokeToken, SealSegment,
+    SetPriority, ShapeQueue, StopExperiment, SubmitExperiment, UndrainNode, UpdateNode,
+    check_invariants,
 };
 use types::{
     AttemptToken, Author, CauseKind, DurationMs, ExperimentId, GpuIndex, GpuShare, Incarnation,
-    LogIndex, RequestId, Resources, Role, Timestamp, codec,
+    LogIndex, RankPlacement, RequestId, Resources, Role, Timestamp, codec,
 };
 
 use crate::samples::{
-    Cluster, NODES, author, capacity, ended, facts, lose, node, place, queue_name, report, segment,
-    spec, token_id,
+    Cluster, NODES, author, capacity, ended, facts, lose, node, place, queue_name, report,
+    resources, segment, spec, token_id,
 };
 
 /// A command in the making: what it names is picked from the state when it is applied.
@@ -103,6 +105,42 @@ enum Op {
         node: usize,
         old: usize,
     },
+    Hold {
+        pick: usize,
+        held: bool,
+    },
+    Order {
+        pick: usize,
+        place: u8,
+        other: usize,
+    },
+    Priority {
+        pick: usize,
+        priority: i32,
+    },
+    Shape {
+        queue: u8,
+        gpus: u64,
+        experiments: u64,
+    },
+    Pause {
+        queue: u8,
+        paused: bool,
+    },
+    Label {
+        node: usize,
+        name: u8,
+        given: bool,
+    },
+    Reserve {
+        node: usize,
+        user: u8,
+        for_ms: u64,
+    },
+    Preempt {
+        pick: usize,
+        victim: usize,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -131,6 +169,14 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0_usize..4, 0_u8..3).prop_map(|(node, role)| Op::Pin { node, role }),
         1 => (0_usize..4, any::<bool>()).prop_map(|(node, is_dead)| Op::Evict { node, is_dead }),
         1 => (0_u8..3, 0_usize..4, 0_usize..4).prop_map(|(token, node, old)| Op::Replace { token, node, old }),
+        1 => (pick(), any::<bool>()).prop_map(|(pick, held)| Op::Hold { pick, held }),
+        2 => (pick(), 0_u8..4, pick()).prop_map(|(pick, place, other)| Op::Order { pick, place, other }),
+        1 => (pick(), any::<i32>()).prop_map(|(pick, priority)| Op::Priority { pick, priority }),
+        1 => (0_u8..3, 0_u64..2_000, 0_u64..4).prop_map(|(queue, gpus, experiments)| Op::Shape { queue, gpus, experiments }),
+        1 => (0_u8..3, any::<bool>()).prop_map(|(queue, paused)| Op::Pause { queue, paused }),
+        1 => (0_usize..4, 0_u8..3, any::<bool>()).prop_map(|(node, name, given)| Op::Label { node, name, given }),
+        1 => (0_usize..4, 0_u8..3, 0_u64..300).prop_map(|(node, user, for_ms)| Op::Reserve { node, user, for_ms }),
+        3 => (pick(), pick()).prop_map(|(pick, victim)| Op::Preempt { pick, victim }),
     ]
 }
 
@@ -345,8 +391,92 @@ fn command(state: &ClusterState, op: &Op) -> (Author, Command) {
             },
             old: node(old),
         })),
+        ref said => said_by_people(state, said),
     };
     (by_node, command)
+}
+
+/// What people say of what waits, of queues and of machines, and what the leader does for those who wait.
+fn said_by_people(state: &ClusterState, op: &Op) -> Command {
+    match *op {
+        Op::Hold { pick, held: true } => Command::HoldExperiment(HoldExperiment {
+            experiment: some_experiment(state, pick),
+            reason: String::new(),
+        }),
+        Op::Hold { pick, held: false } => Command::ReleaseExperiment(ReleaseExperiment {
+            experiment: some_experiment(state, pick),
+        }),
+        Op::Order { pick, place, other } => Command::OrderExperiment(OrderExperiment {
+            experiment: some_experiment(state, pick),
+            place: match place {
+                0 => LinePlace::First,
+                1 => LinePlace::Last,
+                2 => LinePlace::Ordinary,
+                _ => LinePlace::Before(some_experiment(state, other)),
+            },
+        }),
+        Op::Priority { pick, priority } => Command::SetPriority(SetPriority {
+            experiment: some_experiment(state, pick),
+            priority,
+        }),
+        Op::Shape {
+            queue: number,
+            gpus,
+            experiments,
+        } => Command::ShapeQueue(ShapeQueue {
+            queue: queue(number),
+            priority: None,
+            weight: Some(2),
+            limits: Some(Limits {
+                gpu_milli: gpus,
+                experiments,
+                ..Limits::default()
+            }),
+            user_limits: None,
+        }),
+        Op::Pause {
+            queue: number,
+            paused,
+        } => Command::PauseQueue(PauseQueue {
+            queue: queue(number),
+            paused,
+            reason: String::new(),
+        }),
+        Op::Label {
+            node: number,
+            name,
+            given,
+        } => Command::LabelNode(LabelNode {
+            node: node(number),
+            labels: vec![(format!("l{name}"), given.then(|| "x".to_owned()))],
+        }),
+        Op::Reserve {
+            node: number,
+            user,
+            for_ms,
+        } => Command::ReserveNode(ReserveNode {
+            node: node(number),
+            reserved: Some((
+                ["ann", "bob", "eve"][usize::from(user)].to_owned(),
+                Timestamp(1_000 + for_ms),
+            )),
+        }),
+        Op::Preempt { pick: at, victim } => {
+            let waiting = state.waiting().map(|waiting| waiting.id).collect();
+            let token = some_token(state, victim, false);
+            Command::PreemptFor(Box::new(PreemptFor {
+                beneficiary: pick(waiting, at).unwrap_or(ExperimentId::from_bits(9)),
+                computed_at: LogIndex(1),
+                placement: RankPlacement {
+                    node: home(state, &token),
+                    resources: resources(500),
+                },
+                victims: vec![token],
+                reason: "the test says so".to_owned(),
+            }))
+        }
+        ref other => unreachable!("{other:?}"),
+    }
 }
 
 fn booked_within(state: &ClusterState) -> Result<(), TestCaseError> {

@@ -4,10 +4,12 @@ use bytes::Bytes;
 use state_machine::{
     AcceptLate, AdmitNode, Applied, AttemptEnd, AttemptReport, ClusterState, Command,
     CreateJoinToken, CreateQueue, CreateUserToken, DrainNode, Entrance, EvictNode, EvictedAttempts,
-    ExtendLease, FoundCluster, IssueUserToken, LogEntry, LoseAttempt, MoveExperiment, NoteBackup,
-    NoteRefusals, NoteTokenUses, Outcome, PinRole, PinnedRole, PlaceAttempt, RankCapacity,
-    RefusalCode, ReleasePlacements, RemoveNode, RemoveUser, ReplaceNode, ReportAttempt,
-    RevokeToken, SealSegment, StopExperiment, SubmitExperiment, UndrainNode, UpdateNode,
+    ExtendLease, FoundCluster, HoldExperiment, IssueUserToken, LabelNode, Limits, LinePlace,
+    LogEntry, LoseAttempt, MoveExperiment, NoteBackup, NoteRefusals, NoteTokenUses,
+    OrderExperiment, Outcome, PauseQueue, PinRole, PinnedRole, PlaceAttempt, PreemptFor,
+    RankCapacity, RefusalCode, ReleaseExperiment, ReleasePlacements, RemoveNode, RemoveUser,
+    ReplaceNode, ReportAttempt, ReserveNode, RevokeToken, SealSegment, SetPriority, ShapeQueue,
+    StopExperiment, SubmitExperiment, UndrainNode, UpdateNode, WeighUser,
 };
 use types::{
     AttemptToken, Author, AuthorProof, BlobHash, Cause, CauseKind, ClusterId, DurationMs,
@@ -87,6 +89,8 @@ pub(crate) fn spec(name: &str) -> ExperimentSpec {
         environment: Environment::Host,
         parameters: vec![("lr".to_owned(), "0.05".to_owned())],
         resources: ResourceRequest::default(),
+        learned: vec!["memory: 2 GiB".to_owned()],
+        prefer_nodes: vec![node(1)],
         queue: QueueName::default(),
         policy: Policy::default(),
     }
@@ -120,6 +124,7 @@ pub(crate) fn end(kind: CauseKind) -> AttemptEnd {
         cause: Cause::new(kind, vec!["the test says so".to_owned()]),
         at: Timestamp(77),
         peak_memory_bytes: 5,
+        peak_vram_bytes: 4,
         cpu_ms: DurationMs(6),
         tree_kill_method: "cgroup.kill".to_owned(),
     }
@@ -498,6 +503,91 @@ pub(crate) fn every_command() -> Vec<(&'static str, Command)> {
                 node: node(2),
                 reason: "burnt".to_owned(),
                 attempts: EvictedAttempts::Now(vec![(token, vec![segment(4)])]),
+            })),
+        ),
+        (
+            "hold-experiment",
+            Command::HoldExperiment(HoldExperiment {
+                experiment: token.experiment,
+                reason: "data is late".to_owned(),
+            }),
+        ),
+        (
+            "release-experiment",
+            Command::ReleaseExperiment(ReleaseExperiment {
+                experiment: token.experiment,
+            }),
+        ),
+        (
+            "order-experiment",
+            Command::OrderExperiment(OrderExperiment {
+                experiment: token.experiment,
+                place: LinePlace::Before(ExperimentId::from_bits(6)),
+            }),
+        ),
+        (
+            "set-priority",
+            Command::SetPriority(SetPriority {
+                experiment: token.experiment,
+                priority: -5,
+            }),
+        ),
+        (
+            "shape-queue",
+            Command::ShapeQueue(ShapeQueue {
+                queue: queue_name("night"),
+                priority: Some(2),
+                weight: Some(3),
+                limits: Some(Limits {
+                    gpu_milli: 8_000,
+                    ..Limits::default()
+                }),
+                user_limits: None,
+            }),
+        ),
+        (
+            "pause-queue",
+            Command::PauseQueue(PauseQueue {
+                queue: queue_name("night"),
+                paused: true,
+                reason: "new switch".to_owned(),
+            }),
+        ),
+        (
+            "weigh-user",
+            Command::WeighUser(WeighUser {
+                user: "ann".to_owned(),
+                weight: 2,
+            }),
+        ),
+        (
+            "label-node",
+            Command::LabelNode(LabelNode {
+                node: node(0),
+                labels: vec![
+                    ("rack".to_owned(), Some("7".to_owned())),
+                    ("zone".to_owned(), None),
+                ],
+            }),
+        ),
+        (
+            "reserve-node",
+            Command::ReserveNode(ReserveNode {
+                node: node(0),
+                reserved: Some(("root".to_owned(), Timestamp(200))),
+            }),
+        ),
+        (
+            "preempt-for",
+            Command::PreemptFor(Box::new(PreemptFor {
+                beneficiary: ExperimentId::from_bits(6),
+                computed_at: LogIndex(9),
+                placement: RankPlacement {
+                    node: node(0),
+                    resources: resources(1_000),
+                },
+                victims: vec![token],
+                reason: "a higher class".to_owned(),
             })),
         ),
     ]

@@ -1,0 +1,183 @@
+//! What people say of what waits: held, reordered, of another priority; queues that are paused and limited.
+
+use state_machine::{
+    ClusterState, Command, HoldExperiment, Limits, LinePlace, OrderExperiment, PauseQueue,
+    RefusalCode, ReleaseExperiment, SetPriority, ShapeQueue,
+};
+use types::{CauseKind, ExperimentId, Role};
+
+use crate::samples::{
+    Cluster, author, ended, node, place, queue_name, refusal, report, resources, spec,
+};
+
+fn line(state: &ClusterState) -> Vec<ExperimentId> {
+    state.waiting().map(|waiting| waiting.id).collect()
+}
+
+fn order(experiment: ExperimentId, place: LinePlace) -> Command {
+    Command::OrderExperiment(OrderExperiment { experiment, place })
+}
+
+fn hold(experiment: ExperimentId) -> Command {
+    Command::HoldExperiment(HoldExperiment {
+        experiment,
+        reason: "data is late".to_owned(),
+    })
+}
+
+#[test]
+fn a_held_experiment_is_not_placed_until_it_is_released() {
+    let mut cluster = Cluster::founded();
+    let id = cluster.submit(spec("digits"));
+    let placement = place(id, 1, &[(node(0), resources(1_000))]);
+    cluster.accept(hold(id));
+    cluster.refuse(placement.clone(), RefusalCode::DoesNotFit);
+    let held = cluster.state.experiment(id).unwrap();
+    let why = cluster.state.held(held).unwrap();
+    assert!(
+        why.contains("data is late") && why.contains("muster release"),
+        "{why}"
+    );
+    let release = || Command::ReleaseExperiment(ReleaseExperiment { experiment: id });
+    cluster.accept(release());
+    cluster.accept(release());
+    cluster.accept(placement);
+    cluster.refuse(hold(id), RefusalCode::NotWaiting);
+}
+
+#[test]
+fn an_experiment_is_put_first_last_or_before_another() {
+    let mut cluster = Cluster::founded();
+    let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| cluster.submit(spec(name)));
+    cluster.accept(order(c, LinePlace::First));
+    assert_eq!(line(&cluster.state), [c, a, b, d]);
+    cluster.accept(order(d, LinePlace::First));
+    assert_eq!(line(&cluster.state), [d, c, a, b]);
+    cluster.accept(order(c, LinePlace::Last));
+    assert_eq!(line(&cluster.state), [d, a, b, c]);
+    cluster.accept(order(c, LinePlace::Before(b)));
+    assert_eq!(line(&cluster.state), [d, a, c, b]);
+    cluster.accept(order(b, LinePlace::Before(d)));
+    assert_eq!(line(&cluster.state), [b, d, a, c]);
+    for id in [a, b, c, d] {
+        cluster.accept(order(id, LinePlace::Ordinary));
+    }
+    assert_eq!(line(&cluster.state), [a, b, c, d]);
+    let other = ExperimentId::from_bits(9);
+    cluster.refuse(order(a, LinePlace::Before(other)), RefusalCode::NotWaiting);
+    cluster.refuse(order(a, LinePlace::Before(a)), RefusalCode::NotWaiting);
+}
+
+#[test]
+fn a_priority_changes_the_order_and_members_give_only_ordinary_ones() {
+    let mut cluster = Cluster::founded();
+    let ann = author("ann", Role::Member);
+    let [a, b] = ["a", "b"].map(|name| cluster.submit(spec(name)));
+    let priority = |experiment, priority| {
+        Command::SetPriority(SetPriority {
+            experiment,
+            priority,
+        })
+    };
+    cluster.accept(priority(b, 5));
+    assert_eq!(line(&cluster.state), [b, a]);
+    cluster.accept(priority(a, 100));
+    assert_eq!(line(&cluster.state), [a, b]);
+    let mut own = spec("own");
+    own.policy.priority = 99;
+    let submit =
+        |spec| Command::SubmitExperiment(Box::new(state_machine::SubmitExperiment { spec }));
+    assert_eq!(refusal(&cluster.by(ann.clone(), submit(own.clone()))), None);
+    own.policy.priority = 100;
+    let outcome = cluster.by(ann.clone(), submit(own));
+    assert_eq!(
+        refusal(&outcome),
+        Some(RefusalCode::NotAllowed),
+        "{outcome:?}"
+    );
+    let outcome = cluster.by(ann, priority(b, 1));
+    assert_eq!(
+        refusal(&outcome),
+        Some(RefusalCode::NotAllowed),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn nothing_of_a_paused_queue_is_placed() {
+    let mut cluster = Cluster::founded();
+    let id = cluster.submit(spec("digits"));
+    let pause = |paused| {
+        Command::PauseQueue(PauseQueue {
+            queue: queue_name("default"),
+            paused,
+            reason: "new switch".to_owned(),
+        })
+    };
+    cluster.accept(pause(true));
+    let placement = place(id, 1, &[(node(0), resources(1_000))]);
+    cluster.refuse(placement.clone(), RefusalCode::DoesNotFit);
+    let why = cluster.state.held(cluster.state.experiment(id).unwrap());
+    assert!(why.unwrap().contains("muster queue resume default"));
+    cluster.accept(pause(false));
+    cluster.accept(placement);
+}
+
+#[test]
+fn limits_of_a_queue_and_of_each_user_hold_until_something_ends() {
+    let mut cluster = Cluster::founded();
+    let shape = |limits, user_limits| {
+        Command::ShapeQueue(ShapeQueue {
+            queue: queue_name("default"),
+            priority: None,
+            weight: None,
+            limits: Some(limits),
+            user_limits: Some(user_limits),
+        })
+    };
+    let one = Limits {
+        experiments: 1,
+        ..Limits::default()
+    };
+    let cpus = Limits {
+        cpu_milli: 1_500,
+        ..Limits::default()
+    };
+    for (limits, user_limits, says) in [
+        (one, Limits::default(), "all of it hold 1 experiments"),
+        (Limits::default(), one, "each user of it hold 1 experiments"),
+        (
+            cpus,
+            Limits::default(),
+            "hold 1.5 cpus at once, and 1 are held",
+        ),
+    ] {
+        cluster.accept(shape(limits, user_limits));
+        let running = cluster.run(0);
+        let id = cluster.submit(spec("second"));
+        let placement = place(id, 1, &[(node(0), resources(1_000))]);
+        cluster.refuse(placement.clone(), RefusalCode::DoesNotFit);
+        let over = cluster
+            .state
+            .over_limit(cluster.state.experiment(id).unwrap());
+        let over = over.expect("over the limit").to_string();
+        assert!(over.contains(says), "{over}");
+        cluster.accept(report(running, node(0), ended(CauseKind::Finished)));
+        let token = cluster.place_again(id, 1, 0);
+        cluster.accept(report(token, node(0), ended(CauseKind::Finished)));
+    }
+    assert_eq!(cluster.state.holdings().count(), 0);
+}
+
+#[test]
+fn a_weight_of_nothing_is_refused() {
+    let mut cluster = Cluster::founded();
+    let shape = Command::ShapeQueue(ShapeQueue {
+        queue: queue_name("default"),
+        priority: None,
+        weight: Some(0),
+        limits: None,
+        user_limits: None,
+    });
+    cluster.refuse(shape, RefusalCode::Invalid);
+}
