@@ -1,11 +1,14 @@
 //! Why an experiment waits, node by node.
 
 use membership::{Health, View};
-use state_machine::{ClusterState, Experiment, ExperimentPhase};
+use state_machine::{ClusterState, Consumer, Experiment, ExperimentPhase, class};
 use types::{NodeId, Timestamp};
 
-use crate::fit::shortfalls;
+use crate::backfill::{Ends, shadow};
+use crate::fit::{Who, shortfalls};
 use crate::offer::{NodeOffer, offers};
+use crate::place::{Round, SchedulerConfig, over_limit};
+use crate::shares::Shares;
 use crate::shortfall::Shortfall;
 
 /// Attempts that are named as holders of a node; the rest is counted.
@@ -44,41 +47,148 @@ pub struct Explanation {
     pub possible_ever: bool,
     /// Place in the line from 1; 0: it does not wait.
     pub position: usize,
+    /// By what rule it has that place; empty: it does not wait.
+    pub rule: String,
+    /// When it is expected to start, and what that is based on; empty: it does not wait.
+    pub estimate: String,
 }
 
-/// Explains where `experiment` stands at `now`.
+/// Explains where `experiment` stands at `now`: the round of [`crate::place_next`] up to it, then what each node says.
 #[must_use]
 pub fn explain(
     state: &ClusterState,
     view: &View,
     now: Timestamp,
     experiment: &Experiment,
+    config: &SchedulerConfig,
 ) -> Explanation {
-    let offers = offers(state, view, now);
-    let nodes: Vec<_> = offers
-        .iter()
-        .map(|offer| NodeExplanation {
-            node: offer.node.clone(),
-            name: offer.name.clone(),
-            verdict: verdict(state, offer, experiment),
-        })
+    let mut round = Round::new(state, offers(state, view, now), config);
+    let mut line = round.line();
+    let shares = line.shares.clone();
+    let waits = matches!(experiment.phase, ExperimentPhase::Queued { .. });
+    let mut position = 0;
+    while let Some(other) = line.next().filter(|_| waits) {
+        position += 1;
+        if other.id == experiment.id {
+            break;
+        }
+        if !round.may_run(other, &line.shares) {
+            continue;
+        }
+        match round.place(other) {
+            Some(_) => line.placed(other),
+            None => round.keep_node_for(other),
+        }
+    }
+    let nodes: Vec<_> = (0..round.packing.offers().len())
+        .map(|at| node_explanation(state, &round, at, experiment))
         .collect();
-    let possible_ever = nodes.iter().zip(&offers).any(|(node, offer)| {
-        offer.health != Health::Unknown && !matches!(node.verdict, Verdict::Impossible(_))
-    });
-    let place = state.waiting().position(|other| other.id == experiment.id);
-    let position = place.map_or(0, |before| before + 1);
-    let summary = summary(state, experiment, &nodes, possible_ever, position);
+    let possible_ever = nodes
+        .iter()
+        .zip(round.packing.offers())
+        .any(|(node, offer)| {
+            offer.health != Health::Unknown && !matches!(node.verdict, Verdict::Impossible(_))
+        });
+    let over = over_limit(state, &line.shares, experiment).filter(|_| waits);
+    let over = over.map(|over| over.to_string());
     Explanation {
-        summary,
+        summary: summary(state, experiment, &nodes, possible_ever, (position, over)),
+        rule: if waits {
+            rule(state, &shares, experiment)
+        } else {
+            String::new()
+        },
+        estimate: if waits {
+            estimate(&round, state, experiment)
+        } else {
+            String::new()
+        },
         nodes,
         possible_ever,
         position,
     }
 }
 
-fn verdict(state: &ClusterState, offer: &NodeOffer, experiment: &Experiment) -> Verdict {
-    let short = shortfalls(offer, &experiment.spec.resources);
+fn node_explanation(
+    state: &ClusterState,
+    round: &Round<'_>,
+    at: usize,
+    experiment: &Experiment,
+) -> NodeExplanation {
+    let offer = &round.packing.offers()[at];
+    let mut short = shortfalls(offer, who(state, experiment));
+    if short.is_empty()
+        && let Some(kept) = round.kept_for(at)
+        && !round.is_allowed(at, experiment)
+    {
+        short.push(Shortfall::KeptFor(kept.experiment));
+    }
+    NodeExplanation {
+        node: offer.node.clone(),
+        name: offer.name.clone(),
+        verdict: verdict(state, offer, &short),
+    }
+}
+
+fn who<'a>(state: &ClusterState, experiment: &'a Experiment) -> Who<'a> {
+    Who {
+        request: &experiment.spec.resources,
+        user: &experiment.author.user,
+        now: state.time(),
+    }
+}
+
+/// Why it stands where it stands.
+fn rule(state: &ClusterState, shares: &Shares, experiment: &Experiment) -> String {
+    let consumer = Consumer::of(experiment);
+    let percent = |millionths: u64| format!("{}.{}", millionths / 10_000, millionths / 1_000 % 10);
+    let queue_weight = state
+        .queue(&experiment.queue)
+        .map_or(1, |queue| queue.weight);
+    let user_weight = state.user_weight(&consumer.user);
+    let queue_share = shares.queue(&experiment.queue) * u64::from(queue_weight) / 1_000;
+    let user_share = shares.user(state, &consumer) * u64::from(user_weight) / 1_000;
+    let mut text = format!(
+        "class {}; queue {} has {} % of the cluster now and lately (weight {queue_weight}), {} has {} % (weight {user_weight}): less is served first",
+        class(experiment),
+        experiment.queue,
+        percent(queue_share),
+        consumer.user,
+        percent(user_share),
+    );
+    match experiment.rank {
+        0 => {}
+        rank if rank < 0 => text.push_str("; a person put it in front"),
+        _ => text.push_str("; a person put it behind"),
+    }
+    text + &format!("; then by priority ({}) and age", experiment.priority)
+}
+
+/// When it is expected to start, and why.
+fn estimate(round: &Round<'_>, state: &ClusterState, experiment: &Experiment) -> String {
+    let ends = Ends::of(state);
+    let who = who(state, experiment);
+    let open = round.packing.offers().iter();
+    let shadows = open.filter_map(|offer| Some((offer, shadow(offer, &ends, who)?.0)));
+    let (known, unknown): (Vec<_>, Vec<_>) = shadows.partition(|(_, shadow)| shadow.is_some());
+    let first = known.into_iter().min_by_key(|(_, shadow)| *shadow);
+    match first {
+        Some((offer, Some(at))) if at <= state.time() => {
+            format!("as soon as those before it are served, on {}", offer.name)
+        }
+        Some((offer, Some(at))) => format!(
+            "in {} on {} at the latest, if those before it do not need it: then what runs there is over, by its --time or by earlier runs of it",
+            at.since(state.time()),
+            offer.name
+        ),
+        Some((_, None)) | None if unknown.is_empty() => "not before a node changes".to_owned(),
+        Some((_, None)) | None => {
+            "not known: what it waits for has no --time and no earlier run".to_owned()
+        }
+    }
+}
+
+fn verdict(state: &ClusterState, offer: &NodeOffer, short: &[Shortfall]) -> Verdict {
     if short.is_empty() {
         return Verdict::Fits;
     }
@@ -88,7 +198,12 @@ fn verdict(state: &ClusterState, offer: &NodeOffer, experiment: &Experiment) -> 
     }
     let holders = holders(state, &offer.node);
     let text = |short: &Shortfall| match short {
-        Shortfall::Cpu(_) | Shortfall::Memory(_) | Shortfall::Disk(_) | Shortfall::Gpu(_) => {
+        Shortfall::Cpu(_)
+        | Shortfall::Memory(_)
+        | Shortfall::Disk(_)
+        | Shortfall::Gpu(_)
+        | Shortfall::TakenAlone
+        | Shortfall::NotEmpty { .. } => {
             format!("{short}{holders}")
         }
         Shortfall::TakesNoWork
@@ -96,6 +211,8 @@ fn verdict(state: &ClusterState, offer: &NodeOffer, experiment: &Experiment) -> 
         | Shortfall::Refuses(_)
         | Shortfall::Silent
         | Shortfall::NeverReported
+        | Shortfall::Reserved { .. }
+        | Shortfall::KeptFor(_)
         | Shortfall::Label { .. } => short.to_string(),
     };
     Verdict::Short(short.iter().map(text).collect())
@@ -121,7 +238,7 @@ fn summary(
     experiment: &Experiment,
     nodes: &[NodeExplanation],
     possible_ever: bool,
-    position: usize,
+    (position, over): (usize, Option<String>),
 ) -> String {
     match &experiment.phase {
         ExperimentPhase::Ended { cause, .. } => return format!("it does not wait: {cause}"),
@@ -139,6 +256,9 @@ fn summary(
     }
     if let Some(why) = state.held(experiment) {
         return format!("it waits: {why}");
+    }
+    if let Some(over) = over {
+        return format!("it waits: {over}");
     }
     let request = &experiment.spec.resources;
     let ahead = position.saturating_sub(1);

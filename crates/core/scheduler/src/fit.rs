@@ -1,8 +1,12 @@
 //! Whether a request fits a node, and what it would book.
 
-use membership::Health;
-use types::{GpuShare, ResourceRequest, Resources};
+use std::collections::{BTreeMap, BTreeSet};
 
+use membership::Health;
+use state_machine::Reserved;
+use types::{GpuShare, ResourceRequest, Resources, Timestamp};
+
+use crate::experience::WHOLE;
 use crate::offer::{GpuOffer, NodeOffer};
 use crate::shortfall::{Amounts, GpuShortfall, Shortfall};
 
@@ -11,7 +15,8 @@ use crate::shortfall::{Amounts, GpuShortfall, Shortfall};
 const FOREIGN_VRAM_TOLERANCE_PERCENT: u64 = 5;
 
 /// Everything that keeps the request off the node now; empty: it fits.
-pub(crate) fn shortfalls(offer: &NodeOffer, request: &ResourceRequest) -> Vec<Shortfall> {
+pub(crate) fn shortfalls(offer: &NodeOffer, who: Who<'_>) -> Vec<Shortfall> {
+    let request = who.request;
     let mut short = Vec::new();
     if !offer.takes_work {
         short.push(Shortfall::TakesNoWork);
@@ -30,6 +35,18 @@ pub(crate) fn shortfalls(offer: &NodeOffer, request: &ResourceRequest) -> Vec<Sh
             return short; // Its size is not known: nothing more can be said.
         }
     }
+    if let Some(reserved) = offer.reserved.as_ref().filter(|one| one.user != who.user) {
+        short.push(Shortfall::Reserved {
+            user: reserved.user.clone(),
+            left: reserved.until.since(who.now),
+        });
+    }
+    if offer.taken_alone {
+        short.push(Shortfall::TakenAlone);
+    } else if request.exclusive && offer.attempts > 0 {
+        let attempts = offer.attempts;
+        short.push(Shortfall::NotEmpty { attempts });
+    }
     let labels = request
         .constraints
         .iter()
@@ -47,35 +64,50 @@ pub(crate) fn shortfalls(offer: &NodeOffer, request: &ResourceRequest) -> Vec<Sh
     short.extend(memory.map(Shortfall::Memory));
     let disk = amounts(request.disk_bytes, free.disk_bytes, total.disk_bytes);
     short.extend(disk.map(Shortfall::Disk));
-    if request.gpu_milli > 0 && choose_gpus(offer, request).is_none() {
+    if wants_gpus(request) && free_gpus(offer, request).len() < Want::of(request).count {
         short.push(Shortfall::Gpu(gpu_shortfall(offer, request)));
     }
     short
 }
 
-/// What the request would book on the node now, if it fits.
+/// Who asks, and when on the clock of the state.
+#[derive(Clone, Copy, Debug)]
+pub struct Who<'a> {
+    /// What is asked for.
+    pub request: &'a ResourceRequest,
+    /// The user, without a node.
+    pub user: &'a str,
+    /// State time.
+    pub now: Timestamp,
+}
+
+/// The ways in which a request can be put on a node now: one booking for each GPU, or set of GPUs, that makes a
+/// difference to what is left. None: it does not fit.
 #[must_use]
-pub fn fits(offer: &NodeOffer, request: &ResourceRequest) -> Option<Resources> {
-    let free = &offer.free;
+pub fn fits(offer: &NodeOffer, who: Who<'_>) -> Vec<Resources> {
+    let (free, request) = (&offer.free, who.request);
+    let mine = |reserved: &Reserved| reserved.user == who.user;
     let room = offer.is_open()
         && request.cpu_milli <= free.cpu_milli
         && request.memory_bytes <= free.memory_bytes
         && request.disk_bytes <= free.disk_bytes
+        && !offer.taken_alone
+        && (!request.exclusive || offer.attempts == 0)
+        && offer.reserved.as_ref().is_none_or(mine)
         && carries_labels(offer, request);
     if !room {
-        return None;
+        return Vec::new();
     }
-    let gpus = if request.gpu_milli == 0 {
-        Vec::new()
-    } else {
-        choose_gpus(offer, request)?
-    };
-    Some(Resources {
+    let booking = |gpus| Resources {
         cpu_milli: request.cpu_milli,
         memory_bytes: request.memory_bytes,
         disk_bytes: request.disk_bytes,
         gpus,
-    })
+    };
+    if !wants_gpus(request) {
+        return vec![booking(Vec::new())];
+    }
+    choices(offer, request).into_iter().map(booking).collect()
 }
 
 /// Whether the node could run it if it had nothing else to do.
@@ -88,7 +120,7 @@ pub fn could_ever_fit(offer: &NodeOffer, request: &ResourceRequest) -> bool {
         && request.memory_bytes <= total.memory_bytes
         && request.disk_bytes <= total.disk_bytes
         && carries_labels(offer, request)
-        && (request.gpu_milli == 0 || suitable(offer, request).count() >= Want::of(request).count)
+        && (!wants_gpus(request) || suitable(offer, request).count() >= Want::of(request).count)
 }
 
 fn carries_labels(offer: &NodeOffer, request: &ResourceRequest) -> bool {
@@ -101,16 +133,40 @@ fn carries_labels(offer: &NodeOffer, request: &ResourceRequest) -> bool {
 /// The GPUs that a request asks for.
 struct Want {
     count: usize,
-    milli_each: u64,
+    /// Of each; none: the part of a GPU that its memory is.
+    milli_each: Option<u64>,
+}
+
+/// Whether it asks for GPUs at all, by number or by memory.
+pub(crate) fn wants_gpus(request: &ResourceRequest) -> bool {
+    request.gpu_milli > 0 || request.vram_bytes > 0
 }
 
 impl Want {
     fn of(request: &ResourceRequest) -> Self {
-        let count = usize::try_from(request.gpu_milli.div_ceil(1_000)).unwrap_or(usize::MAX);
+        if request.gpu_milli == 0 && request.vram_bytes > 0 {
+            return Self {
+                count: 1,
+                milli_each: None,
+            };
+        }
+        let count = usize::try_from(request.gpu_milli.div_ceil(WHOLE)).unwrap_or(usize::MAX);
         Self {
             count,
-            milli_each: request.gpu_milli.min(1_000),
+            milli_each: Some(request.gpu_milli.min(WHOLE)),
         }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.milli_each == Some(WHOLE)
+    }
+
+    fn milli_on(&self, gpu: &GpuOffer, request: &ResourceRequest) -> u64 {
+        self.milli_each.unwrap_or_else(|| {
+            let total = u128::from(gpu.vram_total_bytes.max(1));
+            let part = (u128::from(request.vram_bytes) * u128::from(WHOLE)).div_ceil(total);
+            u64::try_from(part).unwrap_or(WHOLE).clamp(1, WHOLE)
+        })
     }
 
     fn vram_on(&self, gpu: &GpuOffer, request: &ResourceRequest) -> u64 {
@@ -118,14 +174,15 @@ impl Want {
             request.vram_bytes
         } else {
             // Rounded down, so that shares that make up a whole never book more than there is.
-            let share = u128::from(gpu.vram_total_bytes) * u128::from(self.milli_each) / 1_000;
+            let milli = self.milli_on(gpu, request);
+            let share = u128::from(gpu.vram_total_bytes) * u128::from(milli) / 1_000;
             u64::try_from(share).unwrap_or(u64::MAX)
         }
     }
 
     fn fits(&self, gpu: &GpuOffer, request: &ResourceRequest) -> bool {
         let vram = self.vram_on(gpu, request);
-        let room = gpu.booked_milli.saturating_add(self.milli_each) <= 1_000
+        let room = gpu.booked_milli.saturating_add(self.milli_on(gpu, request)) <= WHOLE
             && gpu.vram_booked_bytes.saturating_add(vram) <= gpu.vram_total_bytes;
         let tolerated = gpu.vram_total_bytes / 100 * FOREIGN_VRAM_TOLERANCE_PERCENT;
         room && if request.vram_bytes > 0 {
@@ -142,41 +199,71 @@ fn suitable<'a>(
     offer: &'a NodeOffer,
     request: &'a ResourceRequest,
 ) -> impl Iterator<Item = &'a GpuOffer> {
-    let models = &request.gpu_models;
     offer.gpus.iter().filter(move |gpu| {
-        (models.is_empty() || models.contains(&gpu.model))
-            && request.vram_bytes <= gpu.vram_total_bytes
+        request.accepts_model(&gpu.model) && request.vram_bytes <= gpu.vram_total_bytes
     })
 }
 
-/// The tightest GPUs that fit: a share goes where most is booked already, a whole request to the smallest memory.
-fn choose_gpus(offer: &NodeOffer, request: &ResourceRequest) -> Option<Vec<GpuShare>> {
+/// GPUs that the request could have now.
+fn free_gpus<'a>(offer: &'a NodeOffer, request: &'a ResourceRequest) -> Vec<&'a GpuOffer> {
     let want = Want::of(request);
-    let mut found: Vec<_> = suitable(offer, request)
+    suitable(offer, request)
         .filter(|gpu| want.fits(gpu, request))
-        .collect();
-    found.sort_by_key(|gpu| {
-        (
-            1_000_u64.saturating_sub(gpu.booked_milli),
-            gpu.vram_total_bytes,
-            gpu.index,
-        )
-    });
+        .collect()
+}
+
+/// Sets of GPUs to choose from: for a share each GPU that has another amount left, else the set that is closest together.
+fn choices(offer: &NodeOffer, request: &ResourceRequest) -> Vec<Vec<GpuShare>> {
+    let want = Want::of(request);
+    let found = free_gpus(offer, request);
     if found.len() < want.count {
-        return None;
+        return Vec::new();
     }
-    let share = |gpu: &&GpuOffer| GpuShare {
+    let share = |gpu: &GpuOffer| GpuShare {
         index: gpu.index,
-        milli: want.milli_each,
+        milli: want.milli_on(gpu, request),
         vram_bytes: want.vram_on(gpu, request),
     };
-    Some(found.iter().take(want.count).map(share).collect())
+    if want.is_whole() {
+        let closest = closest(found, want.count);
+        return vec![closest.into_iter().map(share).collect()];
+    }
+    let mut choices = Vec::new();
+    let mut seen = BTreeSet::new();
+    for gpu in found {
+        if seen.insert((gpu.free_milli(), gpu.free().vram_bytes, gpu.model.as_str())) {
+            choices.push(vec![share(gpu)]);
+        }
+    }
+    choices
+}
+
+/// GPUs of one link group if one has enough, the smallest that does; else of one PCIe root, else any; of these those with
+/// the least memory.
+fn closest(mut found: Vec<&GpuOffer>, count: usize) -> Vec<&GpuOffer> {
+    found.sort_by_key(|gpu| (gpu.vram_total_bytes, gpu.index));
+    for group_of in [|gpu: &GpuOffer| gpu.link_group, |gpu: &GpuOffer| gpu.root] {
+        let mut groups: BTreeMap<u8, Vec<&GpuOffer>> = BTreeMap::new();
+        for gpu in found.iter().filter(|gpu| group_of(gpu) > 0) {
+            groups.entry(group_of(gpu)).or_default().push(gpu);
+        }
+        let enough = groups.into_values().filter(|group| group.len() >= count);
+        if let Some(mut group) = enough.min_by_key(Vec::len) {
+            group.truncate(count);
+            return group;
+        }
+    }
+    found.truncate(count);
+    found
 }
 
 fn gpu_shortfall(offer: &NodeOffer, request: &ResourceRequest) -> GpuShortfall {
     let want = Want::of(request);
     let models = &request.gpu_models;
-    let no_model = !models.is_empty() && offer.gpus.iter().all(|gpu| !models.contains(&gpu.model));
+    let no_model = offer
+        .gpus
+        .iter()
+        .all(|gpu| !request.accepts_model(&gpu.model));
     let fitting = suitable(offer, request).filter(|gpu| want.fits(gpu, request));
     GpuShortfall {
         need_milli: request.gpu_milli,

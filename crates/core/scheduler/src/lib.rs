@@ -5,14 +5,23 @@
 //! with the decision (invariant 17).
 
 mod amount;
+mod backfill;
+mod experience;
 mod explain;
 mod fit;
+mod line;
 mod offer;
+mod packing;
 mod place;
+mod preempt;
+mod shares;
 mod shortfall;
 
+pub use experience::{Accepted, Experience, Profile, Room};
 pub use explain::{Explanation, NodeExplanation, Verdict, explain};
-pub use fit::{could_ever_fit, fits};
+pub use fit::{Who, could_ever_fit, fits};
 pub use offer::{GpuOffer, NodeOffer, offers};
+pub use packing::{Choice, Openness, Packing, Wishes};
 pub use place::{SchedulerConfig, keeps_nodes_free, place_new, place_next};
+pub use preempt::preempt_next;
 pub use shortfall::{Amounts, GpuShortfall, Shortfall};

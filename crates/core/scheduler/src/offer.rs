@@ -1,8 +1,10 @@
 //! What each node has left to give.
 
 use membership::{Health, View, failure_domain};
-use state_machine::{Booking, ClusterState, NodeRecord};
-use types::{GpuIndex, GpuShare, NodeId, NodeReport, Resources, Timestamp};
+use state_machine::{Booking, ClusterState, NodeRecord, Reserved};
+use types::{ExperimentId, GpuIndex, GpuShare, NodeId, NodeReport, Resources, Timestamp};
+
+use crate::experience::{Accepted, Profile, Room, WHOLE};
 
 /// One GPU of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,10 @@ pub struct GpuOffer {
     pub vram_used_bytes: u64,
     /// Thousandths that attempts have booked.
     pub booked_milli: u64,
+    /// GPUs of one group above 0 are joined by NVLink.
+    pub link_group: u8,
+    /// GPUs of one number above 0 hang on the same PCIe root.
+    pub root: u8,
 }
 
 impl GpuOffer {
@@ -26,6 +32,23 @@ impl GpuOffer {
     #[must_use]
     pub fn foreign_vram_bytes(&self) -> u64 {
         self.vram_used_bytes.saturating_sub(self.vram_booked_bytes)
+    }
+
+    /// Thousandths that nobody has booked and no process outside muster keeps: of those, as much as its memory.
+    #[must_use]
+    pub fn free_milli(&self) -> u64 {
+        let whole = self.vram_total_bytes.max(1);
+        let foreign = u128::from(self.foreign_vram_bytes()) * u128::from(WHOLE) / u128::from(whole);
+        let foreign = u64::try_from(foreign).unwrap_or(WHOLE);
+        // What a driver keeps for itself is not counted: a GPU is whole although some of its memory is taken.
+        let foreign = if foreign * 100 <= WHOLE * 5 {
+            0
+        } else {
+            foreign
+        };
+        WHOLE
+            .saturating_sub(self.booked_milli)
+            .saturating_sub(foreign)
     }
 
     /// What is left of it.
@@ -70,6 +93,14 @@ pub struct NodeOffer {
     pub refuses_work: Option<String>,
     /// What fails together with it.
     pub failure_domain: String,
+    /// Whose it is just now; none: everybody's.
+    pub reserved: Option<Reserved>,
+    /// Attempts on it.
+    pub attempts: usize,
+    /// One of them wants it alone.
+    pub taken_alone: bool,
+    /// Places that preemption has freed and keeps for somebody; they are not in what is free.
+    pub kept: Vec<(ExperimentId, Resources)>,
 }
 
 impl NodeOffer {
@@ -82,8 +113,23 @@ impl NodeOffer {
             && self.health == Health::Live
     }
 
+    /// What is left for typical requests.
+    pub(crate) fn room(&self) -> Room {
+        Room {
+            cpu_milli: self.free.cpu_milli,
+            memory_bytes: self.free.memory_bytes,
+            gpus: self.gpus.iter().map(GpuOffer::free_milli).collect(),
+        }
+    }
+
+    /// Which of its GPUs typical requests accept.
+    pub(crate) fn accepted(&self, profile: &Profile) -> Accepted {
+        profile.accepted(self.gpus.iter().map(|gpu| gpu.model.as_str()))
+    }
+
     /// Takes the resources of a placement that is not applied yet off what is left.
     pub(crate) fn book(&mut self, resources: &Resources) {
+        self.attempts += 1;
         self.free.cpu_milli = self.free.cpu_milli.saturating_sub(resources.cpu_milli);
         self.free.memory_bytes = self
             .free
@@ -98,6 +144,25 @@ impl NodeOffer {
         }
         self.free.gpus = self.gpus.iter().map(GpuOffer::free).collect();
     }
+
+    /// Gives back what an attempt holds. Its processes go with it, and so does what it used of GPU memory.
+    pub(crate) fn unbook(&mut self, resources: &Resources) {
+        let back = |free: u64, held: u64, all: u64| free.saturating_add(held).min(all);
+        let (free, all) = (&mut self.free, &self.capacity);
+        self.attempts = self.attempts.saturating_sub(1);
+        self.taken_alone &= self.attempts > 0;
+        free.cpu_milli = back(free.cpu_milli, resources.cpu_milli, all.cpu_milli);
+        free.memory_bytes = back(free.memory_bytes, resources.memory_bytes, all.memory_bytes);
+        free.disk_bytes = back(free.disk_bytes, resources.disk_bytes, all.disk_bytes);
+        for share in &resources.gpus {
+            if let Some(gpu) = self.gpus.iter_mut().find(|gpu| gpu.index == share.index) {
+                gpu.booked_milli = gpu.booked_milli.saturating_sub(share.milli);
+                gpu.vram_booked_bytes = gpu.vram_booked_bytes.saturating_sub(share.vram_bytes);
+                gpu.vram_used_bytes = gpu.vram_used_bytes.saturating_sub(share.vram_bytes);
+            }
+        }
+        self.free.gpus = self.gpus.iter().map(GpuOffer::free).collect();
+    }
 }
 
 /// All members with what they have left, by id. A member that never reported has nothing to give.
@@ -108,13 +173,14 @@ pub fn offers(state: &ClusterState, view: &View, now: Timestamp) -> Vec<NodeOffe
         .map(|record| {
             let observed = view.get(&record.node);
             let health = view.health(&record.node, now);
-            let booking = state.booking(&record.node);
-            offer(
+            let mut offer = offer(
                 record,
                 observed.map(|observed| &observed.report),
                 health,
-                &booking,
-            )
+                &state.booking(&record.node),
+            );
+            add_claims(state, &mut offer);
+            offer
         })
         .collect()
 }
@@ -161,6 +227,26 @@ fn offer(
             None => "refuses work".to_owned(),
         }),
         failure_domain: failure_domain(&record.node, &record.labels),
+        reserved: None,
+        attempts: 0,
+        taken_alone: false,
+        kept: Vec::new(),
+    }
+}
+
+/// What people and preemption have said about the node, and who wants it alone.
+fn add_claims(state: &ClusterState, offer: &mut NodeOffer) {
+    offer.reserved = state.reserved(&offer.node).cloned();
+    let booking = state.booking(&offer.node);
+    offer.attempts = booking.attempts.len();
+    offer.taken_alone = booking.attempts.iter().any(|token| {
+        let experiment = state.experiment(token.experiment);
+        experiment.is_some_and(|one| one.spec.resources.exclusive)
+    });
+    offer.kept = state.kept_on(&offer.node).collect();
+    for (_, kept) in offer.kept.clone() {
+        offer.book(&kept);
+        offer.attempts -= 1;
     }
 }
 
@@ -174,6 +260,8 @@ fn gpu_offers(report: &NodeReport, booking: &Booking) -> Vec<GpuOffer> {
             vram_booked_bytes: vram,
             vram_used_bytes: gpu.vram_used_bytes,
             booked_milli: milli,
+            link_group: gpu.link_group,
+            root: gpu.root,
         }
     };
     (0..).zip(&report.gpus).map(offer).collect()

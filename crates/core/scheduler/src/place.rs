@@ -1,14 +1,25 @@
 //! The decision: who goes where.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use membership::View;
-use state_machine::{ClusterState, Experiment, ExperimentPhase, PlaceAttempt, RankCapacity};
+use state_machine::{
+    ClusterState, Consumer, Experiment, ExperimentPhase, Holding, OverLimit, PlaceAttempt,
+    RankCapacity,
+};
 use types::{
     DurationMs, ExperimentId, NodeId, RankPlacement, ResourceRequest, Resources, Timestamp,
 };
 
 use crate::amount::{bytes, cpus, whole};
-use crate::fit::{could_ever_fit, fits};
+use crate::backfill::{Ends, Reservation};
+use crate::experience::Experience;
+use crate::fit::{Who, could_ever_fit, fits};
+use crate::line::Line;
 use crate::offer::{NodeOffer, offers};
+use crate::packing::{Choice, Openness, Packing, Wishes};
+use crate::shares::Shares;
 
 /// Requests that were found not to fit in this round and are compared with later ones; more differing shapes than
 /// this are rare and only cost a walk over the nodes.
@@ -23,8 +34,14 @@ pub struct SchedulerConfig {
     pub lease_ms: DurationMs,
     /// Most placements of one round, so that a round is one small batch of proposals; default 64.
     pub max_placements_per_round: usize,
-    /// Age at which a waiting experiment keeps a node free for itself; default 10 min.
+    /// Age at which a waiting experiment keeps a node free for itself although nobody knows when it will be; default
+    /// 10 min.
     pub reserve_after: DurationMs,
+    /// Age at which a waiting experiment may take the place of others of its own class, when its user has less than a
+    /// fair share and theirs have more; default 2 min.
+    pub preempt_after: DurationMs,
+    /// What the state teaches; renewed now and then by who runs the scheduler.
+    pub experience: Arc<Experience>,
 }
 
 impl Default for SchedulerConfig {
@@ -33,15 +50,17 @@ impl Default for SchedulerConfig {
             lease_ms: DurationMs::from_secs(5),
             max_placements_per_round: 64,
             reserve_after: DurationMs::from_secs(600),
+            preempt_after: DurationMs::from_secs(120),
+            experience: Arc::default(),
         }
     }
 }
 
 /// Proposes placements, first in line first, each on top of the ones before it, so that all can be applied together.
 ///
-/// Greedy with skips: a smaller experiment may pass a larger one that does not fit now. Against starvation, one that has
-/// waited for [`SchedulerConfig::reserve_after`] and could run on some empty node keeps that node free of those behind
-/// it; at most a quarter of the nodes (and at least one) are kept so.
+/// The line is by bands, fair shares and age ([`crate::line`]). Whoever does not fit and is first keeps the node that is
+/// ready for it first; those behind it may use that node only as far as it is not delayed. So do all that have waited for
+/// [`SchedulerConfig::reserve_after`]; at most a quarter of the nodes (and at least one) are kept so.
 ///
 /// `now` is read on the clock of the view (any monotonic one); ages of experiments are measured in state time.
 #[must_use]
@@ -51,21 +70,22 @@ pub fn place_next(
     now: Timestamp,
     config: &SchedulerConfig,
 ) -> Vec<PlaceAttempt> {
-    let mut round = Round::new(offers(state, view, now), config);
+    let mut round = Round::new(state, offers(state, view, now), config);
+    let mut line = round.line();
     let mut placements = Vec::new();
-    for experiment in state.waiting() {
-        if placements.len() >= config.max_placements_per_round || round.is_closed() {
+    while placements.len() < config.max_placements_per_round && !round.is_closed() {
+        let Some(experiment) = line.next() else {
             break;
-        }
-        if experiment.spec.resources.nodes != 1 {
-            continue; // Gangs are not built yet; submission refuses them.
-        }
-        if state.held(experiment).is_some() {
+        };
+        if !round.may_run(experiment, &line.shares) {
             continue;
         }
-        match round.place(state, experiment) {
-            Some(placement) => placements.push(placement),
-            None => round.keep_node_for(experiment, state.time()),
+        match round.place(experiment) {
+            Some(placement) => {
+                line.placed(experiment);
+                placements.push(placement);
+            }
+            None => round.keep_node_for(experiment),
         }
     }
     placements
@@ -82,112 +102,214 @@ pub fn place_new(
     config: &SchedulerConfig,
     new: &[ExperimentId],
 ) -> Vec<PlaceAttempt> {
-    let mut round = Round::new(offers(state, view, now), config);
-    let waits = |id: &ExperimentId| {
-        state
-            .experiment(*id)
-            .filter(|one| matches!(one.phase, ExperimentPhase::Queued { .. }))
-    };
-    let single = new
-        .iter()
-        .filter_map(waits)
-        .filter(|one| one.spec.resources.nodes == 1 && state.held(one).is_none());
-    single
-        .filter_map(|experiment| round.place(state, experiment))
-        .collect()
+    let mut round = Round::new(state, offers(state, view, now), config);
+    let mut shares = round.shares();
+    let mut placements = Vec::new();
+    for experiment in new.iter().filter_map(|id| state.experiment(*id)) {
+        let waits = matches!(experiment.phase, ExperimentPhase::Queued { .. });
+        if !waits || !round.may_run(experiment, &shares) {
+            continue;
+        }
+        if let Some(placement) = round.place(experiment) {
+            let more = Holding::wanted(&experiment.spec.resources);
+            shares.add(state, &Consumer::of(experiment), more);
+            placements.push(placement);
+        }
+    }
+    placements
 }
 
-/// Whether somebody has waited so long that a node may be kept free for them: then only [`place_next`] is right.
+/// Whether somebody who waits may keep a node free: then only [`place_next`] is right.
 #[must_use]
-pub fn keeps_nodes_free(state: &ClusterState, config: &SchedulerConfig) -> bool {
-    let now = state.time();
-    state.waiting().any(|experiment| match experiment.phase {
-        ExperimentPhase::Queued { since } => now.since(since) >= config.reserve_after,
-        ExperimentPhase::Active | ExperimentPhase::Ended { .. } => false,
+pub fn keeps_nodes_free(
+    state: &ClusterState,
+    view: &View,
+    now: Timestamp,
+    but: &[ExperimentId],
+) -> bool {
+    let offers = offers(state, view, now);
+    let others = state.waiting().filter(|one| !but.contains(&one.id));
+    let mut impossible: Vec<&ResourceRequest> = Vec::new();
+    others.filter(|one| state.held(one).is_none()).any(|one| {
+        let request = &one.spec.resources;
+        if impossible.iter().any(|known| asks_more(request, known)) {
+            return false;
+        }
+        let possible = offers.iter().any(|offer| could_ever_fit(offer, request));
+        if !possible && impossible.len() < MAX_REMEMBERED_MISFITS {
+            impossible.push(request);
+        }
+        possible
     })
 }
 
 /// What one round has decided so far.
-struct Round<'a> {
+pub(crate) struct Round<'a> {
+    state: &'a ClusterState,
     config: &'a SchedulerConfig,
-    offers: Vec<NodeOffer>,
-    /// Nodes that are kept free, each for one experiment in front.
-    kept: Vec<NodeId>,
-    /// Largest amounts of any node: what left-overs are measured by.
-    scale: Resources,
-    misfits: Vec<ResourceRequest>,
+    pub(crate) packing: Packing<'a>,
+    /// Nodes that are kept free, each for one experiment in front, by their place.
+    kept: BTreeMap<usize, Reservation>,
+    /// Whether somebody who waits in front was looked at already.
+    somebody_waits: bool,
+    ends: Option<Ends>,
+    misfits: Vec<Misfit<'a>>,
+}
+
+/// One that fits nowhere in this round.
+struct Misfit<'a> {
+    who: Who<'a>,
+    /// How long it would run; none: nobody knows.
+    duration: Option<DurationMs>,
+}
+
+impl Misfit<'_> {
+    /// Whether it tells that this one does not fit either: the same user asks for at least as much for at least as long.
+    fn tells_of(&self, who: Who<'_>, duration: Option<DurationMs>) -> bool {
+        let longer = match (self.duration, duration) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(known), Some(duration)) => duration >= known,
+        };
+        longer && self.who.user == who.user && asks_more(who.request, self.who.request)
+    }
 }
 
 impl<'a> Round<'a> {
-    fn new(offers: Vec<NodeOffer>, config: &'a SchedulerConfig) -> Self {
-        let most = |of: fn(&Resources) -> u64| {
-            let amounts = offers.iter().map(|offer| of(&offer.capacity));
-            amounts.max().unwrap_or_default().max(1)
-        };
-        let scale = Resources {
-            cpu_milli: most(|resources| resources.cpu_milli),
-            memory_bytes: most(|resources| resources.memory_bytes),
-            disk_bytes: 1,
-            gpus: Vec::new(),
-        };
+    pub(crate) fn new(
+        state: &'a ClusterState,
+        offers: Vec<NodeOffer>,
+        config: &'a SchedulerConfig,
+    ) -> Self {
         Self {
+            state,
             config,
-            offers,
-            kept: Vec::new(),
-            scale,
+            packing: Packing::new(offers, &config.experience),
+            kept: BTreeMap::new(),
+            somebody_waits: false,
+            ends: None,
             misfits: Vec::new(),
         }
     }
 
-    /// No node takes anything.
-    fn is_closed(&self) -> bool {
-        !self.offers.iter().any(NodeOffer::is_open)
+    pub(crate) fn shares(&self) -> Shares {
+        let capacity = self.packing.offers().iter().map(|offer| &offer.capacity);
+        Shares::of(self.state, capacity)
     }
 
-    fn place(&mut self, state: &ClusterState, experiment: &Experiment) -> Option<PlaceAttempt> {
-        let request = &experiment.spec.resources;
-        if self.misfits.iter().any(|misfit| asks_more(request, misfit)) {
+    pub(crate) fn line(&self) -> Line<'a> {
+        Line::of(self.state, self.shares())
+    }
+
+    /// No node takes anything.
+    fn is_closed(&self) -> bool {
+        !self.packing.offers().iter().any(NodeOffer::is_open)
+    }
+
+    /// Neither a person nor a limit keeps it from being placed.
+    pub(crate) fn may_run(&self, experiment: &Experiment, shares: &Shares) -> bool {
+        // Gangs are not built yet; submission refuses them.
+        experiment.spec.resources.nodes == 1
+            && self.state.held(experiment).is_none()
+            && over_limit(self.state, shares, experiment).is_none()
+    }
+
+    pub(crate) fn who(&self, experiment: &'a Experiment) -> Who<'a> {
+        Who {
+            request: &experiment.spec.resources,
+            user: &experiment.author.user,
+            now: self.state.time(),
+        }
+    }
+
+    pub(crate) fn place(&mut self, experiment: &'a Experiment) -> Option<PlaceAttempt> {
+        let (who, duration) = (self.who(experiment), experiment.spec.policy.duration());
+        let own = self
+            .state
+            .kept_place(experiment.id)
+            .map(|kept| &kept.placement.node);
+        let own = own.and_then(|node| self.give_back(experiment.id, node));
+        let is_known = self
+            .misfits
+            .iter()
+            .any(|misfit| misfit.tells_of(who, duration));
+        if is_known && own.is_none() {
             return None;
         }
-        let failed_on = failed_nodes(experiment);
-        let mut best: Option<(Score<'_>, usize, Resources)> = None;
-        let mut fitting = 0_usize;
-        for (at, offer) in self.offers.iter().enumerate() {
-            let Some(resources) = fits(offer, request).filter(|_| !self.kept.contains(&offer.node))
-            else {
-                continue;
-            };
-            fitting += 1;
-            let score = Score {
-                failed_before: failed_on.contains(&&offer.node),
-                wastes_gpus: request.gpu_milli == 0 && !offer.gpus.is_empty(),
-                left_over: self.left_over(offer, &resources),
-                node: &offer.node,
-            };
-            if best.as_ref().is_none_or(|(least, _, _)| score < *least) {
-                best = Some((score, at, resources));
-            }
-        }
-        let chosen = best.map(|(_, at, resources)| (at, resources));
-        let Some((at, resources)) = chosen else {
-            if self.misfits.len() < MAX_REMEMBERED_MISFITS {
-                self.misfits.push(request.clone());
+        let Some(choice) = self.choose(experiment, own) else {
+            if self.misfits.len() < MAX_REMEMBERED_MISFITS && own.is_none() {
+                self.misfits.push(Misfit { who, duration });
             }
             return None;
         };
-        self.offers[at].book(&resources);
-        Some(self.placement(state, experiment, at, resources, fitting))
+        let placement = self.placement(experiment, &choice);
+        self.packing.book(choice.at, &choice.resources);
+        if let Some(kept) = self.kept.get_mut(&choice.at)
+            && !kept.is_back(duration, self.state.time())
+        {
+            kept.book(&choice.resources);
+        }
+        Some(placement)
     }
 
-    fn placement(
-        &self,
-        state: &ClusterState,
-        experiment: &Experiment,
-        at: usize,
-        resources: Resources,
-        fitting: usize,
-    ) -> PlaceAttempt {
-        let offer = &self.offers[at];
+    /// Puts what preemption has freed for an experiment into what it can have; the node's place.
+    fn give_back(&mut self, id: ExperimentId, node: &NodeId) -> Option<usize> {
+        let mut nodes = self.packing.offers().iter();
+        let at = nodes.position(|offer| offer.node == *node)?;
+        self.packing.change(at, |offer| {
+            let (own, others) = std::mem::take(&mut offer.kept)
+                .into_iter()
+                .partition(|(whose, _)| *whose == id);
+            offer.kept = others;
+            let own: Vec<(ExperimentId, Resources)> = own;
+            for (_, kept) in &own {
+                offer.attempts += 1;
+                offer.unbook(kept);
+            }
+        });
+        Some(at)
+    }
+
+    /// Whether it may use a node that is kept for somebody in some way.
+    pub(crate) fn is_allowed(&self, at: usize, experiment: &Experiment) -> bool {
+        let who = Who {
+            request: &experiment.spec.resources,
+            user: &experiment.author.user,
+            now: self.state.time(),
+        };
+        let duration = experiment.spec.policy.duration();
+        let ways = fits(&self.packing.offers()[at], who);
+        ways.iter().any(|resources| {
+            let kept = self.kept.get(&at);
+            kept.is_none_or(|kept| is_allowed(self.state, kept, resources, duration))
+        })
+    }
+
+    fn choose(&mut self, experiment: &'a Experiment, own: Option<usize>) -> Option<Choice> {
+        let who = self.who(experiment);
+        let avoid = failed_nodes(experiment);
+        let wishes = Wishes {
+            avoid: &avoid,
+            prefer: &experiment.spec.prefer_nodes,
+            tree: experiment.spec.source.as_ref().map(|source| &source.tree),
+        };
+        let (state, kept) = (self.state, &self.kept);
+        let duration = experiment.spec.policy.duration();
+        let allowed = |at: usize, resources: &Resources| {
+            let reservation: Option<&Reservation> = kept.get(&at);
+            reservation.is_none_or(|kept| is_allowed(state, kept, resources, duration))
+        };
+        let is_open = |at: usize| match own {
+            Some(own) if own != at => Openness::Closed,
+            Some(_) => Openness::Open,
+            None if kept.contains_key(&at) => Openness::Kept,
+            None => Openness::Open,
+        };
+        self.packing.choose(who, wishes, allowed, is_open)
+    }
+
+    fn placement(&self, experiment: &Experiment, choice: &Choice) -> PlaceAttempt {
+        let offer = &self.packing.offers()[choice.at];
         let asked = experiment.spec.policy.lease_ms;
         let lease_ms = if asked.0 > 0 {
             asked.max(MIN_LEASE)
@@ -196,44 +318,28 @@ impl<'a> Round<'a> {
         };
         let rank = RankPlacement {
             node: offer.node.clone(),
-            resources,
+            resources: choice.resources.clone(),
         };
         let capacity = RankCapacity {
             node_started_at: offer.node_started_at,
             total: offer.capacity.clone(),
         };
+        let next = choice.next.map(|next| &self.packing.offers()[next]);
         PlaceAttempt {
             experiment: experiment.id,
             attempt: u32::try_from(experiment.attempts.len() + 1).unwrap_or(u32::MAX),
-            computed_at: state.applied(),
-            ranks: vec![(rank, capacity)],
+            computed_at: self.state.applied(),
             mirror: self.mirror(experiment.id, offer),
             lease_ms,
-            reason: reason(offer, fitting),
+            reason: reason(offer, &rank.resources, choice.fitting, next),
+            ranks: vec![(rank, capacity)],
         }
-    }
-
-    /// Thousandths of the largest node that stay unused, over all kinds: the fewer, the better the fit.
-    fn left_over(&self, offer: &NodeOffer, take: &Resources) -> u64 {
-        let part = |free: u64, take: u64, scale: u64| {
-            u128::from(free.saturating_sub(take)) * 1_000 / u128::from(scale)
-        };
-        let cpu = part(offer.free.cpu_milli, take.cpu_milli, self.scale.cpu_milli);
-        let memory = part(
-            offer.free.memory_bytes,
-            take.memory_bytes,
-            self.scale.memory_bytes,
-        );
-        let gpu_free: u64 = offer.free.gpus.iter().map(|gpu| gpu.milli).sum();
-        let gpu_take: u64 = take.gpus.iter().map(|gpu| gpu.milli).sum();
-        let left = cpu + memory + u128::from(gpu_free.saturating_sub(gpu_take));
-        u64::try_from(left).unwrap_or(u64::MAX)
     }
 
     /// The keeper of the second copy of the records: another live node, rather a storage node, rather in another failure
     /// domain; among equals by a hash of both names, so that the load spreads and stays when nodes come and go.
     fn mirror(&self, experiment: ExperimentId, on: &NodeOffer) -> Option<NodeId> {
-        let others = self.offers.iter().filter(|offer| {
+        let others = self.packing.offers().iter().filter(|offer| {
             offer.node != on.node
                 && offer.health == membership::Health::Live
                 && offer.refuses_work.is_none()
@@ -250,40 +356,71 @@ impl<'a> Round<'a> {
         best.map(|offer| offer.node.clone())
     }
 
-    fn keep_node_for(&mut self, experiment: &Experiment, state_time: Timestamp) {
+    /// Keeps a node for one that does not fit now, if it is the first of these or has waited for long.
+    pub(crate) fn keep_node_for(&mut self, experiment: &'a Experiment) {
         let ExperimentPhase::Queued { since } = experiment.phase else {
             return;
         };
-        let most = (self.offers.len() / 4).max(1);
-        if state_time.since(since) < self.config.reserve_after || self.kept.len() >= most {
+        let is_old = self.state.time().since(since) >= self.config.reserve_after;
+        let most = (self.packing.offers().len() / 4).max(1);
+        if self.kept.len() >= most || (self.somebody_waits && !is_old) {
             return;
         }
-        let request = &experiment.spec.resources;
-        let could = self.offers.iter().filter(|offer| {
-            offer.is_open() && !self.kept.contains(&offer.node) && could_ever_fit(offer, request)
-        });
-        // By size and id, not by what is free just now: the choice must not move while the node empties.
-        let smallest = could.min_by_key(|offer| {
-            let size = &offer.capacity;
-            (
-                size.gpus.len(),
-                size.cpu_milli,
-                size.memory_bytes,
-                &offer.node,
-            )
-        });
-        let smallest = smallest.map(|offer| offer.node.clone());
-        self.kept.extend(smallest);
+        let state = self.state;
+        let who = self.who(experiment);
+        let ends = self.ends.get_or_insert_with(|| Ends::of(state));
+        let kept = &self.kept;
+        let offers = self.packing.offers().iter().enumerate();
+        let others = offers.filter(|(at, _)| !kept.contains_key(at));
+        let chosen = Reservation::choose(experiment, others.map(|(_, offer)| offer), ends, who);
+        let Some((node, reservation)) = chosen else {
+            return; // It fits no node: it keeps nobody waiting.
+        };
+        self.somebody_waits = true;
+        // When nobody knows, a node is kept empty only for who has waited for long.
+        if reservation.shadow.is_none() && !is_old {
+            return;
+        }
+        let mut nodes = self.packing.offers().iter();
+        if let Some(at) = nodes.position(|offer| offer.node == node) {
+            self.kept.insert(at, reservation);
+        }
+    }
+
+    /// For whom a node is kept, and until when it is expected to be.
+    pub(crate) fn kept_for(&self, at: usize) -> Option<&Reservation> {
+        self.kept.get(&at)
     }
 }
 
-/// Less is better, field by field.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Score<'a> {
-    failed_before: bool,
-    wastes_gpus: bool,
-    left_over: u64,
-    node: &'a NodeId,
+/// Whether these resources may be taken for a duration from a node that is kept.
+fn is_allowed(
+    state: &ClusterState,
+    kept: &Reservation,
+    resources: &Resources,
+    duration: Option<DurationMs>,
+) -> bool {
+    let owner = state.experiment(kept.experiment);
+    owner.is_none_or(|owner| {
+        let owner = Who {
+            request: &owner.spec.resources,
+            user: &owner.author.user,
+            now: state.time(),
+        };
+        kept.allows(resources, duration, owner)
+    })
+}
+
+/// The limit that keeps an experiment from being placed, with what was placed in this round.
+pub(crate) fn over_limit(
+    state: &ClusterState,
+    shares: &Shares,
+    experiment: &Experiment,
+) -> Option<OverLimit> {
+    let queue = state.queue(&experiment.queue)?;
+    let (of_queue, of_user) = shares.holdings(&Consumer::of(experiment));
+    let more = Holding::wanted(&experiment.spec.resources);
+    queue.over_limit(of_queue, of_user, more)
 }
 
 /// Nodes on which an attempt of it was lost.
@@ -304,6 +441,7 @@ fn asks_more(request: &ResourceRequest, misfit: &ResourceRequest) -> bool {
     let pickier = misfit.gpu_models.is_empty() || request.gpu_models == misfit.gpu_models;
     stricter
         && pickier
+        && request.exclusive >= misfit.exclusive
         && request.cpu_milli >= misfit.cpu_milli
         && request.memory_bytes >= misfit.memory_bytes
         && request.disk_bytes >= misfit.disk_bytes
@@ -311,7 +449,12 @@ fn asks_more(request: &ResourceRequest, misfit: &ResourceRequest) -> bool {
         && request.vram_bytes == misfit.vram_bytes
 }
 
-fn reason(offer: &NodeOffer, fitting: usize) -> String {
+fn reason(
+    offer: &NodeOffer,
+    taken: &Resources,
+    fitting: usize,
+    next: Option<&NodeOffer>,
+) -> String {
     let first = match fitting {
         1 => "the only node with room".to_owned(),
         several => format!("best fit of {several} nodes"),
@@ -320,14 +463,19 @@ fn reason(offer: &NodeOffer, fitting: usize) -> String {
     let mut text = format!(
         "{first}: {} keeps {} and {}",
         offer.name,
-        cpus(left.cpu_milli),
-        bytes(left.memory_bytes)
+        cpus(left.cpu_milli.saturating_sub(taken.cpu_milli)),
+        bytes(left.memory_bytes.saturating_sub(taken.memory_bytes))
     );
     if !left.gpus.is_empty() {
-        let milli = left.gpus.iter().map(|gpu| gpu.milli).sum();
-        text.push_str(&format!(" and {} gpus", whole(milli)));
+        let free: u64 = left.gpus.iter().map(|gpu| gpu.milli).sum();
+        let milli: u64 = taken.gpus.iter().map(|gpu| gpu.milli).sum();
+        text.push_str(&format!(" and {} gpus", whole(free.saturating_sub(milli))));
     }
-    text + " free"
+    text += " free";
+    if let Some(next) = next {
+        text.push_str(&format!("; next best is {}", next.name));
+    }
+    text
 }
 
 /// FNV-1a over both names.

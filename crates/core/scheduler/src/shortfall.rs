@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use types::{DurationMs, ExperimentId};
+
 use crate::amount::{bytes, cpus, whole};
 
 /// One thing that keeps a request off a node.
@@ -17,6 +19,22 @@ pub enum Shortfall {
     Silent,
     /// It never reported.
     NeverReported,
+    /// It is one person's for a time.
+    Reserved {
+        /// Whose.
+        user: String,
+        /// For how long still.
+        left: DurationMs,
+    },
+    /// Something that wants the node alone runs there.
+    TakenAlone,
+    /// It wants the node alone, and others run there.
+    NotEmpty {
+        /// How many.
+        attempts: usize,
+    },
+    /// Room is kept for one that was there before.
+    KeptFor(ExperimentId),
     /// It lacks a label.
     Label {
         /// Name of the label.
@@ -72,7 +90,14 @@ impl Shortfall {
     pub fn is_lasting(&self) -> bool {
         match self {
             Self::TakesNoWork | Self::Label { .. } => true,
-            Self::Draining | Self::Refuses(_) | Self::Silent | Self::NeverReported => false,
+            Self::Draining
+            | Self::Refuses(_)
+            | Self::Silent
+            | Self::NeverReported
+            | Self::Reserved { .. }
+            | Self::TakenAlone
+            | Self::NotEmpty { .. }
+            | Self::KeptFor(_) => false,
             Self::Cpu(amounts) | Self::Memory(amounts) | Self::Disk(amounts) => {
                 amounts.need > amounts.total
             }
@@ -89,6 +114,17 @@ impl fmt::Display for Shortfall {
             Self::Refuses(why) => f.write_str(why),
             Self::Silent => f.write_str("is suspect: no report came for 15 s"),
             Self::NeverReported => f.write_str("has not reported yet"),
+            Self::Reserved { user, left } => {
+                write!(f, "is reserved for {user} for another {left}")
+            }
+            Self::TakenAlone => f.write_str("runs an experiment that asked to be alone there"),
+            Self::NotEmpty { attempts } => {
+                write!(
+                    f,
+                    "is not empty, and it asks to be alone: {attempts} run there"
+                )
+            }
+            Self::KeptFor(id) => write!(f, "is kept for {id}, which is before it in line"),
             Self::Label { name, value } => write!(f, "has no label {name}={value}"),
             Self::Cpu(amounts) => amounts.write(f, &cpus(amounts.need), whole),
             Self::Memory(amounts) => {

@@ -46,6 +46,8 @@ fn report(name: &str, cpus: u64, memory_gib: u64, gpus: &[(u64, u64)]) -> NodeRe
         vram_total_bytes: total * GIB,
         vram_used_bytes: used * GIB,
         utilisation_percent: 0,
+        link_group: 0,
+        root: 0,
     };
     NodeReport {
         node: id(name),
@@ -146,6 +148,8 @@ impl Leader {
             environment: Environment::Host,
             parameters: Vec::new(),
             resources,
+            learned: Vec::new(),
+            prefer_nodes: Vec::new(),
             queue: QueueName::default(),
             policy,
         };
@@ -187,7 +191,13 @@ impl Leader {
 
     fn explain(&self, experiment: ExperimentId) -> scheduler::Explanation {
         let experiment = self.state.experiment(experiment).expect("it is hot");
-        explain(&self.state, &self.view, self.now, experiment)
+        explain(
+            &self.state,
+            &self.view,
+            self.now,
+            experiment,
+            &SchedulerConfig::default(),
+        )
     }
 
     fn lose(&mut self, token: AttemptToken) {
@@ -206,7 +216,7 @@ fn the_tightest_node_is_chosen_and_the_reason_says_what_is_left() {
     let round = leader.round();
     assert_eq!(
         round[0].reason,
-        "best fit of 2 nodes: smaLL keeps 1 cpu and 2.0 GiB free"
+        "best fit of 2 nodes: smaLL keeps 1 cpu and 2.0 GiB free; next best is big"
     );
     leader.place();
     assert_eq!(leader.home(experiment).as_deref(), Some("smaLL"));
@@ -543,7 +553,7 @@ proptest! {
         }
         // `why` agrees with the decision: what still waits fits nowhere.
         for waiting in leader.state.waiting() {
-            let explanation = explain(&leader.state, &leader.view, leader.now, waiting);
+            let explanation = explain(&leader.state, &leader.view, leader.now, waiting, &SchedulerConfig::default());
             prop_assert!(explanation.nodes.iter().all(|node| node.verdict != Verdict::Fits), "{explanation:?}");
         }
     }

@@ -20,7 +20,9 @@ impl Holding {
         }
     }
 
-    fn minus(self, other: Self) -> Self {
+    /// What is left without the other; nothing is less than nothing.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
         Self {
             experiments: self.experiments.saturating_sub(other.experiments),
             cpu_milli: self.cpu_milli.saturating_sub(other.cpu_milli),
@@ -92,14 +94,17 @@ impl ClusterState {
         self.kept.get(&id).filter(|kept| kept.until > self.time)
     }
 
-    /// What others than `but` may not have of a node although nothing is booked there: places that are kept, less what
-    /// those who make room still hold.
-    #[must_use]
-    pub fn kept_on(&self, node: &NodeId, but: Option<ExperimentId>) -> Vec<Resources> {
-        let kept = self.kept.iter().filter(|(id, kept)| {
-            kept.until > self.time && kept.placement.node == *node && Some(**id) != but
-        });
-        kept.map(|(_, kept)| self.freed(kept)).collect()
+    /// What others may not have of a node although nothing is booked there, by whom it is kept for: places that
+    /// preemption frees, less what those who make room still hold.
+    pub fn kept_on<'a>(
+        &'a self,
+        node: &'a NodeId,
+    ) -> impl Iterator<Item = (ExperimentId, Resources)> + 'a {
+        let kept = self
+            .kept
+            .iter()
+            .filter(|(_, kept)| kept.until > self.time && kept.placement.node == *node);
+        kept.map(|(id, kept)| (*id, self.freed(kept)))
     }
 
     /// The part of a kept place that its victims do not hold any more.

@@ -38,6 +38,10 @@ pub struct GpuReport {
     pub vram_used_bytes: u64,
     /// Utilisation in percent.
     pub utilisation_percent: u8,
+    /// GPUs of one group above 0 are joined by NVLink.
+    pub link_group: u8,
+    /// GPUs of one number above 0 hang on the same PCIe root.
+    pub root: u8,
 }
 
 /// A node's gossip: soft state, never in the log.

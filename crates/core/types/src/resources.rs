@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct GpuIndex(pub u32);
 
 /// What an experiment asks of the node that runs it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ResourceRequest {
     /// Thousandths of a CPU core.
     pub cpu_milli: u64,

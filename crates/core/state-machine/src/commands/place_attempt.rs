@@ -127,8 +127,10 @@ impl PlaceAttempt {
             }
             let booked = bookings.entry(&rank.node).or_insert_with(|| {
                 let mut booked = state.booking(&rank.node);
-                for kept in state.kept_on(&rank.node, Some(self.experiment)) {
-                    book_kept(&mut booked, &kept);
+                for (whose, kept) in state.kept_on(&rank.node) {
+                    if whose != self.experiment {
+                        book_kept(&mut booked, &kept);
+                    }
                 }
                 booked
             });

@@ -1,0 +1,134 @@
+//! Room that is kept for who waits in front, and who may use it meanwhile (EASY backfill: Lifka, "The ANL/IBM SP
+//! scheduling system", JSSPP 1995).
+
+use std::collections::BTreeMap;
+
+use state_machine::{ClusterState, Experiment};
+use types::{DurationMs, ExperimentId, NodeId, Resources, Timestamp};
+
+use crate::fit::{Who, could_ever_fit, fits};
+use crate::offer::NodeOffer;
+
+/// When what runs on each node is expected to end.
+pub(crate) struct Ends {
+    /// By node: first end in front, with what it frees; none: nobody knows when.
+    by_node: BTreeMap<NodeId, Vec<(Option<Timestamp>, Resources)>>,
+}
+
+impl Ends {
+    pub(crate) fn of(state: &ClusterState) -> Self {
+        let mut by_node: BTreeMap<NodeId, Vec<(Option<Timestamp>, Resources)>> = BTreeMap::new();
+        for (experiment, attempt) in state.active() {
+            let duration = experiment.spec.policy.duration();
+            for rank in attempt.ranks.iter().filter(|rank| !rank.ended) {
+                let begun = rank.started_at.unwrap_or(attempt.placed_at);
+                let end = duration.map(|duration| Timestamp(begun.0.saturating_add(duration.0)));
+                let placement = &rank.placement;
+                let ends = by_node.entry(placement.node.clone()).or_default();
+                ends.push((end, placement.resources.clone()));
+            }
+        }
+        for ends in by_node.values_mut() {
+            // What is overdue may end at any time; what nobody knows of ends last.
+            ends.sort_by_key(|(end, _)| end.unwrap_or(Timestamp(u64::MAX)));
+        }
+        Self { by_node }
+    }
+
+    fn on(&self, node: &NodeId) -> &[(Option<Timestamp>, Resources)] {
+        self.by_node.get(node).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// A node that is kept for one experiment.
+#[derive(Clone, Debug)]
+pub(crate) struct Reservation {
+    /// For whom.
+    pub(crate) experiment: ExperimentId,
+    /// When it is expected to fit there; none: nobody knows.
+    pub(crate) shadow: Option<Timestamp>,
+    /// The node as it will be then, without it.
+    then: NodeOffer,
+}
+
+/// When the experiment would fit on the node if nothing else was placed there, and what the node has then.
+pub(crate) fn shadow(
+    offer: &NodeOffer,
+    ends: &Ends,
+    who: Who<'_>,
+) -> Option<(Option<Timestamp>, NodeOffer)> {
+    if !offer.is_open() || !could_ever_fit(offer, who.request) {
+        return None;
+    }
+    let mut then = offer.clone();
+    let mut known = Some(who.now);
+    for (end, freed) in ends.on(&offer.node) {
+        known = known.and_then(|known| end.map(|end| end.max(known)));
+        then.unbook(freed);
+        if !fits(&then, who).is_empty() {
+            return Some((known, then));
+        }
+    }
+    None
+}
+
+impl Reservation {
+    /// Keeps the node that is ready first for the experiment; when nobody knows, the smallest that is large enough.
+    pub(crate) fn choose<'a>(
+        experiment: &Experiment,
+        offers: impl Iterator<Item = &'a NodeOffer>,
+        ends: &Ends,
+        who: Who<'_>,
+    ) -> Option<(NodeId, Self)> {
+        let candidates = offers.filter_map(|offer| {
+            let (shadow, then) = shadow(offer, ends, who)?;
+            Some((offer, shadow, then))
+        });
+        // By size and id, not by what is free just now: the choice must not move while the node empties.
+        let best = candidates.min_by_key(|(offer, shadow, _)| {
+            let size = &offer.capacity;
+            (
+                shadow.unwrap_or(Timestamp(u64::MAX)),
+                size.gpus.len(),
+                size.cpu_milli,
+                size.memory_bytes,
+                offer.node.clone(),
+            )
+        });
+        best.map(|(offer, shadow, then)| {
+            let reservation = Self {
+                experiment: experiment.id,
+                shadow,
+                then,
+            };
+            (offer.node.clone(), reservation)
+        })
+    }
+
+    /// Whether `resources` may be taken on the node for `duration` without delaying whom it is kept for: they are back
+    /// by then, or both fit.
+    pub(crate) fn allows(
+        &self,
+        resources: &Resources,
+        duration: Option<DurationMs>,
+        owner: Who<'_>,
+    ) -> bool {
+        if self.is_back(duration, owner.now) {
+            return true;
+        }
+        let mut then = self.then.clone();
+        then.book(resources);
+        !fits(&then, owner).is_empty()
+    }
+
+    /// Whether what begins now for a duration is over before the node is needed.
+    pub(crate) fn is_back(&self, duration: Option<DurationMs>, now: Timestamp) -> bool {
+        let both = self.shadow.zip(duration);
+        both.is_some_and(|(shadow, duration)| now.0.saturating_add(duration.0) <= shadow.0)
+    }
+
+    /// Something was placed on the node that outlives the wait.
+    pub(crate) fn book(&mut self, resources: &Resources) {
+        self.then.book(resources);
+    }
+}

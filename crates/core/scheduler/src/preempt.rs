@@ -1,0 +1,275 @@
+//! Who makes room for whom.
+//!
+//! One of a higher class may take the place of a lower one. Within a class only a user who has less than a fair share, with
+//! what is asked for, takes from one who has more. The cheapest victims go first: of the lowest class, with a checkpoint,
+//! the youngest.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+use membership::View;
+use state_machine::{
+    Attempt, ClusterState, Consumer, Experiment, ExperimentPhase, Holding, PreemptFor, class,
+};
+use types::{AttemptToken, NodeId, RankPlacement, Resources, Timestamp};
+
+use crate::fit::{could_ever_fit, fits};
+use crate::offer::{NodeOffer, offers};
+use crate::place::{Round, SchedulerConfig};
+use crate::shares::Shares;
+
+/// Waiting experiments that are looked at in one round: who stands further behind is not served next.
+const MAX_LOOKED_AT: usize = 16;
+
+/// Somebody who may have to go.
+struct Victim<'a> {
+    experiment: &'a Experiment,
+    attempt: &'a Attempt,
+    resources: &'a Resources,
+    /// By a fair share rather than by class.
+    by_share: bool,
+}
+
+impl Victim<'_> {
+    /// Less is cheaper: class, then no checkpoint, then what it has done.
+    fn price(&self) -> (i32, bool, Reverse<Timestamp>, AttemptToken) {
+        let keeps_work = !self.experiment.spec.policy.checkpoint_directory.is_empty();
+        let begun = self
+            .attempt
+            .ranks
+            .iter()
+            .filter_map(|rank| rank.started_at)
+            .min();
+        let begun = begun.unwrap_or(self.attempt.placed_at);
+        (
+            class(self.experiment),
+            !keeps_work,
+            Reverse(begun),
+            self.attempt.token,
+        )
+    }
+}
+
+/// Proposes who makes room for those in front of the line; call when nothing more can be placed.
+#[must_use]
+pub fn preempt_next(
+    state: &ClusterState,
+    view: &View,
+    now: Timestamp,
+    config: &SchedulerConfig,
+) -> Option<PreemptFor> {
+    let round = Round::new(state, offers(state, view, now), config);
+    let mut line = round.line();
+    for _ in 0..MAX_LOOKED_AT {
+        let experiment = line.next()?;
+        if state.kept_place(experiment.id).is_some() || !round.may_run(experiment, &line.shares) {
+            continue;
+        }
+        if let Some(decision) = preempt_for(state, &round, config, &line.shares, experiment) {
+            return Some(decision);
+        }
+    }
+    None
+}
+
+fn preempt_for<'a>(
+    state: &'a ClusterState,
+    round: &Round<'a>,
+    config: &SchedulerConfig,
+    shares: &Shares,
+    experiment: &'a Experiment,
+) -> Option<PreemptFor> {
+    let ExperimentPhase::Queued { since } = experiment.phase else {
+        return None;
+    };
+    let is_old = state.time().since(since) >= config.preempt_after;
+    let fair = FairShares::of(state);
+    let deserves = is_old && fair.deserves(state, shares, experiment);
+    let who = round.who(experiment);
+    let candidates = round.packing.offers().iter().filter_map(|offer| {
+        // One that fits already only waits for the next round.
+        if !offer.is_open() || !could_ever_fit(offer, who.request) || !fits(offer, who).is_empty() {
+            return None;
+        }
+        let victims = victims(state, shares, &fair, offer, experiment, deserves);
+        let (chosen, resources) = enough(offer, round, experiment, victims)?;
+        Some((offer, chosen, resources))
+    });
+    let best = candidates.min_by_key(|(offer, chosen, _)| {
+        let prices: Vec<_> = chosen.iter().map(Victim::price).collect();
+        let highest = prices.iter().map(|price| price.0).max();
+        let lost = prices.iter().filter(|price| price.1).count();
+        (highest, lost, chosen.len(), offer.node.clone())
+    });
+    let (offer, chosen, resources) = best?;
+    let by_share = chosen.iter().any(|victim| victim.by_share);
+    Some(PreemptFor {
+        beneficiary: experiment.id,
+        computed_at: state.applied(),
+        placement: RankPlacement {
+            node: offer.node.clone(),
+            resources,
+        },
+        victims: chosen.iter().map(|victim| victim.attempt.token).collect(),
+        reason: match by_share {
+            true => format!(
+                "{} has less than a fair share of queue {}",
+                experiment.author.user, experiment.queue
+            ),
+            false => format!("its priority {} is of a higher class", experiment.priority),
+        },
+    })
+}
+
+/// Who may have to go from a node, cheapest first.
+fn victims<'a>(
+    state: &'a ClusterState,
+    shares: &Shares,
+    fair: &FairShares,
+    offer: &NodeOffer,
+    experiment: &Experiment,
+    deserves: bool,
+) -> Vec<Victim<'a>> {
+    let tokens = state.booking(&offer.node).attempts;
+    let mut victims: Vec<_> = tokens
+        .iter()
+        .filter_map(|token| victim(state, token, &offer.node))
+        .filter_map(|mut victim| {
+            let higher = class(experiment) > class(victim.experiment);
+            let same = class(experiment) == class(victim.experiment);
+            let taker = Consumer::of(experiment);
+            let giver = Consumer::of(victim.experiment);
+            let by_share = same
+                && deserves
+                && taker != giver
+                && fair.has_more(state, shares, &giver, Holding::of(victim.resources));
+            victim.by_share = by_share;
+            (higher || by_share).then_some(victim)
+        })
+        .collect();
+    victims.sort_by_key(Victim::price);
+    victims
+}
+
+fn victim<'a>(state: &'a ClusterState, token: &AttemptToken, node: &NodeId) -> Option<Victim<'a>> {
+    let experiment = state.experiment(token.experiment)?;
+    let attempt = experiment.current_attempt()?;
+    let [rank] = attempt.ranks.as_slice() else {
+        return None;
+    };
+    let stays = experiment.yields.is_none()
+        && experiment.stop_requested.is_none()
+        && rank.placement.node == *node
+        && !rank.ended;
+    stays.then_some(Victim {
+        experiment,
+        attempt,
+        resources: &rank.placement.resources,
+        by_share: false,
+    })
+}
+
+/// The first victims that make enough room, without any that are not needed, and what is booked in their place.
+fn enough<'a, 'v>(
+    offer: &NodeOffer,
+    round: &Round<'a>,
+    experiment: &'a Experiment,
+    victims: Vec<Victim<'v>>,
+) -> Option<(Vec<Victim<'v>>, Resources)> {
+    let who = round.who(experiment);
+    let mut then = offer.clone();
+    let mut chosen: Vec<Victim<'v>> = Vec::new();
+    let mut found = false;
+    for victim in victims {
+        then.unbook(victim.resources);
+        chosen.push(victim);
+        if !fits(&then, who).is_empty() {
+            found = true;
+            break;
+        }
+    }
+    if !found {
+        return None;
+    }
+    // The dearest that it also fits with stays.
+    let mut at = chosen.len();
+    while at > 0 {
+        at -= 1;
+        let mut with = then.clone();
+        with.book(chosen[at].resources);
+        if chosen.len() > 1 && !fits(&with, who).is_empty() {
+            then = with;
+            chosen.remove(at);
+        }
+    }
+    let resources = fits(&then, who).into_iter().next()?;
+    Some((chosen, resources))
+}
+
+/// What each user of each queue may have when all that want something share by weight.
+struct FairShares {
+    /// Everybody that holds or wants something.
+    consumers: BTreeSet<Consumer>,
+}
+
+impl FairShares {
+    fn of(state: &ClusterState) -> Self {
+        let holding = state.holdings().map(|(consumer, _)| consumer.clone());
+        let waiting = state.waiting().filter(|one| state.held(one).is_none());
+        Self {
+            consumers: holding
+                .chain(waiting.map(|one| Consumer::of(one)))
+                .collect(),
+        }
+    }
+
+    /// A consumer's fair share of the cluster, in parts per million.
+    fn fair(&self, state: &ClusterState, consumer: &Consumer) -> u64 {
+        let queue_weight = |queue| {
+            state
+                .queue(queue)
+                .map_or(1, |queue| u64::from(queue.weight))
+        };
+        let queues: BTreeSet<_> = self.consumers.iter().map(|one| &one.queue).collect();
+        let all: u64 = queues.into_iter().map(queue_weight).sum();
+        let users = self
+            .consumers
+            .iter()
+            .filter(|one| one.queue == consumer.queue);
+        let of_queue: u64 = users
+            .map(|one| u64::from(state.user_weight(&one.user)))
+            .sum();
+        let share = u128::from(queue_weight(&consumer.queue))
+            * u128::from(state.user_weight(&consumer.user))
+            * 1_000_000
+            / u128::from(all.max(1))
+            / u128::from(of_queue.max(1));
+        u64::try_from(share).unwrap_or(u64::MAX)
+    }
+
+    /// Who waits stays within a fair share with what is asked for.
+    fn deserves(&self, state: &ClusterState, shares: &Shares, experiment: &Experiment) -> bool {
+        let consumer = Consumer::of(experiment);
+        let more = Holding::wanted(&experiment.spec.resources);
+        shares.held(&consumer, more) <= self.fair(state, &consumer)
+    }
+
+    /// Who runs has more than a fair share, also without this attempt: what is taken does not bring them below.
+    fn has_more(
+        &self,
+        state: &ClusterState,
+        shares: &Shares,
+        consumer: &Consumer,
+        attempt: Holding,
+    ) -> bool {
+        let fair = self.fair(state, consumer);
+        shares.held(consumer, Holding::default()) > fair
+            && shares
+                .held_without(consumer, attempt)
+                .saturating_add(MARGIN)
+                >= fair
+    }
+}
+
+/// Parts per million by which a victim may fall below its fair share: shares come in whole experiments.
+const MARGIN: u64 = 50_000;
