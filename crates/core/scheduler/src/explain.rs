@@ -116,7 +116,7 @@ fn node_explanation(
     experiment: &Experiment,
 ) -> NodeExplanation {
     let offer = &round.packing.offers()[at];
-    let mut short = shortfalls(offer, who(state, experiment));
+    let mut short = shortfalls(offer, who(round, experiment));
     if short.is_empty()
         && let Some(kept) = round.kept_for(at)
         && !round.is_allowed(at, experiment)
@@ -130,11 +130,11 @@ fn node_explanation(
     }
 }
 
-fn who<'a>(state: &ClusterState, experiment: &'a Experiment) -> Who<'a> {
+fn who<'a>(round: &Round<'_>, experiment: &'a Experiment) -> Who<'a> {
     Who {
         request: &experiment.spec.resources,
         user: &experiment.author.user,
-        now: state.time(),
+        now: round.now,
     }
 }
 
@@ -167,18 +167,18 @@ fn rule(state: &ClusterState, shares: &Shares, experiment: &Experiment) -> Strin
 /// When it is expected to start, and why.
 fn estimate(round: &Round<'_>, state: &ClusterState, experiment: &Experiment) -> String {
     let ends = Ends::of(state);
-    let who = who(state, experiment);
+    let who = who(round, experiment);
     let open = round.packing.offers().iter();
     let shadows = open.filter_map(|offer| Some((offer, shadow(offer, &ends, who)?.0)));
     let (known, unknown): (Vec<_>, Vec<_>) = shadows.partition(|(_, shadow)| shadow.is_some());
     let first = known.into_iter().min_by_key(|(_, shadow)| *shadow);
     match first {
-        Some((offer, Some(at))) if at <= state.time() => {
+        Some((offer, Some(at))) if at <= round.now => {
             format!("as soon as those before it are served, on {}", offer.name)
         }
         Some((offer, Some(at))) => format!(
             "in {} on {} at the latest, if those before it do not need it: then what runs there is over, by its --time or by earlier runs of it",
-            at.since(state.time()),
+            at.since(round.now),
             offer.name
         ),
         Some((_, None)) | None if unknown.is_empty() => "not before a node changes".to_owned(),

@@ -185,11 +185,13 @@ impl Want {
         let room = gpu.booked_milli.saturating_add(self.milli_on(gpu, request)) <= WHOLE
             && gpu.vram_booked_bytes.saturating_add(vram) <= gpu.vram_total_bytes;
         let tolerated = gpu.vram_total_bytes / 100 * FOREIGN_VRAM_TOLERANCE_PERCENT;
+        let foreign = gpu.vram_foreign_bytes;
+        let taken = gpu.vram_booked_bytes.saturating_add(vram);
+        let beside = taken.saturating_add(foreign) <= gpu.vram_total_bytes;
         room && if request.vram_bytes > 0 {
-            gpu.vram_used_bytes.saturating_add(vram) <= gpu.vram_total_bytes
-                || gpu.foreign_vram_bytes() == 0
+            beside
         } else {
-            gpu.foreign_vram_bytes() <= tolerated
+            foreign <= tolerated
         }
     }
 }
@@ -274,7 +276,7 @@ fn gpu_shortfall(offer: &NodeOffer, request: &ResourceRequest) -> GpuShortfall {
         total: offer.gpus.len(),
         models: if no_model { models.clone() } else { Vec::new() },
         foreign_vram_bytes: suitable(offer, request)
-            .map(GpuOffer::foreign_vram_bytes)
+            .map(|gpu| gpu.vram_foreign_bytes)
             .max()
             .unwrap_or_default(),
     }

@@ -17,8 +17,8 @@ pub struct GpuOffer {
     pub vram_total_bytes: u64,
     /// Bytes that attempts have booked.
     pub vram_booked_bytes: u64,
-    /// Bytes in use by anybody at the last report.
-    pub vram_used_bytes: u64,
+    /// Bytes in use by processes that muster did not start, at the last report.
+    pub vram_foreign_bytes: u64,
     /// Thousandths that attempts have booked.
     pub booked_milli: u64,
     /// GPUs of one group above 0 are joined by NVLink.
@@ -28,17 +28,11 @@ pub struct GpuOffer {
 }
 
 impl GpuOffer {
-    /// Bytes in use beyond what attempts have booked: processes that muster did not start.
-    #[must_use]
-    pub fn foreign_vram_bytes(&self) -> u64 {
-        self.vram_used_bytes.saturating_sub(self.vram_booked_bytes)
-    }
-
     /// Thousandths that nobody has booked and no process outside muster keeps: of those, as much as its memory.
     #[must_use]
     pub fn free_milli(&self) -> u64 {
         let whole = self.vram_total_bytes.max(1);
-        let foreign = u128::from(self.foreign_vram_bytes()) * u128::from(WHOLE) / u128::from(whole);
+        let foreign = u128::from(self.vram_foreign_bytes) * u128::from(WHOLE) / u128::from(whole);
         let foreign = u64::try_from(foreign).unwrap_or(WHOLE);
         // What a driver keeps for itself is not counted: a GPU is whole although some of its memory is taken.
         let foreign = if foreign * 100 <= WHOLE * 5 {
@@ -54,7 +48,9 @@ impl GpuOffer {
     /// What is left of it.
     #[must_use]
     pub fn free(&self) -> GpuShare {
-        let taken = self.vram_booked_bytes.max(self.vram_used_bytes);
+        let taken = self
+            .vram_booked_bytes
+            .saturating_add(self.vram_foreign_bytes);
         GpuShare {
             index: self.index,
             milli: 1_000_u64.saturating_sub(self.booked_milli),
@@ -145,7 +141,7 @@ impl NodeOffer {
         self.free.gpus = self.gpus.iter().map(GpuOffer::free).collect();
     }
 
-    /// Gives back what an attempt holds. Its processes go with it, and so does what it used of GPU memory.
+    /// Gives back what an attempt holds.
     pub(crate) fn unbook(&mut self, resources: &Resources) {
         let back = |free: u64, held: u64, all: u64| free.saturating_add(held).min(all);
         let (free, all) = (&mut self.free, &self.capacity);
@@ -158,7 +154,6 @@ impl NodeOffer {
             if let Some(gpu) = self.gpus.iter_mut().find(|gpu| gpu.index == share.index) {
                 gpu.booked_milli = gpu.booked_milli.saturating_sub(share.milli);
                 gpu.vram_booked_bytes = gpu.vram_booked_bytes.saturating_sub(share.vram_bytes);
-                gpu.vram_used_bytes = gpu.vram_used_bytes.saturating_sub(share.vram_bytes);
             }
         }
         self.free.gpus = self.gpus.iter().map(GpuOffer::free).collect();
@@ -258,7 +253,7 @@ fn gpu_offers(report: &NodeReport, booking: &Booking) -> Vec<GpuOffer> {
             model: gpu.model.clone(),
             vram_total_bytes: gpu.vram_total_bytes,
             vram_booked_bytes: vram,
-            vram_used_bytes: gpu.vram_used_bytes,
+            vram_foreign_bytes: gpu.vram_foreign_bytes,
             booked_milli: milli,
             link_group: gpu.link_group,
             root: gpu.root,

@@ -40,6 +40,8 @@ pub struct SchedulerConfig {
     /// Age at which a waiting experiment may take the place of others of its own class, when its user has less than a
     /// fair share and theirs have more; default 2 min.
     pub preempt_after: DurationMs,
+    /// The leader's wall clock: what state time would be if something was applied now; state time when that is later.
+    pub clock: Timestamp,
     /// What the state teaches; renewed now and then by who runs the scheduler.
     pub experience: Arc<Experience>,
 }
@@ -51,6 +53,7 @@ impl Default for SchedulerConfig {
             max_placements_per_round: 64,
             reserve_after: DurationMs::from_secs(600),
             preempt_after: DurationMs::from_secs(120),
+            clock: Timestamp(0),
             experience: Arc::default(),
         }
     }
@@ -154,6 +157,8 @@ pub(crate) struct Round<'a> {
     somebody_waits: bool,
     ends: Option<Ends>,
     misfits: Vec<Misfit<'a>>,
+    /// State time.
+    pub(crate) now: Timestamp,
 }
 
 /// One that fits nowhere in this round.
@@ -189,12 +194,13 @@ impl<'a> Round<'a> {
             somebody_waits: false,
             ends: None,
             misfits: Vec::new(),
+            now: state.time().max(config.clock),
         }
     }
 
     pub(crate) fn shares(&self) -> Shares {
         let capacity = self.packing.offers().iter().map(|offer| &offer.capacity);
-        Shares::of(self.state, capacity)
+        Shares::of(self.state, capacity, self.now)
     }
 
     pub(crate) fn line(&self) -> Line<'a> {
@@ -218,7 +224,7 @@ impl<'a> Round<'a> {
         Who {
             request: &experiment.spec.resources,
             user: &experiment.author.user,
-            now: self.state.time(),
+            now: self.now,
         }
     }
 
@@ -245,7 +251,7 @@ impl<'a> Round<'a> {
         let placement = self.placement(experiment, &choice);
         self.packing.book(choice.at, &choice.resources);
         if let Some(kept) = self.kept.get_mut(&choice.at)
-            && !kept.is_back(duration, self.state.time())
+            && !kept.is_back(duration, self.now)
         {
             kept.book(&choice.resources);
         }
@@ -275,13 +281,13 @@ impl<'a> Round<'a> {
         let who = Who {
             request: &experiment.spec.resources,
             user: &experiment.author.user,
-            now: self.state.time(),
+            now: self.now,
         };
         let duration = experiment.spec.policy.duration();
         let ways = fits(&self.packing.offers()[at], who);
         ways.iter().any(|resources| {
             let kept = self.kept.get(&at);
-            kept.is_none_or(|kept| is_allowed(self.state, kept, resources, duration))
+            kept.is_none_or(|kept| is_allowed(self.state, kept, resources, (duration, self.now)))
         })
     }
 
@@ -293,11 +299,11 @@ impl<'a> Round<'a> {
             prefer: &experiment.spec.prefer_nodes,
             tree: experiment.spec.source.as_ref().map(|source| &source.tree),
         };
-        let (state, kept) = (self.state, &self.kept);
+        let (state, kept, now) = (self.state, &self.kept, self.now);
         let duration = experiment.spec.policy.duration();
         let allowed = |at: usize, resources: &Resources| {
             let reservation: Option<&Reservation> = kept.get(&at);
-            reservation.is_none_or(|kept| is_allowed(state, kept, resources, duration))
+            reservation.is_none_or(|kept| is_allowed(state, kept, resources, (duration, now)))
         };
         let is_open = |at: usize| match own {
             Some(own) if own != at => Openness::Closed,
@@ -361,7 +367,7 @@ impl<'a> Round<'a> {
         let ExperimentPhase::Queued { since } = experiment.phase else {
             return;
         };
-        let is_old = self.state.time().since(since) >= self.config.reserve_after;
+        let is_old = self.now.since(since) >= self.config.reserve_after;
         let most = (self.packing.offers().len() / 4).max(1);
         if self.kept.len() >= most || (self.somebody_waits && !is_old) {
             return;
@@ -398,14 +404,14 @@ fn is_allowed(
     state: &ClusterState,
     kept: &Reservation,
     resources: &Resources,
-    duration: Option<DurationMs>,
+    (duration, now): (Option<DurationMs>, Timestamp),
 ) -> bool {
     let owner = state.experiment(kept.experiment);
     owner.is_none_or(|owner| {
         let owner = Who {
             request: &owner.spec.resources,
             user: &owner.author.user,
-            now: state.time(),
+            now,
         };
         kept.allows(resources, duration, owner)
     })
@@ -437,9 +443,12 @@ fn failed_nodes(experiment: &Experiment) -> Vec<&NodeId> {
 
 /// Whether `request` cannot fit where `misfit` does not: it asks for at least as much of everything.
 fn asks_more(request: &ResourceRequest, misfit: &ResourceRequest) -> bool {
+    // Memory alone is another part of each GPU.
+    let same_kind = (request.gpu_milli == 0) == (misfit.gpu_milli == 0) || misfit.vram_bytes == 0;
     let stricter = misfit.constraints.is_empty() || request.constraints == misfit.constraints;
     let pickier = misfit.gpu_models.is_empty() || request.gpu_models == misfit.gpu_models;
-    stricter
+    same_kind
+        && stricter
         && pickier
         && request.exclusive >= misfit.exclusive
         && request.cpu_milli >= misfit.cpu_milli

@@ -82,7 +82,7 @@ fn preempt_for<'a>(
     let ExperimentPhase::Queued { since } = experiment.phase else {
         return None;
     };
-    let is_old = state.time().since(since) >= config.preempt_after;
+    let is_old = round.now.since(since) >= config.preempt_after;
     let fair = FairShares::of(state);
     let deserves = is_old && fair.deserves(state, shares, experiment);
     let who = round.who(experiment);

@@ -63,6 +63,7 @@ impl Shares {
     pub(crate) fn of<'a>(
         state: &ClusterState,
         capacity: impl Iterator<Item = &'a Resources>,
+        now: Timestamp,
     ) -> Self {
         let capacity = capacity.fold(Holding::default(), |sum, one| sum.plus(Holding::of(one)));
         let mut shares = Self {
@@ -72,7 +73,7 @@ impl Shares {
         };
         let decay = Decay::new();
         for (consumer, hours) in state.consumers() {
-            let lately = decay.average(hours, state.time());
+            let lately = decay.average(hours, now);
             shares.note(state, consumer, |part| {
                 part.lately = part.lately.plus(lately)
             });

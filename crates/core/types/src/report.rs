@@ -36,6 +36,9 @@ pub struct GpuReport {
     pub vram_total_bytes: u64,
     /// Bytes in use by anybody.
     pub vram_used_bytes: u64,
+    /// Of these, bytes of processes that are no attempts of this node: what people run by hand, a display, another
+    /// program. What the driver keeps for itself is not counted.
+    pub vram_foreign_bytes: u64,
     /// Utilisation in percent.
     pub utilisation_percent: u8,
     /// GPUs of one group above 0 are joined by NVLink.

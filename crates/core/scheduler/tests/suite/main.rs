@@ -1,0 +1,10 @@
+//! The scheduler from outside: over real states and views.
+
+#[cfg(test)]
+mod leader;
+#[cfg(test)]
+mod reasons;
+#[cfg(test)]
+mod scheduling;
+#[cfg(test)]
+mod sharing;
