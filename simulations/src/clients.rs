@@ -223,6 +223,8 @@ fn spec(name: String, resources: ResourceRequest, policy: Policy) -> ExperimentS
         environment: Environment::Host,
         parameters: Vec::new(),
         resources,
+        learned: Vec::new(),
+        prefer_nodes: Vec::new(),
         queue: QueueName::default(),
         policy,
     }

@@ -93,6 +93,8 @@ impl Backlog {
                 memory_bytes,
                 ..ResourceRequest::default()
             },
+            learned: Vec::new(),
+            prefer_nodes: Vec::new(),
             queue: QueueName::default(),
             policy: Policy::default(),
         };

@@ -114,6 +114,7 @@ impl Preparing {
                     cause: with_loss(handle, token, known.records, known.cause),
                     at: known.ended_at,
                     peak_memory_bytes: known.peak_memory_bytes,
+                    peak_vram_bytes: 0,
                     cpu_ms: DurationMs(known.cpu_ms),
                     tree_kill_method: known.tree_kill_method,
                 };
@@ -248,6 +249,7 @@ pub(crate) fn end_without_process(cause: Cause) -> AttemptEnd {
         cause,
         at: now(),
         peak_memory_bytes: 0,
+        peak_vram_bytes: 0,
         cpu_ms: DurationMs(0),
         tree_kill_method: String::new(),
     }

@@ -311,6 +311,8 @@ fn spec_of(request: SubmitRequest) -> Result<ExperimentSpec, ServiceError> {
         environment: Environment::Host,
         parameters: request.parameters,
         resources: resources_of(request.resources)?,
+        learned: Vec::new(),
+        prefer_nodes: Vec::new(),
         queue,
         policy,
     })

@@ -212,6 +212,7 @@ impl Host {
                 cause: Cause::new(kind, vec!["seen by the simulated holder".to_owned()]),
                 at: self.wall(now),
                 peak_memory_bytes: 0,
+                peak_vram_bytes: 0,
                 cpu_ms: DurationMs(0),
                 tree_kill_method: String::new(),
             },

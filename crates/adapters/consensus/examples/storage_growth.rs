@@ -72,6 +72,8 @@ async fn submit_and_end(handle: &Handle, node: &NodeId, number: usize) -> Done {
         environment: Environment::Host,
         parameters: vec![("lr".to_owned(), "0.05".to_owned())],
         resources: ResourceRequest::default(),
+        learned: Vec::new(),
+        prefer_nodes: Vec::new(),
         queue: QueueName::default(),
         policy: Policy::default(),
     };

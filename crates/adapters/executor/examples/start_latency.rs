@@ -122,6 +122,8 @@ fn start_of(number: u32, program: &Path) -> Result<StartAttempt, Failure> {
         environment: Environment::Host,
         parameters: Vec::new(),
         resources: ResourceRequest::default(),
+        learned: Vec::new(),
+        prefer_nodes: Vec::new(),
         queue: QueueName::default(),
         policy: Policy::default(),
     };

@@ -199,6 +199,9 @@ mod tests {
             model: "H100".to_owned(),
             vram_total_bytes: 80 << 30,
             vram_used_bytes: 1 << 30,
+            vram_foreign_bytes: 0,
+            link_group: 0,
+            root: 0,
             utilisation_percent: 50,
         };
         let lost = lose(gpu);

@@ -98,6 +98,9 @@ fn offered_gpus(declared: &Declared, measured: Vec<GpuReport>) -> Vec<GpuReport>
                     model: gpu.model.clone(),
                     vram_total_bytes: gpu.vram_bytes,
                     vram_used_bytes: measured.map_or(0, |m| m.vram_used_bytes),
+                    vram_foreign_bytes: 0,
+                    link_group: 0,
+                    root: 0,
                     utilisation_percent: measured.map_or(0, |m| m.utilisation_percent),
                 }
             })
@@ -145,6 +148,9 @@ mod tests {
             model: "H100".to_owned(),
             vram_total_bytes: 80 << 30,
             vram_used_bytes: 3 << 30,
+            vram_foreign_bytes: 0,
+            link_group: 0,
+            root: 0,
             utilisation_percent: 7,
         }
     }

@@ -28,6 +28,8 @@ fn wanted(experiment: u64) -> WantedAttempt {
         environment: Environment::Host,
         parameters: Vec::new(),
         resources: ResourceRequest::default(),
+        learned: Vec::new(),
+        prefer_nodes: Vec::new(),
         queue: QueueName::default(),
         policy: Policy::default(),
     };

@@ -58,6 +58,8 @@ fn placed() -> (ClusterState, AttemptToken) {
         environment: Environment::Host,
         parameters: Vec::new(),
         resources: ResourceRequest::default(),
+        learned: Vec::new(),
+        prefer_nodes: Vec::new(),
         queue: QueueName::default(),
         policy: Policy::default(),
     };

@@ -82,6 +82,8 @@ fn submit(state: &mut ClusterState, cpus: u64) -> ExperimentId {
             cpu_milli: cpus * 1_000,
             ..ResourceRequest::default()
         },
+        learned: Vec::new(),
+        prefer_nodes: Vec::new(),
         queue: QueueName::default(),
         policy: Policy::default(),
     };

@@ -1,6 +1,7 @@
 //! Which node a request goes to, so that the least of the rest is lost.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use types::{BlobHash, NodeId, ResourceRequest, Resources};
 
@@ -13,9 +14,9 @@ const MAX_REMEMBERED: usize = 256;
 
 /// All nodes with what is left of them, and what was found out about them.
 #[derive(Clone, Debug)]
-pub struct Packing<'a> {
+pub struct Packing {
     offers: Vec<NodeOffer>,
-    experience: &'a Experience,
+    experience: Arc<Experience>,
     /// Which GPUs of each node typical requests accept.
     accepted: Vec<Accepted>,
     /// Cost of each node as it is.
@@ -78,10 +79,10 @@ struct Score<'s> {
     node: &'s NodeId,
 }
 
-impl<'a> Packing<'a> {
+impl Packing {
     /// A packing of these nodes.
     #[must_use]
-    pub fn new(offers: Vec<NodeOffer>, experience: &'a Experience) -> Self {
+    pub fn new(offers: Vec<NodeOffer>, experience: Arc<Experience>) -> Self {
         let profile = experience.profile();
         let most = |of: fn(&Resources) -> u64| {
             let amounts = offers.iter().map(|offer| of(&offer.capacity));

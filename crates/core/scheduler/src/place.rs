@@ -150,7 +150,7 @@ pub fn keeps_nodes_free(
 pub(crate) struct Round<'a> {
     state: &'a ClusterState,
     config: &'a SchedulerConfig,
-    pub(crate) packing: Packing<'a>,
+    pub(crate) packing: Packing,
     /// Nodes that are kept free, each for one experiment in front, by their place.
     kept: BTreeMap<usize, Reservation>,
     /// Whether somebody who waits in front was looked at already.
@@ -189,7 +189,7 @@ impl<'a> Round<'a> {
         Self {
             state,
             config,
-            packing: Packing::new(offers, &config.experience),
+            packing: Packing::new(offers, Arc::clone(&config.experience)),
             kept: BTreeMap::new(),
             somebody_waits: false,
             ends: None,

@@ -80,6 +80,8 @@ impl Client {
             environment: Environment::Host,
             parameters: Vec::new(),
             resources,
+            learned: Vec::new(),
+            prefer_nodes: Vec::new(),
             queue: QueueName::default(),
             policy,
         }

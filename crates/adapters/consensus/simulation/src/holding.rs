@@ -228,6 +228,7 @@ impl World {
                 cause: Cause::new(cause, vec!["seen by the simulated holder".to_owned()]),
                 at: self.wall(node),
                 peak_memory_bytes: 0,
+                peak_vram_bytes: 0,
                 cpu_ms: DurationMs(0),
                 tree_kill_method: String::new(),
             },

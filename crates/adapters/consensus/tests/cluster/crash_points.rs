@@ -82,6 +82,8 @@ async fn end_experiments(handle: &Handle) {
             environment: Environment::Host,
             parameters: Vec::new(),
             resources: ResourceRequest::default(),
+            learned: Vec::new(),
+            prefer_nodes: Vec::new(),
             queue: QueueName::default(),
             policy: Policy::default(),
         };

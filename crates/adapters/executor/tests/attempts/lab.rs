@@ -227,6 +227,8 @@ pub(crate) fn start_of(number: u32, command: Vec<String>) -> StartAttempt {
                 environment: types::Environment::Host,
                 parameters: Vec::new(),
                 resources: ResourceRequest::default(),
+                learned: Vec::new(),
+                prefer_nodes: Vec::new(),
                 queue: types::QueueName::default(),
                 policy: Policy::default(),
             },
