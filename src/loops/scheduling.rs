@@ -1,16 +1,23 @@
 //! Demand to placement, on the leader: woken by each event that could let something run.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use scheduler::SchedulerConfig;
+use scheduler::{Experience, SchedulerConfig};
 use service::{Handle, view_now};
 use state_machine::{Command, Event, PlaceAttempt};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use types::{ExperimentId, LogIndex};
 
+/// While something waits it is looked at so often, since time alone may serve it: who waits for long keeps a node free or
+/// takes a place, a reservation ends.
+const LOOK: Duration = Duration::from_secs(5);
+/// Time for which what the state teaches is used: reading it costs some milliseconds with thousands of experiments.
+const EXPERIENCE_LIFE: Duration = Duration::from_secs(30);
 /// Pause before a refused placement is decided anew: the state that refused it is applied by then.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -54,7 +61,10 @@ impl Work {
 pub(crate) async fn run(handle: Handle, cancel: CancellationToken) {
     let mut events = handle.consensus().subscribe();
     let mut leadership = handle.consensus().leader();
-    let config = SchedulerConfig::default();
+    let mut config = SchedulerConfig::default();
+    let mut learned: Option<Instant> = None;
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut refused = false;
     loop {
         let mut work = Work::default();
@@ -66,6 +76,7 @@ pub(crate) async fn run(handle: Handle, cancel: CancellationToken) {
                 Err(_closed) => return,
             },
             () = handle.view_changed() => work.all = true,
+            _ = look.tick() => work.all = true,
             event = events.recv() => match event {
                 Ok((_, event)) => work.note(&event),
                 Err(RecvError::Lagged(_)) => work.all = true,
@@ -74,6 +85,11 @@ pub(crate) async fn run(handle: Handle, cancel: CancellationToken) {
         }
         work.drain(&mut events);
         if handle.is_leader() && (work.all || !work.new.is_empty()) {
+            if learned.is_none_or(|at| at.elapsed() >= EXPERIENCE_LIFE) {
+                config.experience = Arc::new(Experience::of(&handle.consensus().state()));
+                learned = Some(Instant::now());
+            }
+            config.clock = handle.cluster_time();
             refused = place(&handle, &config, &work).await.refused > 0;
         }
     }
@@ -96,7 +112,9 @@ async fn place(handle: &Handle, config: &SchedulerConfig, work: &Work) -> Placed
         let placements =
             scheduler::place_new(&state, &handle.view(), view_now(), config, &work.new);
         // A node that is kept free only takes away: without a placement there is no need to walk the queue for one.
-        if placements.is_empty() || !scheduler::keeps_nodes_free(&state, config) {
+        let view = handle.view();
+        let keeps_free = || scheduler::keeps_nodes_free(&state, &view, view_now(), &work.new);
+        if placements.is_empty() || !keeps_free() {
             return propose(handle, placements).await;
         }
     }
@@ -104,8 +122,38 @@ async fn place(handle: &Handle, config: &SchedulerConfig, work: &Work) -> Placed
         let state = handle.consensus().state();
         let placements = scheduler::place_next(&state, &handle.view(), view_now(), config);
         let round = propose(handle, placements).await;
-        if round.placed == 0 || round.refused > 0 || !handle.is_leader() {
+        if round.placed == 0 && round.refused == 0 {
+            return make_room(handle, config).await;
+        }
+        if round.refused > 0 || !handle.is_leader() {
             return round;
+        }
+    }
+}
+
+/// Lets attempts make room for those in front, when nothing more can be placed.
+async fn make_room(handle: &Handle, config: &SchedulerConfig) -> Placed {
+    let state = handle.consensus().state();
+    let decision = scheduler::preempt_next(&state, &handle.view(), view_now(), config);
+    let Some(decision) = decision else {
+        return Placed::default();
+    };
+    let (experiment_id, victims) = (decision.beneficiary, decision.victims.len());
+    let reason = decision.reason.clone();
+    match handle
+        .propose_as_node(Command::PreemptFor(Box::new(decision)))
+        .await
+    {
+        Ok(_) => {
+            tracing::info!(%experiment_id, victims, reason, "attempts make room");
+            Placed::default()
+        }
+        Err(error) => {
+            tracing::debug!(%experiment_id, %error, "making room refused");
+            Placed {
+                placed: 0,
+                refused: 1,
+            }
         }
     }
 }

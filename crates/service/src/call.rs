@@ -14,6 +14,7 @@ use crate::error::{ErrorKind, ServiceError};
 use crate::handle::{Handle, now};
 use crate::members::NodeChange;
 use crate::peer_message::{PeerMessage, PeerReply};
+use crate::steer::{QueueChange, Steer};
 use crate::view::{
     Answer, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest, ExperimentDetail,
     ExperimentFilter, ExperimentList, ExperimentSummary, JoinTokenView, LedgerEntryView,
@@ -45,6 +46,9 @@ pub(crate) enum Request {
     RevokeToken(TokenId),
     RemoveUser(String),
     ChangeNode(String, NodeChange),
+    Steer(String, Steer),
+    ChangeQueue(String, QueueChange),
+    WeighUser(String, u32),
     Experiments(ExperimentFilter, ReadOptions),
     Experiment(String, ReadOptions),
     Why(String, ReadOptions),
@@ -112,6 +116,9 @@ impl Request {
             | Self::RevokeToken(_)
             | Self::RemoveUser(_)
             | Self::ChangeNode(..)
+            | Self::Steer(..)
+            | Self::ChangeQueue(..)
+            | Self::WeighUser(..)
             | Self::NoteBackup { .. } => false,
             Self::Experiments(..)
             | Self::Experiment(..)
@@ -138,12 +145,16 @@ impl Request {
             | Self::RevokeToken(_)
             | Self::RemoveUser(_)
             | Self::ChangeNode(..)
+            | Self::ChangeQueue(..)
+            | Self::WeighUser(..)
             | Self::JoinTokens(_)
             | Self::NoteBackup { .. }
             | Self::OpenBackup { .. } => Role::Admin,
-            Self::Submit(_) | Self::Stop(_) | Self::Move { .. } | Self::AcceptLate { .. } => {
-                Role::Member
-            }
+            Self::Submit(_)
+            | Self::Stop(_)
+            | Self::Move { .. }
+            | Self::Steer(..)
+            | Self::AcceptLate { .. } => Role::Member,
             Self::Experiments(..)
             | Self::Experiment(..)
             | Self::Why(..)
@@ -338,6 +349,18 @@ impl Handle {
                 .execute_change_node(author, request, &node, change)
                 .await
                 .map(Reply::NodeChanged),
+            Request::Steer(id, steer) => self
+                .execute_steer(author, request, &id, steer)
+                .await
+                .map(Reply::Summary),
+            Request::ChangeQueue(queue, change) => self
+                .execute_change_queue(author, request, &queue, change)
+                .await
+                .map(Reply::Queue),
+            Request::WeighUser(user, weight) => self
+                .execute_weigh_user(author, request, user, weight)
+                .await
+                .map(|()| Reply::Done),
             Request::Nodes(read) => self.read_nodes(read).await.map(Reply::Nodes),
             Request::Queues(read) => self.read_queues(read).await.map(Reply::Queues),
             Request::Ledger(filter, read) => {

@@ -9,7 +9,7 @@ use crate::error::{ErrorKind, ServiceError};
 use crate::experiment_views::{
     attempt_view, ledger_view, named_cause_view, node_ref, reason, state_word, with_names,
 };
-use crate::handle::{Handle, view_now};
+use crate::handle::{Handle, now, view_now};
 use crate::submit::unexpected;
 use crate::view::{
     Answer, ExperimentDetail, ExperimentFilter, ExperimentList, ExperimentSummary, NodeRefView,
@@ -223,11 +223,12 @@ impl Handle {
                     .map(|(name, value)| format!("{name}={value}"))
                     .collect(),
                 nodes: Some(resources.nodes),
+                exclusive: resources.exclusive,
             },
             retries_node_lost: spec.policy.retries_node_lost,
             retries_failed: spec.policy.retries_failed,
             time_limit_ms: spec.policy.time_limit_ms.0,
-            priority: spec.policy.priority,
+            priority: experiment.priority,
             attempts: experiment
                 .attempts
                 .iter()
@@ -264,13 +265,21 @@ impl Handle {
             state: state_word(&experiment).to_owned(),
             summary: reason(&state, &experiment),
             position: 0,
+            rule: String::new(),
+            estimate: String::new(),
             possible_ever: true,
             nodes: Vec::new(),
         };
         if matches!(experiment.phase, ExperimentPhase::Queued { .. }) {
-            let explanation = scheduler::explain(&state, &view, view_now(), &experiment);
+            let config = scheduler::SchedulerConfig {
+                clock: now(),
+                ..scheduler::SchedulerConfig::default()
+            };
+            let explanation = scheduler::explain(&state, &view, view_now(), &experiment, &config);
             body.summary = explanation.summary;
             body.position = explanation.position as u64;
+            body.rule = explanation.rule;
+            body.estimate = explanation.estimate;
             body.possible_ever = explanation.possible_ever;
             let node = |node: scheduler::NodeExplanation| {
                 let (verdict, reasons) = match node.verdict {
@@ -320,9 +329,13 @@ impl Handle {
             attempts: u32::try_from(experiment.attempts.len()).unwrap_or(u32::MAX),
             reason: match &experiment.phase {
                 ExperimentPhase::Queued { .. } => {
-                    match self.possible_ever(&experiment.spec.resources) {
-                        Ok(()) => "waits for free resources".to_owned(),
-                        Err(_) => "no machine could ever run it".to_owned(),
+                    match (
+                        state.held(experiment),
+                        self.possible_ever(&experiment.spec.resources),
+                    ) {
+                        (Some(why), _) => why,
+                        (None, Ok(())) => "waits for free resources".to_owned(),
+                        (None, Err(_)) => "no machine could ever run it".to_owned(),
                     }
                 }
                 ExperimentPhase::Active | ExperimentPhase::Ended { .. } => {

@@ -5,19 +5,22 @@ use std::time::Duration;
 use membership::Health;
 use serde::{Deserialize, Serialize};
 use state_machine::{
-    ClusterState, Command, DrainNode, EvictNode, EvictedAttempts, NodeRecord, PinRole, PinnedRole,
-    RemoveNode, ResolveNodeError, UndrainNode,
+    ClusterState, Command, DrainNode, EvictNode, EvictedAttempts, LabelNode, NodeRecord, PinRole,
+    PinnedRole, RemoveNode, ReserveNode, ResolveNodeError, UndrainNode,
 };
 use tokio::time::Instant;
-use types::{Author, NodeId, RequestId, Role};
+use types::{Author, DurationMs, NodeId, RequestId, Role};
 
 use crate::author::Caller;
 use crate::call::{Reply, Request};
 use crate::error::{ErrorKind, ServiceError};
 use crate::experiment_views::{node_ref, with_names};
-use crate::handle::{Handle, view_now};
+use crate::handle::{Handle, now, view_now};
 use crate::submit::{invalid, unexpected};
-use crate::view::{Answer, DrainRequest, NodeChangeView, PinRequest, RemoveNodeRequest};
+use crate::view::{
+    Answer, DrainRequest, LabelRequest, NodeChangeView, PinRequest, RemoveNodeRequest,
+    ReserveRequest,
+};
 
 /// How long a removal waits for the node's vote to be given back: some elections, and less than a forwarded request has.
 const VOTE_PATIENCE: Duration = Duration::from_secs(4);
@@ -32,6 +35,8 @@ pub(crate) enum NodeChange {
     Drain(DrainRequest),
     Undrain,
     Pin(Option<PinnedRole>),
+    Label(LabelRequest),
+    Reserve(Option<ReserveRequest>),
     Remove(RemoveNodeRequest),
 }
 
@@ -100,6 +105,34 @@ impl Handle {
             .await
     }
 
+    /// Gives labels to a node, or takes them off.
+    ///
+    /// # Errors
+    /// The caller is no admin, no such node, a label makes no sense, or no majority answers.
+    pub async fn label_node(
+        &self,
+        caller: &Caller,
+        node: &str,
+        request: LabelRequest,
+    ) -> Result<Answer<NodeChangeView>, ServiceError> {
+        self.change_node(caller, node, NodeChange::Label(request))
+            .await
+    }
+
+    /// Gives a node to one person for a time, or to all again.
+    ///
+    /// # Errors
+    /// The caller is no admin, no such node, or no majority answers.
+    pub async fn reserve_node(
+        &self,
+        caller: &Caller,
+        node: &str,
+        request: Option<ReserveRequest>,
+    ) -> Result<Answer<NodeChangeView>, ServiceError> {
+        self.change_node(caller, node, NodeChange::Reserve(request))
+            .await
+    }
+
     async fn change_node(
         &self,
         caller: &Caller,
@@ -144,6 +177,20 @@ impl Handle {
                 node: node.clone(),
                 role,
             }),
+            NodeChange::Label(request) => Command::LabelNode(LabelNode {
+                node: node.clone(),
+                labels: request.labels.into_iter().collect(),
+            }),
+            NodeChange::Reserve(request) => {
+                let until = |request: ReserveRequest| {
+                    let until = self.cluster_time() + DurationMs(request.for_ms);
+                    (request.user, until)
+                };
+                Command::ReserveNode(ReserveNode {
+                    node: node.clone(),
+                    reserved: request.map(until),
+                })
+            }
             NodeChange::Remove(request) => {
                 return self
                     .execute_remove(author, request_id, &node, request)
@@ -151,10 +198,13 @@ impl Handle {
             }
         };
         let is_drain = matches!(command, Command::DrainNode(_));
+        let is_mark = matches!(command, Command::LabelNode(_) | Command::ReserveNode(_));
         let (index, _) = self.propose(author, Some(request_id), command).await?;
         let state = self.inner.consensus.state();
         let text = if is_drain {
             drained(&state, &node, &name)
+        } else if is_mark {
+            marked(&state, &node, &name)
         } else {
             self.what_comes(&state, &node, &name)
         };
@@ -353,7 +403,29 @@ fn drained(state: &ClusterState, node: &NodeId, name: &str) -> String {
     }
 }
 
-fn line(text: String) -> Result<String, ServiceError> {
+/// What people have said about a node.
+fn marked(state: &ClusterState, node: &NodeId, name: &str) -> String {
+    let labels = state.node(node).map_or_else(Vec::new, |record| {
+        let labels = record.labels.iter();
+        labels.map(|(name, value)| format!("{name}={value}")).collect()
+    });
+    let labels = match labels.is_empty() {
+        true => "no labels".to_owned(),
+        false => labels.join(" "),
+    };
+    let whose = reserved_text(state, node).unwrap_or_else(|| "everybody's".to_owned());
+    format!("{name} carries {labels}; it is {whose}")
+}
+
+/// Whose a node is, in words; none: everybody's.
+pub(crate) fn reserved_text(state: &ClusterState, node: &NodeId) -> Option<String> {
+    let reserved = state.reserved(node)?;
+    let left = reserved.until.since(now());
+    let (user, by) = (&reserved.user, &reserved.by);
+    Some(format!("reserved for {user} for another {left} (by {by})"))
+}
+
+pub(crate) fn line(text: String) -> Result<String, ServiceError> {
     if text.len() > MAX_REASON_BYTES || text.contains(char::is_control) {
         return Err(invalid(&format!(
             "a reason is one line of at most {MAX_REASON_BYTES} bytes"

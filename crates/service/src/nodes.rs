@@ -11,6 +11,7 @@ use crate::call::{ReadOptions, Reply, Request};
 use crate::error::ServiceError;
 use crate::experiment_views::{node_ref, with_names};
 use crate::handle::{Handle, view_now};
+use crate::members::reserved_text;
 use crate::submit::unexpected;
 use crate::view::{Answer, ClusterView, GpuView, NodeRefView, NodeView, NodesView};
 
@@ -147,6 +148,12 @@ impl Handle {
             round_trip_us: round_trip
                 .map(|trip| u64::try_from(trip.as_micros()).unwrap_or(u64::MAX)),
             takes_work: record.facts.takes_work,
+            labels: record
+                .labels
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect(),
+            reserved: reserved_text(state, node),
             cpu_milli: report.map_or(0, |report| report.cpu_milli),
             cpu_booked_milli: booking.cpu_milli,
             cpu_busy_milli: report.map_or(0, |report| report.cpu_busy_milli),

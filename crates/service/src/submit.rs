@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use state_machine::{Command, MoveExperiment, Outcome, StopExperiment, SubmitExperiment};
 use types::{
-    Author, BlobHash, DurationMs, Environment, ExperimentId, ExperimentSpec, LogIndex, Policy,
+    Author, BlobHash, DurationMs, Environment, ExperimentId, ExperimentSpec, LogIndex, NodeId, Policy,
     QueueName, RequestId, ResourceRequest, Role, SourceTreeRef, validate_tree_path,
 };
 
@@ -12,6 +12,7 @@ use crate::author::Caller;
 use crate::call::{Reply, Request};
 use crate::error::{ErrorKind, ServiceError};
 use crate::handle::{Handle, view_now};
+use crate::learning::Unstated;
 use crate::view::{Answer, ExperimentSummary, ResourcesView, SubmitReply, SubmitRequest};
 
 /// Longest lease that a submitter gets: a machine that is lost late in the evening is given up the next day.
@@ -95,7 +96,11 @@ impl Handle {
         request: SubmitRequest,
     ) -> Result<SubmitReply, ServiceError> {
         let fail_if_impossible = request.fail_if_impossible;
-        let spec = spec_of(request)?;
+        let unstated = Unstated::of(&request);
+        let preferred = self.preferred(&request.prefer_nodes)?;
+        let mut spec = spec_of(request)?;
+        spec.prefer_nodes = preferred;
+        let learned = unstated.learn(&self.inner.consensus.state(), &mut spec);
         let (name, resources) = (spec.name.clone(), spec.resources.clone());
         let possible = self.possible_ever(&resources);
         let mut warnings: Vec<_> = self
@@ -127,8 +132,19 @@ impl Handle {
             id: id.to_string(),
             name,
             index: index.0,
+            learned,
             warnings,
         })
+    }
+
+    /// The nodes that a person would like.
+    fn preferred(&self, texts: &[String]) -> Result<Vec<NodeId>, ServiceError> {
+        let state = self.inner.consensus.state();
+        let nodes = texts.iter().map(|text| {
+            let found = state.resolve_node(text);
+            found.map_err(|error| invalid(&error.to_string()))
+        });
+        nodes.collect()
     }
 
     pub(crate) async fn execute_stop(
@@ -337,6 +353,8 @@ fn policy_of(request: &SubmitRequest) -> Result<Policy, ServiceError> {
             .stop_grace_ms
             .map_or(default.stop_grace_ms, DurationMs),
         priority: request.priority,
+        checkpoint_directory: request.checkpoint_directory.clone(),
+        ..default
     })
 }
 
@@ -362,6 +380,7 @@ fn resources_of(view: ResourcesView) -> Result<ResourceRequest, ServiceError> {
         constraints: constraints.collect::<Result<_, _>>()?,
         gpu_models: view.gpu_models,
         nodes: view.nodes.unwrap_or(1),
+        exclusive: view.exclusive,
     })
 }
 

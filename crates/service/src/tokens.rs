@@ -1,13 +1,14 @@
 //! Queues and tokens: made, listed, ended.
 
 use state_machine::{Command, CreateJoinToken, CreateQueue, JoinToken, RevokeToken};
-use types::{Author, DurationMs, JoinTokenText, QueueName, RequestId, TokenId};
+use types::{Author, DurationMs, JoinTokenText, LogIndex, QueueName, RequestId, TokenId};
 
 use crate::author::Caller;
 use crate::call::{ReadOptions, Reply, Request};
 use crate::doorkeeper::refuse_wrong_clock;
 use crate::error::{ErrorKind, ServiceError};
 use crate::handle::{Handle, now};
+use crate::steer::limits_view;
 use crate::submit::{invalid, unexpected};
 use crate::view::{
     Answer, CreateJoinTokenRequest, CreateQueueRequest, JoinTokenView, QueueView, TokenCreated,
@@ -100,6 +101,15 @@ impl Handle {
             priority: request.priority,
         });
         let (index, _) = self.propose(author, Some(request_id), command).await?;
+        self.queue_at(&name, index)
+    }
+
+    /// A queue as of a log index that this node has applied.
+    pub(crate) fn queue_at(
+        &self,
+        name: &QueueName,
+        index: LogIndex,
+    ) -> Result<Answer<QueueView>, ServiceError> {
         let queues = self.queue_views();
         let body = queues.into_iter().find(|queue| queue.name == name.as_str());
         let body = body.ok_or_else(|| {
@@ -240,6 +250,10 @@ impl Handle {
             .map(|queue| QueueView {
                 name: queue.name.to_string(),
                 priority: queue.priority,
+                weight: queue.weight,
+                paused: queue.paused.as_ref().map(ToString::to_string),
+                limits: limits_view(queue.limits),
+                user_limits: limits_view(queue.user_limits),
                 waiting: count(&queue.name, true),
                 active: count(&queue.name, false),
                 created_by: queue.created_by.clone(),

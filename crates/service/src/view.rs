@@ -7,6 +7,7 @@ mod experiment;
 mod log;
 mod node;
 mod request;
+mod steer;
 mod token;
 
 pub use audit::{Attestation, LedgerFilter, LedgerHead, LedgerPage, LedgerRecord, SilentReplica};
@@ -22,6 +23,10 @@ pub use node::{
 pub use request::{
     BlobHashes, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest, MoveRequest,
     ResourcesView, SourceView, SubmitReply, SubmitRequest, TokenCreated,
+};
+pub use steer::{
+    HoldRequest, LabelRequest, LimitsView, OrderRequest, PauseRequest, PriorityRequest,
+    ReserveRequest, ShapeQueueRequest, WeightRequest,
 };
 pub use token::{CallerView, JoinTokenView, UserTokenView};
 

@@ -175,6 +175,10 @@ pub struct WhyView {
     pub summary: String,
     /// Place in the waiting order from 1; 0 when it does not wait.
     pub position: u64,
+    /// By what rule it has that place; empty when it does not wait.
+    pub rule: String,
+    /// When it is expected to start, and on what basis; empty when it does not wait.
+    pub estimate: String,
     /// Some node of the cluster could run it if it were empty.
     pub possible_ever: bool,
     /// Per node.

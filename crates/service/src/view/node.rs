@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::view::LimitsView;
+
 /// A node, briefly.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeRefView {
@@ -60,6 +62,10 @@ pub struct NodeView {
     pub round_trip_us: Option<u64>,
     /// Takes attempts.
     pub takes_work: bool,
+    /// Its labels as `name=value`: of its settings, with what people have said.
+    pub labels: Vec<String>,
+    /// Whose it is, and until when (the words for people); none: everybody's.
+    pub reserved: Option<String>,
     /// Thousandths of cores: given, booked, busy.
     pub cpu_milli: u64,
     /// Booked.
@@ -176,6 +182,14 @@ pub struct QueueView {
     pub name: String,
     /// Higher is served first.
     pub priority: i32,
+    /// Its part among queues of the same priority.
+    pub weight: u32,
+    /// Who paused it, and why; none: it goes on.
+    pub paused: Option<String>,
+    /// What all of it may hold at once; 0: no limit.
+    pub limits: LimitsView,
+    /// What each user may hold of it at once; 0: no limit.
+    pub user_limits: LimitsView,
     /// Waiting.
     pub waiting: u64,
     /// Placed or running.

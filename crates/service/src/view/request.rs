@@ -23,6 +23,8 @@ pub struct ResourcesView {
     pub constraints: Vec<String>,
     /// Nodes that run one rank each; default 1.
     pub nodes: Option<u32>,
+    /// No other experiment runs on its node meanwhile; default false.
+    pub exclusive: bool,
 }
 
 /// Where the code came from.
@@ -86,6 +88,12 @@ pub struct SubmitRequest {
     /// Time between SIGTERM and SIGKILL at a stop; default 10 s.
     #[serde(default)]
     pub stop_grace_ms: Option<u64>,
+    /// Nodes that are taken before others if they fit: names, ids, or unique starts of either.
+    #[serde(default)]
+    pub prefer_nodes: Vec<String>,
+    /// Where it leaves checkpoints; empty: nowhere. One that has some is asked to make room before others.
+    #[serde(default)]
+    pub checkpoint_directory: String,
     /// Refuse instead of waiting when no node of the cluster could ever run it.
     #[serde(default)]
     pub fail_if_impossible: bool,
@@ -100,6 +108,8 @@ pub struct SubmitReply {
     pub name: String,
     /// Log index of the submission.
     pub index: u64,
+    /// Amounts that nobody stated, and the earlier runs that they were learned from.
+    pub learned: Vec<String>,
     /// Something the submitter should know now (nothing can ever run it, one machine's absence stops the cluster …).
     pub warnings: Vec<String>,
 }

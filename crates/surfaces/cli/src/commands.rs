@@ -10,6 +10,7 @@ mod nodes;
 mod queue;
 mod run;
 mod show;
+mod steer;
 mod stop;
 mod token;
 mod user;
@@ -54,16 +55,22 @@ pub enum Command {
     Logs(logs::Arguments),
     /// Stop experiments
     Stop(stop::Arguments),
+    /// Keep a waiting experiment from being placed
+    Hold(steer::Hold),
+    /// Let a held experiment be placed again
+    Release(steer::Release),
+    /// Change the priority of a waiting experiment
+    Priority(steer::Priority),
     /// Take a success that came after its attempt was given up for the result
     Accept(accept::Arguments),
     /// List the nodes of the cluster
     Nodes,
-    /// Drain, remove, promote and demote nodes
+    /// Drain, label, reserve, remove, promote and demote nodes
     #[command(subcommand)]
     Node(node::Command),
     /// Say why an experiment waits, runs where it runs, or ended
     Why(why::Arguments),
-    /// List and make queues, move experiments between them
+    /// List, make, pause and limit queues; move and reorder what waits in them
     #[command(subcommand)]
     Queue(queue::Command),
     /// Make, list and revoke tokens that let machines join
@@ -134,6 +141,9 @@ async fn dispatch(command: Command, session: &Session) -> Result<ExitCode, Error
         Command::Stop(arguments) => return stop::run(&arguments, session).await,
         Command::Ls(arguments) => ls::run(&arguments, session).await?,
         Command::Show(arguments) => show::run(&arguments, session).await?,
+        Command::Hold(arguments) => steer::hold(&arguments, session).await?,
+        Command::Release(arguments) => steer::release(&arguments, session).await?,
+        Command::Priority(arguments) => steer::priority(&arguments, session).await?,
         Command::Accept(arguments) => accept::run(&arguments, session).await?,
         Command::Nodes => nodes::run(session).await?,
         Command::Node(command) => node::run(&command, session).await?,

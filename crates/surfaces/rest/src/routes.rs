@@ -9,6 +9,7 @@ mod logs;
 mod nodes;
 mod page;
 mod queues;
+mod steering;
 mod tokens;
 mod users;
 
@@ -106,12 +107,22 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(nodes::undrain))
         .routes(routes!(nodes::pin))
         .routes(routes!(nodes::remove))
+        .routes(routes!(nodes::label))
+        .routes(routes!(nodes::reserve))
+        .routes(routes!(nodes::unreserve))
         .routes(routes!(queues::list, queues::create))
+        .routes(routes!(queues::pause))
+        .routes(routes!(queues::resume))
+        .routes(routes!(queues::shape))
         .routes(routes!(experiments::list, experiments::submit))
         .routes(routes!(experiments::show))
         .routes(routes!(experiments::why))
         .routes(routes!(experiments::stop))
         .routes(routes!(experiments::move_to))
+        .routes(routes!(steering::hold))
+        .routes(routes!(steering::release))
+        .routes(routes!(steering::order))
+        .routes(routes!(steering::priority))
         .routes(routes!(experiments::accept))
         .routes(routes!(logs::read))
         .routes(routes!(backup::take))
@@ -122,6 +133,7 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(users::me))
         .routes(routes!(users::list, users::create))
         .routes(routes!(users::remove))
+        .routes(routes!(steering::weigh))
         .routes(routes!(tokens::revoke))
         .routes(routes!(blobs::missing))
         .routes(routes!(blobs::put, blobs::get))
@@ -179,6 +191,17 @@ mod tests {
             "POST /nodes/{id}/undrain",
             "POST /nodes/{id}/pin",
             "POST /nodes/{id}/remove",
+            "POST /nodes/{id}/label",
+            "POST /nodes/{id}/reserve",
+            "POST /nodes/{id}/unreserve",
+            "POST /queues/{name}/pause",
+            "POST /queues/{name}/resume",
+            "POST /queues/{name}/shape",
+            "POST /experiments/{id}/hold",
+            "POST /experiments/{id}/release",
+            "POST /experiments/{id}/order",
+            "POST /experiments/{id}/priority",
+            "POST /users/{name}/weight",
             "GET /queues",
             "POST /queues",
             "GET /experiments",

@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use hyper::Method;
-use rest::wire::{DrainRequest, NodeChangeView, NodesView, PinRequest, RemoveNodeRequest};
+use rest::wire::{
+    DrainRequest, LabelRequest, NodeChangeView, NodesView, PinRequest, RemoveNodeRequest,
+    ReserveRequest,
+};
 use serde::Serialize;
+use types::{DurationMs, parse_duration};
 
 use crate::client::{Payload, Request, encode, parse};
 use crate::error::Error;
@@ -67,6 +71,33 @@ pub enum Command {
         #[arg(value_name = "NODE")]
         machine: String,
     },
+    /// Give labels to a node, or take them off with NAME=; without any, show them
+    Label {
+        /// The node
+        #[arg(value_name = "NODE")]
+        machine: String,
+        /// Labels; NAME= takes one off, whatever the node's settings say
+        #[arg(value_name = "NAME=VALUE", required = true, value_parser = label)]
+        labels: Vec<(String, Option<String>)>,
+    },
+    /// Let a node take experiments of one person only, for a time
+    Reserve {
+        /// The node
+        #[arg(value_name = "NODE")]
+        machine: String,
+        /// Whose it is to be
+        #[arg(long = "for", value_name = "USER")]
+        user: String,
+        /// For how long, such as 4h or 2d
+        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+        time: DurationMs,
+    },
+    /// Let a node take experiments of everybody again
+    Unreserve {
+        /// The node
+        #[arg(value_name = "NODE")]
+        machine: String,
+    },
     /// Leave the vote of a node to the rule again
     Unpin {
         /// The node
@@ -93,12 +124,7 @@ pub(super) async fn run(command: &Command, session: &Session) -> Result<(), Erro
             }
             Ok(())
         }
-        Command::Undrain { machine } => {
-            let path = format!("/nodes/{}/undrain", encode(machine));
-            let request = || Request::new(Method::POST, path.clone(), Payload::empty());
-            let bytes = session.change(request).await?;
-            session.print(&bytes, "a node", text)
-        }
+        Command::Undrain { machine } => post(session, machine, "undrain").await,
         Command::Remove {
             machine,
             now,
@@ -112,9 +138,46 @@ pub(super) async fn run(command: &Command, session: &Session) -> Result<(), Erro
             };
             change(session, machine, "remove", &body).await.map(drop)
         }
+        Command::Label { machine, labels } => {
+            let body = LabelRequest {
+                labels: labels.iter().cloned().collect(),
+            };
+            change(session, machine, "label", &body).await.map(drop)
+        }
+        Command::Reserve {
+            machine,
+            user,
+            time,
+        } => {
+            let body = ReserveRequest {
+                user: user.clone(),
+                for_ms: time.0,
+            };
+            change(session, machine, "reserve", &body).await.map(drop)
+        }
+        Command::Unreserve { machine } => post(session, machine, "unreserve").await,
         Command::Promote { machine } => pin(session, machine, Some("voter")).await,
         Command::Demote { machine } => pin(session, machine, Some("worker")).await,
         Command::Unpin { machine } => pin(session, machine, None).await,
+    }
+}
+
+/// Asks for a change that needs no more words.
+async fn post(session: &Session, node: &str, verb: &str) -> Result<(), Error> {
+    let path = format!("/nodes/{}/{verb}", encode(node));
+    let request = || Request::new(Method::POST, path.clone(), Payload::empty());
+    let bytes = session.change(request).await?;
+    session.print(&bytes, "a node", text)
+}
+
+/// Reads `NAME=VALUE`, or `NAME=`.
+fn label(text: &str) -> Result<(String, Option<String>), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => {
+            let value = (!value.is_empty()).then(|| value.to_owned());
+            Ok((name.to_owned(), value))
+        }
+        _ => Err("write NAME=VALUE, or NAME= to take the label off".to_owned()),
     }
 }
 

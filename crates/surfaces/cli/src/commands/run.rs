@@ -118,6 +118,9 @@ fn announce(
     for warning in &reply.warnings {
         terminal.warn(&plain(warning));
     }
+    for learned in &reply.learned {
+        terminal.note(&format!("asks for {}", plain(learned)));
+    }
     let (id, name) = (plain(&reply.id), plain(&reply.name));
     if terminal.json {
         return terminal.print(&String::from_utf8_lossy(bytes));

@@ -69,6 +69,7 @@ fn notes(node: &NodeView) -> Vec<String> {
         .map(|who| format!("draining: {who}"))
         .into_iter()
         .collect();
+    notes.extend(node.reserved.clone());
     let pinned = node.pinned.as_ref();
     notes.extend(pinned.map(|role| format!("pinned: {role}")));
     notes.extend(node.suspicion.as_ref().map(|why| format!("suspect: {why}")));
@@ -106,6 +107,8 @@ mod tests {
             report_age_ms: Some(100),
             round_trip_us: None,
             takes_work: true,
+            labels: vec![],
+            reserved: None,
             cpu_milli: 4_000,
             cpu_booked_milli: 500,
             cpu_busy_milli: 0,

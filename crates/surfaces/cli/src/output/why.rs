@@ -12,6 +12,11 @@ pub(crate) fn why(view: &WhyView, look: &Look) -> String {
     let mut text = format!("{} is {state}: {}\n", plain(&view.id), plain(&view.summary));
     if view.position > 0 {
         text.push_str(&format!("place {} in the waiting order\n", view.position));
+        for (head, what) in [("rule", &view.rule), ("start", &view.estimate)] {
+            if !what.is_empty() {
+                text.push_str(&format!("{head}: {}\n", plain(what)));
+            }
+        }
     }
     if !view.possible_ever {
         let warning = look.paint(Mood::Bad, "no node of the cluster could ever run it");
@@ -53,6 +58,8 @@ mod tests {
             state: "queued".into(),
             summary: "no node has 8 free cpus".into(),
             position: 2,
+            rule: "class 0".into(),
+            estimate: "in 1 h".into(),
             possible_ever: false,
             nodes: vec![
                 node(
@@ -67,6 +74,8 @@ mod tests {
         let expected = "\
 0a1b2c3d is queued: no node has 8 free cpus
 place 2 in the waiting order
+rule: class 0
+start: in 1 h
 no node of the cluster could ever run it, not even an empty one
 
 NODE  VERDICT     REASONS

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use service::view::{Answer, DrainRequest, NodeChangeView, PinRequest, RemoveNodeRequest};
+use service::view::{
+    Answer, DrainRequest, LabelRequest, NodeChangeView, PinRequest, RemoveNodeRequest,
+    ReserveRequest,
+};
 
 use super::Api;
 use crate::answer;
@@ -69,5 +72,46 @@ pub(super) async fn remove(
     Json(request): Json<RemoveNodeRequest>,
 ) -> Result<Response, Refusal> {
     let change = api.service.remove_node(&caller.0, &id, request).await?;
+    Ok(changed(&change))
+}
+
+/// Gives labels to a node, or takes them off.
+#[utoipa::path(post, path = "/api/v1/nodes/{id}/label", tag = "nodes", request_body = LabelRequest,
+    params(("id" = String, Path, description = "Name, id, or unique start of either")),
+    responses((status = 200, description = "What holds now", body = NodeChangeView)))]
+pub(super) async fn label(
+    State(api): State<Arc<Api>>,
+    caller: Authenticated,
+    Path(id): Path<String>,
+    Json(request): Json<LabelRequest>,
+) -> Result<Response, Refusal> {
+    let change = api.service.label_node(&caller.0, &id, request).await?;
+    Ok(changed(&change))
+}
+
+/// Gives a node to one person for a time.
+#[utoipa::path(post, path = "/api/v1/nodes/{id}/reserve", tag = "nodes", request_body = ReserveRequest,
+    params(("id" = String, Path, description = "Name, id, or unique start of either")),
+    responses((status = 200, description = "What holds now", body = NodeChangeView)))]
+pub(super) async fn reserve(
+    State(api): State<Arc<Api>>,
+    caller: Authenticated,
+    Path(id): Path<String>,
+    Json(request): Json<ReserveRequest>,
+) -> Result<Response, Refusal> {
+    let reserved = api.service.reserve_node(&caller.0, &id, Some(request));
+    Ok(changed(&reserved.await?))
+}
+
+/// Gives a node to everybody again.
+#[utoipa::path(post, path = "/api/v1/nodes/{id}/unreserve", tag = "nodes",
+    params(("id" = String, Path, description = "Name, id, or unique start of either")),
+    responses((status = 200, description = "What holds now", body = NodeChangeView)))]
+pub(super) async fn unreserve(
+    State(api): State<Arc<Api>>,
+    caller: Authenticated,
+    Path(id): Path<String>,
+) -> Result<Response, Refusal> {
+    let change = api.service.reserve_node(&caller.0, &id, None).await?;
     Ok(changed(&change))
 }

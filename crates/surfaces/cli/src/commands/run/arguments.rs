@@ -13,10 +13,10 @@ pub struct Arguments {
     /// Queue to wait in (default: `default`)
     #[arg(long)]
     pub(super) queue: Option<String>,
-    /// Experiments of higher priority go first
+    /// Experiments of higher priority go first; from 100 on (administrators) they take the places of others
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub(super) priority: i32,
-    /// Longest run time, such as 90m or 2h (default: none)
+    /// Longest run time, such as 90m or 2h (default: none); stated, it may run before others while they wait for room
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(super) time: Option<DurationMs>,
     /// How often the command is tried again after it failed (default 0)
@@ -37,6 +37,9 @@ pub struct Arguments {
     /// Names this submission: the same key submits once (default: a random one)
     #[arg(long, value_name = "KEY")]
     pub(super) key: Option<String>,
+    /// Where the command leaves checkpoints: one that has some is asked to make room for others before one that has none
+    #[arg(long = "checkpoint", value_name = "DIR", default_value = "")]
+    pub(super) checkpoint_directory: String,
     /// Refuse at once when no node of the cluster could ever run it
     #[arg(long)]
     pub(super) fail_if_impossible: bool,
@@ -59,7 +62,7 @@ pub(super) struct Needs {
     /// GPUs: a whole number, or a share of one such as 0.5
     #[arg(long, value_name = "NUMBER", value_parser = parse_gpus)]
     pub(super) gpus: Option<u64>,
-    /// Memory of each GPU, such as 20GiB
+    /// Memory of each GPU, such as 20GiB; without --gpus that share of one GPU
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub(super) vram: Option<u64>,
     /// Main memory (default 1GiB)
@@ -71,12 +74,18 @@ pub(super) struct Needs {
     /// Disk for its directory and outputs
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub(super) disk: Option<u64>,
-    /// Accepted GPU models
+    /// Accepted GPU models by whole words of their names: A100 accepts NVIDIA A100-SXM4-80GB
     #[arg(long = "gpu-model", value_name = "A|B", value_delimiter = '|')]
     pub(super) gpu_models: Vec<String>,
     /// A label that the node must carry; may be given several times
     #[arg(long = "constraint", value_name = "NAME=VALUE", value_parser = constraint)]
     pub(super) constraints: Vec<String>,
+    /// A node that is taken before others if it fits; may be given several times
+    #[arg(long = "prefer-node", value_name = "NODE")]
+    pub(super) prefer_nodes: Vec<String>,
+    /// Run nothing else on its node meanwhile
+    #[arg(long)]
+    pub(super) exclusive: bool,
 }
 
 /// Which code goes with it.

@@ -24,6 +24,8 @@ pub(super) fn request(arguments: &Arguments, capture: Option<&Capture>) -> Submi
         time_limit_ms: arguments.time.map(|time| time.0),
         lease_ms: arguments.lease.map(|lease| lease.0),
         stop_grace_ms: None,
+        prefer_nodes: arguments.needs.prefer_nodes.clone(),
+        checkpoint_directory: arguments.checkpoint_directory.clone(),
         fail_if_impossible: arguments.fail_if_impossible,
     }
 }
@@ -38,6 +40,7 @@ fn resources(needs: &Needs) -> ResourcesView {
         gpu_models: needs.gpu_models.clone(),
         constraints: needs.constraints.clone(),
         nodes: None,
+        exclusive: needs.exclusive,
     }
 }
 

@@ -22,7 +22,7 @@ fn arguments(line: &[&str]) -> Result<Arguments, clap::Error> {
     }
 }
 
-const REPLY: &str = r#"{"id":"0a1b2c3d","name":"digits","index":7,"warnings":[]}"#;
+const REPLY: &str = r#"{"id":"0a1b2c3d","name":"digits","index":7,"learned":[],"warnings":[]}"#;
 
 #[test]
 fn the_command_keeps_its_own_flags() {
