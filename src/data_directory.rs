@@ -297,6 +297,14 @@ fn check_level(root: &Path) -> anyhow::Result<()> {
             env!("CARGO_PKG_VERSION")
         );
     }
+    if found > 0 && found < codec::OLDEST_LEVEL {
+        bail!(
+            "{} was used by an older muster: its data has level {found}, and muster {} reads from {} on; nothing was changed: start the muster that wrote it, or take another directory (before the first release stored forms may change)",
+            root.display(),
+            env!("CARGO_PKG_VERSION"),
+            codec::OLDEST_LEVEL
+        );
+    }
     if found < known {
         write_durably(&path, format!("{known}\n").as_bytes())
             .with_context(|| format!("write {}", path.display()))?;
@@ -345,6 +353,13 @@ mod tests {
             "{error}"
         );
         assert_eq!(fs::read_to_string(&level).unwrap(), "999\n");
+        fs::write(&level, "1\n").unwrap();
+        let error = DataDirectory::open(directory.path()).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("level 1") && error.contains("nothing was changed"),
+            "{error}"
+        );
     }
 
     #[test]
