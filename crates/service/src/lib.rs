@@ -26,6 +26,7 @@ mod nodes;
 pub mod offline;
 mod peer;
 mod peer_message;
+mod propose;
 mod quorum;
 mod records;
 mod submit;
