@@ -57,7 +57,8 @@ pub(crate) fn give_clock(node: &mut Node, library: &str) {
     }
 }
 
-fn wall_ms() -> u64 {
+/// The wall clock, which all hosts share while nothing is done to it.
+pub(crate) fn wall_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     u64::try_from(now.expect("after 1970").as_millis()).expect("before the end of time")
 }
@@ -147,6 +148,54 @@ fn wall_clocks_that_jump_cost_no_lease_and_the_log_keeps_the_time_of_the_majorit
     for job in &jobs {
         let ended = nodes[0].wait_end(job);
         assert_eq!(ended.summary.state, "finished", "{ended:?}");
+    }
+}
+
+#[test]
+fn young_work_of_a_machine_whose_clock_is_an_hour_off_keeps_the_short_lease() {
+    let Some(library) = library() else { return };
+    let Some(lab) = NetLab::new() else { return };
+    let mut nodes = ["a", "b", "c"].map(|name| lab.host(name));
+    for node in &mut nodes {
+        give_clock(node, library);
+    }
+    found(&nodes);
+    let (leader, others) = split_leader(&nodes);
+    let stop = lab.shared().join("stop");
+    let mut jobs = Vec::new();
+    for (node, to) in others.iter().zip(["-3600", "+3600"]) {
+        set_clock(node, to);
+        let constraint = format!("machine={}", node.name);
+        let job = counting(&stop);
+        let id = node.submit(&["--constraint", &constraint, "--", "sh", "-c", &job]);
+        let detail = leader.wait_state(&id, &["running"]);
+        let attempt = &detail.attempts[0];
+        let started = attempt.started_at.expect("it runs");
+        assert!(
+            started >= attempt.placed_at && started.abs_diff(wall_ms()) < 30_000,
+            "{to}: {attempt:?}"
+        );
+        set_clock(node, "+0");
+        jobs.push(id);
+    }
+    for node in &nodes {
+        set_clock(node, "+601");
+    }
+    // Each gets the long lease when it is ten minutes old, and the ledger says how old it was: neither before nor after.
+    for id in &jobs {
+        let extended = wait_until(PATIENCE, "it gets the long lease", || {
+            let mut history = leader.show(id).history.into_iter();
+            history.find(|entry| entry.action == "lease-extended")
+        });
+        assert!(extended.detail.contains("for 10 min"), "{extended:?}");
+    }
+    fs::write(&stop, "").unwrap();
+    for id in &jobs {
+        let ended = leader.wait_end(id);
+        assert_eq!(
+            (ended.summary.state.as_str(), ended.attempts.len()),
+            ("finished", 1)
+        );
     }
 }
 

@@ -194,6 +194,18 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// A start that its node told by a wall clock that may be an hour off: not before it was placed, and not to come. The
+    /// lease of long work is counted from it.
+    pub(crate) fn plausible_start(&self, told: Timestamp, now: Timestamp) -> Timestamp {
+        told.min(now).max(self.placed_at)
+    }
+
+    /// The same of an end: not to come, and not before its start.
+    pub(crate) fn plausible_end(&self, told: Timestamp, now: Timestamp) -> Timestamp {
+        let started = self.ranks.iter().find_map(|rank| rank.started_at);
+        told.min(now).max(started.unwrap_or_default())
+    }
+
     /// Names sealed segments that were not named before.
     pub(crate) fn add_segments(&mut self, segments: &[SegmentRef]) {
         for segment in segments {

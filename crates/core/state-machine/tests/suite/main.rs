@@ -6,6 +6,8 @@ mod admission;
 #[cfg(test)]
 mod archives;
 #[cfg(test)]
+mod clocks;
+#[cfg(test)]
 mod commands;
 #[cfg(test)]
 mod golden;
