@@ -16,6 +16,10 @@ use crate::harness::{
 /// From the leader's death to the next submission that a majority has: a second for the election, the rest for
 /// a loaded machine.
 const FAILOVER: Duration = Duration::from_secs(3);
+/// From the leader's death to the start of experiments that were submitted after it. No lease of 5 s that was renewed within
+/// its first third can have run out by then, and a machine turns suspect for its silence after 4 s only.
+const PLACED_BY_NEXT_LEADER: Duration = Duration::from_secs(3);
+
 #[test]
 fn the_leader_dies_and_nothing_acknowledged_is_lost_and_what_runs_goes_on() {
     let lab = Lab::new();
@@ -84,6 +88,32 @@ fn the_leader_dies_and_nothing_acknowledged_is_lost_and_what_runs_goes_on() {
         acknowledged.lock().unwrap().len(),
         "the old leader is back and knows all"
     );
+}
+
+#[test]
+fn a_new_leader_places_at_once_on_the_machines_that_live() {
+    let lab = Lab::new();
+    let nodes = lab.three();
+    let (leader, [first, second]) = leader_and_others(&nodes);
+    let script = "echo >$0; exec sleep 1000";
+    let killed = Instant::now();
+    leader.kill();
+    // Each takes a machine of its own: there are two left.
+    let jobs = [first, second].map(|node| {
+        let mark = lab.path().join(format!("started-by-{}", node.name));
+        let mark_text = mark.display().to_string();
+        let command = ["--cpus", "4", "--", "sh", "-c", script, &mark_text];
+        (node.submit(&command), mark)
+    });
+    for (job, mark) in &jobs {
+        wait_until(PATIENCE, "it runs", || mark.exists().then_some(()));
+        let took = killed.elapsed();
+        println!("{job} ran {took:?} after the leader's death");
+        assert!(took < PLACED_BY_NEXT_LEADER, "it ran after {took:?}");
+        let detail = first.wait_state(job, &["running"]);
+        assert_eq!(detail.attempts.len(), 1, "{detail:?}");
+        assert_ne!(detail.attempts[0].nodes[0].name, leader.name);
+    }
 }
 
 #[test]
