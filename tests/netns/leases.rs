@@ -123,7 +123,7 @@ fn a_leader_cut_off_for_longer_ends_its_experiment_before_another_starts_it() {
 }
 
 /// Takes all cores of a machine; gives the experiment that does.
-fn fill(leader: &Node, node: &Node) -> String {
+pub(crate) fn fill(leader: &Node, node: &Node) -> String {
     let constraint = format!("machine={}", node.name);
     let id = leader.submit(&[
         "--constraint",

@@ -180,7 +180,7 @@ impl Handle {
                 Some(attempt) => {
                     let length = attempt.lease_ms;
                     let granted = self
-                        .with_leases(|leases, now| leases.grant(*token, length, now))
+                        .with_leases(term, |leases, now| leases.grant(*token, length, now))
                         .ok_or_else(|| self.not_leader())?;
                     if granted {
                         answer.granted.push((*token, length));

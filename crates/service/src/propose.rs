@@ -1,5 +1,6 @@
 //! Writing down what was decided: on the leader, or through it.
 
+use consensus::{Committed, ProposeError};
 use state_machine::{Command, LogEntry, Outcome, RefusalCode};
 use types::{Author, LogIndex, RequestId};
 
@@ -16,18 +17,42 @@ impl Handle {
         request: Option<RequestId>,
         command: Command,
     ) -> Result<(LogIndex, Outcome), ServiceError> {
-        let entry = LogEntry {
+        let entry = self.entry(author, request, command);
+        let committed = self.inner.consensus.propose(entry).await;
+        self.outcome_of(committed)
+    }
+
+    /// Proposes for this node itself what is true only while it leads in `term`: another leader, and this node in a later
+    /// term, may know better.
+    ///
+    /// # Errors
+    /// The lead of that term is over, or the command was refused.
+    pub async fn propose_in_term(
+        &self,
+        command: Command,
+        term: u64,
+    ) -> Result<Outcome, ServiceError> {
+        let author = Author::node(self.node_id().clone());
+        let entry = self.entry(&author, None, command);
+        let committed = self.inner.consensus.propose_in_term(entry, term).await;
+        self.outcome_of(committed).map(|(_, outcome)| outcome)
+    }
+
+    fn entry(&self, author: &Author, request: Option<RequestId>, command: Command) -> LogEntry {
+        LogEntry {
             time: self.cluster_time(),
             author: author.clone(),
             request,
             command,
-        };
-        let committed = self
-            .inner
-            .consensus
-            .propose(entry)
-            .await
-            .map_err(|error| self.propose_error(&error))?;
+        }
+    }
+
+    /// A refusal becomes an error.
+    fn outcome_of(
+        &self,
+        committed: Result<Committed, ProposeError>,
+    ) -> Result<(LogIndex, Outcome), ServiceError> {
+        let committed = committed.map_err(|error| self.propose_error(&error))?;
         match committed.outcome {
             Outcome::Refused(refusal) => {
                 let (kind, code) = refusal_kind(refusal.code);
