@@ -8,7 +8,7 @@ use service::view::{
     CallerView, ErrorView, LedgerEntryView, LedgerHead, TokenCreated, UserTokenView,
 };
 
-use crate::harness::{Lab, Node, PATIENCE, run, wait_until};
+use crate::harness::{Lab, Node, PATIENCE, run, skip, wait_until};
 
 const EXPERIMENTS: &str = "/api/v1/experiments";
 const JSON: (&str, &str) = ("Content-Type", "application/json");
@@ -489,7 +489,7 @@ fn beyond_loopback_the_api_needs_a_token_and_speaks_tls() {
 #[test]
 fn another_user_of_the_machine_only_reads_and_has_no_way_in_by_tcp() {
     if !rustix::process::geteuid().is_root() {
-        println!("skipped: only root can act as another user");
+        skip("only root can act as another user");
         return;
     }
     let lab = Lab::new();
