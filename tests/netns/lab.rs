@@ -24,10 +24,21 @@ impl NetLab {
     /// A laboratory, after its turn has come; none, said in a line, where namespaces are not permitted.
     pub(crate) fn new() -> Option<Self> {
         static PERMISSION: OnceLock<Result<(), String>> = OnceLock::new();
+        Self::if_permitted(|| PERMISSION.get_or_init(lan::permission).clone())
+    }
+
+    /// The same where hosts can have TAP devices too, which weather takes.
+    pub(crate) fn with_weather() -> Option<Self> {
+        static PERMISSION: OnceLock<Result<(), String>> = OnceLock::new();
+        let probe = || lan::permission().and_then(|()| lan::tap_permission());
+        Self::if_permitted(|| PERMISSION.get_or_init(probe).clone())
+    }
+
+    fn if_permitted(probe: impl FnOnce() -> Result<(), String>) -> Option<Self> {
         let wish = std::env::var(SWITCH).unwrap_or_default();
         let permission = match wish.as_str() {
             "skip" => Err(format!("{SWITCH}=skip")),
-            _ => PERMISSION.get_or_init(lan::permission).clone(),
+            _ => probe(),
         };
         if let Err(why) = permission {
             assert_ne!(wish, "required", "the laboratory cannot run: {why}");

@@ -1,7 +1,7 @@
 //! Cuts of the network under load: who decides on which side, and that nothing is decided twice.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::clients::{Answer, Call, far};
 use crate::harness::{Node, PATIENCE, wait_until};
@@ -55,6 +55,12 @@ fn a_leader_cut_off_from_the_majority_is_replaced_and_nothing_is_lost() {
             });
             stay(CUT);
             lab.lan.heal();
+            let healed = Instant::now();
+            assert_decides(leader);
+            say(&format!(
+                "the old leader decides again {:?} after the cut",
+                healed.elapsed()
+            ));
         }
     });
 }

@@ -87,7 +87,9 @@ fn share(sorted: &[Duration], percent: usize) -> Duration {
 
 #[test]
 fn machines_200_ms_apart_that_lose_a_tenth_of_all_packets_form_a_cluster_and_work() {
-    let Some(lab) = NetLab::new() else { return };
+    let Some(lab) = NetLab::with_weather() else {
+        return;
+    };
     let nodes = ["a", "b", "c"].map(|name| lab.host(name));
     let weather = Weather::far(Duration::from_millis(200), 10);
     let switch = under_the_sky(&lab, &nodes, weather, 1);
@@ -131,7 +133,9 @@ fn machines_200_ms_apart_that_lose_a_tenth_of_all_packets_form_a_cluster_and_wor
 
 #[test]
 fn weather_of_all_kinds_loses_nothing_and_lets_work_go_on() {
-    let Some(lab) = NetLab::new() else { return };
+    let Some(lab) = NetLab::with_weather() else {
+        return;
+    };
     let nodes = ["a", "b", "c"].map(|name| lab.host(name));
     let switch = under_the_sky(&lab, &nodes, Weather::calm(), 2);
     found_wan(&nodes);
