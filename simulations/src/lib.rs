@@ -24,5 +24,5 @@ pub use host::{
     Effect, HOST_CPU_MILLI, HOST_MEMORY_BYTES, HolderStep, Host, HostBugs, LeaseAnswers, Timer,
 };
 pub use random::Random;
-pub use schedule::Backlog;
+pub use schedule::{Backlog, most_resident_bytes};
 pub use world::{Outcome, Plant, Report, run};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
-use simulations::{Backlog, Outcome, Plant, Report, run};
+use simulations::{Backlog, Outcome, Plant, Report, most_resident_bytes, run};
 
 #[derive(Parser)]
 #[command(about = "Simulates clusters over the core of muster and checks its invariants")]
@@ -32,7 +32,7 @@ enum Scenario {
         #[arg(long)]
         verbose: bool,
     },
-    /// What one scheduling round costs when the cluster is full and many wait.
+    /// What one scheduling round costs when the cluster is full and many wait, and the memory of it all.
     Schedule {
         /// Machines.
         #[arg(long, default_value_t = 100)]
@@ -142,7 +142,8 @@ fn schedule(nodes: u32, waiting: u32) -> anyhow::Result<ExitCode> {
     let (worst, _) = times[times.len() - 1];
     writeln!(
         std::io::stdout().lock(),
-        "one round over {waiting} waiting and {nodes} full nodes places {placed}: median {median:.2?}, worst of {ROUNDS} {worst:.2?}"
+        "one round over {waiting} waiting and {nodes} full nodes places {placed}: median {median:.2?}, worst of {ROUNDS} {worst:.2?}; at most {} MiB resident",
+        most_resident_bytes() >> 20
     )
     .context("writing the figure")?;
     Ok(ExitCode::SUCCESS)
