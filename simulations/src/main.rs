@@ -54,6 +54,7 @@ enum PlantName {
     AckEarly,
     LyingDisk,
     StaleRead,
+    TwoChangesAtOnce,
 }
 
 impl PlantName {
@@ -68,6 +69,7 @@ impl PlantName {
             Self::AckEarly => Plant::AckEarly,
             Self::LyingDisk => Plant::LyingDisk,
             Self::StaleRead => Plant::StaleRead,
+            Self::TwoChangesAtOnce => Plant::TwoChangesAtOnce,
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::faults::Fault;
 use crate::host::{Effect, Host, HostBugs, Timer};
 use crate::invariants::{self, Fact, Invariant, Scene};
 use crate::leader::Leader;
-use crate::log::{EntryId, LogModel};
+use crate::log::LogModel;
 use crate::network::{Message, Weather};
 use crate::random::Random;
 
@@ -43,6 +43,8 @@ pub enum Plant {
     LyingDisk,
     /// A leader that lost its majority without knowing answers reads.
     StaleRead,
+    /// The leader makes the next change of voters before the last one is committed.
+    TwoChangesAtOnce,
 }
 
 /// How a history went.
@@ -163,8 +165,6 @@ pub(crate) struct World {
     pub(crate) leader: Option<Leader>,
     /// Leaders that lost their majority and do not know it, by node.
     pub(crate) deposed: BTreeMap<usize, Leader>,
-    /// Last change of voters.
-    pub(crate) voters_entry: EntryId,
     /// Whom the leader that stepped down wants to lead.
     pub(crate) heir: Option<usize>,
     pub(crate) clients: Vec<Client>,
@@ -209,7 +209,6 @@ impl World {
             term: 0,
             leader: None,
             deposed: BTreeMap::new(),
-            voters_entry: 0,
             heir: None,
             clients: Vec::new(),
             told: LogIndex(0),

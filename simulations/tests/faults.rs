@@ -94,3 +94,8 @@ fn disks_that_lie_are_caught() {
 fn a_deposed_leader_that_answers_reads_is_caught() {
     caught(Plant::StaleRead, &[5]);
 }
+
+#[test]
+fn a_leader_that_changes_voters_before_the_last_change_is_committed_is_caught() {
+    caught(Plant::TwoChangesAtOnce, &[9]);
+}
