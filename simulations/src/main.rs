@@ -90,13 +90,14 @@ fn faults(seeds: u64, first: u64, plant: PlantName, verbose: bool) -> anyhow::Re
     let mut out = std::io::stdout().lock();
     let begun = Instant::now();
     let (mut virtual_ms, mut steps, mut terms, mut troubles) = (0, 0, 0, 0);
-    let (mut attempts, mut late) = (0, 0);
+    let (mut attempts, mut late, mut bereft) = (0, 0, 0);
     for seed in first..first.saturating_add(seeds) {
         let report = run(seed, plant.plant());
         virtual_ms += report.virtual_ms;
         steps += report.steps;
         attempts += report.attempts;
         late += report.late;
+        bereft += report.bereft;
         terms += report.terms;
         troubles += report.faults;
         if verbose {
@@ -121,7 +122,7 @@ fn faults(seeds: u64, first: u64, plant: PlantName, verbose: bool) -> anyhow::Re
     let seconds = begun.elapsed().as_secs_f64();
     writeln!(
         out,
-        "{seeds} seeds from {first} are sound: {:.1} days of virtual time, {troubles} faults, {terms} leaders, {attempts} attempts, {late} late results, {steps} steps in {seconds:.1} s ({:.1} seeds/s)",
+        "{seeds} seeds from {first} are sound: {:.1} days of virtual time, {troubles} faults, {terms} leaders, {attempts} attempts, {late} late results, {bereft} experiments given up after too many lost machines, {steps} steps in {seconds:.1} s ({:.1} seeds/s)",
         Duration::from_millis(virtual_ms).as_secs_f64() / 86_400.0,
         Duration::from_secs(seeds).as_secs_f64() / seconds,
     )

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use membership::View;
-use state_machine::ClusterState;
+use state_machine::{ClusterState, ExperimentPhase};
 use types::LogIndex;
 
 use crate::clients::Client;
@@ -75,6 +75,8 @@ pub struct Report {
     pub faults: u64,
     /// Experiments that ended.
     pub experiments: usize,
+    /// Those of them that failed because they lost more machines than they bear.
+    pub bereft: usize,
     /// Attempts that they took.
     pub attempts: usize,
     /// Results that came after their attempt was given up.
@@ -359,6 +361,9 @@ pub fn run(seed: u64, plant: Plant) -> Report {
         .flat_map(|experiment| &experiment.attempts)
         .collect();
     let late = attempts.iter().filter(|attempt| attempt.late.is_some());
+    let bereft = world.state.experiments().filter(|experiment| {
+        matches!(&experiment.phase, ExperimentPhase::Ended { cause, .. } if cause.is_node_failure())
+    });
     Report {
         outcome,
         virtual_ms: world.now,
@@ -367,6 +372,7 @@ pub fn run(seed: u64, plant: Plant) -> Report {
         terms: world.term,
         faults: world.faults,
         experiments: world.state.experiments().count(),
+        bereft: bereft.count(),
         attempts: attempts.len(),
         late: late.count(),
         state_hash: world.state.state_hash(),

@@ -20,18 +20,18 @@ fn caught(plant: Plant, invariants: &[u32]) {
 
 #[test]
 fn fixed_seeds_are_sound() {
+    let mut bereft = 0;
     for seed in 1..=10 {
-        assert_eq!(
-            run(seed, Plant::Nothing).outcome,
-            Outcome::Sound,
-            "seed {seed}"
-        );
+        let report = run(seed, Plant::Nothing);
+        assert_eq!(report.outcome, Outcome::Sound, "seed {seed}");
+        bereft += report.bereft;
     }
+    assert!(bereft > 0, "no experiment lost more machines than it bears");
 }
 
-/// Seeds that showed a bug once: 25, a new leader that held a lease for the length that it had before the one before it
-/// lengthened and granted it.
-const FOUND: [u64; 1] = [25];
+/// Seeds that show a bug which was in the product: 26, a new leader that held a lease for the length that it had before
+/// the one before it lengthened and granted it (25 when it was found; histories draw other numbers since).
+const FOUND: [u64; 1] = [26];
 
 #[test]
 fn seeds_that_found_something_are_sound() {
