@@ -130,7 +130,7 @@ impl Stranger {
     }
 
     /// Until the node closes the connection.
-    async fn is_cut_off(self) {
+    async fn until_cut_off(self) {
         let closed = timeout(PATIENCE, self.connection).await;
         let closed = closed.expect("it is cut off in time");
         closed.expect("the driver ends in order");
@@ -258,11 +258,11 @@ fn resident() -> u64 {
 }
 
 #[tokio::test]
-async fn a_stranger_that_says_nothing_is_cut_off() {
+async fn a_stranger_that_says_nothing_until_cut_off() {
     let mut member = Box::pin(node()).await;
     let stranger = Stranger::knock(&member, Way::Tcp).await.expect("let in");
     let id = stranger.id.clone();
-    stranger.is_cut_off().await;
+    stranger.until_cut_off().await;
     member.sees(&Seen::Refused(id)).await;
 }
 
@@ -280,7 +280,7 @@ async fn leave_half_open(stranger: Stranger, streams: usize) -> usize {
         held.push(stream);
     }
     let count = held.len();
-    stranger.is_cut_off().await;
+    stranger.until_cut_off().await;
     count
 }
 
@@ -359,7 +359,7 @@ async fn of_join_requests_that_stay_in_their_header_four_are_held_and_only_for_a
         MAX_STRANGER_SUBSTREAMS - MAX_JOIN_STREAMS,
         "{ended:?}"
     );
-    stranger.is_cut_off().await;
+    stranger.until_cut_off().await;
     a.sees(&Seen::Refused(id)).await;
 }
 
@@ -466,7 +466,7 @@ async fn whoever_speaks_what_is_for_members_is_not_read_and_cut_off() {
             proposal(protocol).starts_with(&said),
             "{protocol:?}: {said:?}"
         );
-        served_meanwhile(&a, &b, stranger.is_cut_off()).await;
+        served_meanwhile(&a, &b, stranger.until_cut_off()).await;
         let took = began.elapsed();
         assert!(took < STRANGER_IDLE, "{protocol:?}: {took:?}");
         if number == 0 {
