@@ -71,12 +71,7 @@ fn two_of_five_voters_decide_nothing_and_three_go_on() {
     // Five of seven vote. Seven nodes and their clients keep two cores busy: not with the shortest heartbeats.
     let names = ["a", "b", "c", "d", "e", "f", "g"];
     let nodes = lab.cluster_of(&names, &["--new", "--timing", "wan"]);
-    let plan = Plan {
-        seed: 2,
-        clients: 1,
-        ..Plan::default()
-    };
-    under_load_of(&lab, &nodes, plan, || {
+    under_load_of(&lab, &nodes, Plan::small(2), || {
         let (leader, others) = split_leader(&nodes);
         let voters: Vec<_> = seen_by(leader)
             .voters
