@@ -9,6 +9,7 @@ use service::view::ExperimentDetail;
 
 use crate::harness::{FAR, Lab, Node, PATIENCE, counting, wait_lines, wait_until};
 use crate::lab::{NetLab, found, say, seen_by, split_leader, stay};
+use crate::load::{Plan, under_load_of};
 
 /// Where Debian puts the library that tells a process another time.
 const LIBRARIES: [&str; 2] = [
@@ -91,59 +92,61 @@ fn wall_clocks_that_jump_cost_no_lease_and_the_log_keeps_the_time_of_the_majorit
         wait_lines(node, &id, 2);
         id
     });
-    let (_, others) = split_leader(&nodes);
-    let follower = others[0].name.clone();
-    let (first_term, mut last) = (seen_by(&nodes[0]).term, submitted_at(&nodes[0]));
+    under_load_of(&lab, &nodes, Plan::small(61), || {
+        let (_, others) = split_leader(&nodes);
+        let follower = others[0].name.clone();
+        let (first_term, mut last) = (seen_by(&nodes[0]).term, submitted_at(&nodes[0]));
 
-    let by_name = |name: &str| nodes.iter().find(|node| node.name == name).unwrap();
-    for to in ["+3600", "-3600", "+0"] {
-        set_clock(by_name(&follower), to);
-        stay(Duration::from_secs(6)); // Longer than a short lease.
-        let at = submitted_at(&nodes[0]);
-        assert!(
-            at >= last && at.abs_diff(wall_ms()) < 30_000,
-            "{at} after {last}"
-        );
-        last = at;
-    }
-    let term = seen_by(&nodes[0]).term;
-    assert_eq!(term, first_term, "a follower's clock elects nobody");
+        let by_name = |name: &str| nodes.iter().find(|node| node.name == name).unwrap();
+        for to in ["+3600", "-3600", "+0"] {
+            set_clock(by_name(&follower), to);
+            stay(Duration::from_secs(6)); // Longer than a short lease.
+            let at = submitted_at(&nodes[0]);
+            assert!(
+                at >= last && at.abs_diff(wall_ms()) < 30_000,
+                "{at} after {last}"
+            );
+            last = at;
+        }
+        let term = seen_by(&nodes[0]).term;
+        assert_eq!(term, first_term, "a follower's clock elects nobody");
 
-    for to in ["+3600", "-3600"] {
-        let (leader, others) = split_leader(&nodes);
-        set_clock(leader, to);
-        let at = submitted_at(others[0]);
-        assert!(
-            at >= last && at.abs_diff(wall_ms()) < 30_000,
-            "the log's time is {at} after {last}, it is {}",
-            wall_ms()
-        );
-        last = at;
-        let name = leader.name.clone();
-        wait_until(
-            PATIENCE,
-            "the lead goes to one whose clock is right",
-            || {
-                let now = seen_by(others[0]).leader?.name;
-                (now != name).then_some(())
-            },
-        );
-        set_clock(leader, "+0");
-        split_leader(&nodes);
-    }
-    let last_term = seen_by(&nodes[0]).term;
-    for (node, job) in nodes.iter().zip(&jobs) {
-        let detail = node.show(job);
-        assert_eq!(
-            (detail.summary.state.as_str(), detail.attempts.len()),
-            ("running", 1),
-            "{detail:?}"
-        );
-    }
-    say(&format!(
-        "wall clocks ±1 h: {} changes of the lead, both handed over; no lease lost",
-        last_term - first_term
-    ));
+        for to in ["+3600", "-3600"] {
+            let (leader, others) = split_leader(&nodes);
+            set_clock(leader, to);
+            let at = submitted_at(others[0]);
+            assert!(
+                at >= last && at.abs_diff(wall_ms()) < 30_000,
+                "the log's time is {at} after {last}, it is {}",
+                wall_ms()
+            );
+            last = at;
+            let name = leader.name.clone();
+            wait_until(
+                PATIENCE,
+                "the lead goes to one whose clock is right",
+                || {
+                    let now = seen_by(others[0]).leader?.name;
+                    (now != name).then_some(())
+                },
+            );
+            set_clock(leader, "+0");
+            split_leader(&nodes);
+        }
+        let last_term = seen_by(&nodes[0]).term;
+        for (node, job) in nodes.iter().zip(&jobs) {
+            let detail = node.show(job);
+            assert_eq!(
+                (detail.summary.state.as_str(), detail.attempts.len()),
+                ("running", 1),
+                "{detail:?}"
+            );
+        }
+        say(&format!(
+            "wall clocks ±1 h: {} changes of the lead, both handed over; no lease lost",
+            last_term - first_term
+        ));
+    });
     fs::write(&stop, "").unwrap();
     for job in &jobs {
         let ended = nodes[0].wait_end(job);

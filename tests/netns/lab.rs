@@ -64,6 +64,11 @@ impl NetLab {
         node
     }
 
+    /// A host's node for who asks it and neither starts nor ends it.
+    pub(crate) fn door(&self, name: &str) -> Node {
+        self.machines.machine(name)
+    }
+
     /// A cluster; the first host made it, and all that should vote do.
     pub(crate) fn cluster<const N: usize>(&self, names: [&str; N]) -> [Node; N] {
         let nodes = names.map(|name| self.host(name));
