@@ -124,7 +124,7 @@ impl Error {
         key: &str,
         error: &types::codec::Error,
     ) -> Self {
-        let (file, key, what) = (file.into(), key.to_owned(), error.to_string());
+        let (file, key, what) = (file.into(), key.to_owned(), chain(error));
         match error {
             types::codec::Error::Version { .. } => Self::Foreign { file, key, what },
             _ => Self::Damaged { file, key, what },

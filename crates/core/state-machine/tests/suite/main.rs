@@ -10,6 +10,8 @@ mod clocks;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod forged;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod histories;
