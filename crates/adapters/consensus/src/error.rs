@@ -62,16 +62,16 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// sled failed.
+    /// The store of the log failed.
     #[error("cannot {step} the raft log in {}", path.display())]
-    Sled {
+    Log {
         /// What was tried.
         step: &'static str,
         /// Its directory.
         path: PathBuf,
         /// Why not.
         #[source]
-        source: sled::Error,
+        source: io::Error,
     },
     /// A committed command that cannot be applied: the replicas cannot go on, but agree about what they have.
     #[error(
