@@ -111,7 +111,7 @@ impl ClusterState {
         Applied {
             outcome,
             events: context.events,
-            archives: archive::seal(self),
+            archives: archive::seal(self).into_iter().collect(),
         }
     }
 
