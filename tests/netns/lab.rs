@@ -90,7 +90,7 @@ pub(crate) fn found(nodes: &[Node]) {
 }
 
 /// The same, made with these flags.
-fn found_with(nodes: &[Node], flags: &[&str]) {
+pub(crate) fn found_with(nodes: &[Node], flags: &[&str]) {
     let (first, others) = nodes.split_first().expect("a cluster has a node");
     first.up(flags);
     let token = first.first_token();
