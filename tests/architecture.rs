@@ -304,6 +304,18 @@ fn each_outside_technology_lives_in_its_own_crate() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Another store for the log is a change of one module (decision 002).
+#[test]
+fn sled_is_named_in_the_module_of_the_log_alone() {
+    let source = root().join("crates/adapters/consensus/src");
+    let mut naming = rust_files();
+    naming.retain(|file| file.starts_with(&source) && read(file).contains("sled::"));
+    assert!(naming.len() > 1, "sled is named somewhere");
+    let module = source.join("log_store");
+    naming.retain(|file| !file.with_extension("").starts_with(&module));
+    assert!(naming.is_empty(), "{naming:?}");
+}
+
 #[test]
 fn every_crate_takes_the_lints_of_the_workspace() {
     for (name, krate) in WORKSPACE.iter() {

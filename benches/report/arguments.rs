@@ -24,12 +24,12 @@ pub(crate) struct Arguments {
     /// Runs of each kind; ours and the peer's take turns.
     #[arg(long, default_value_t = 3)]
     pub(crate) reps: usize,
-    /// Leaders or nodes that are killed; 50 for the figures that are published.
+    /// Leaders or machines that are killed in each cluster; 50 for the figures that are published.
     #[arg(long, default_value_t = 10)]
     pub(crate) kills: usize,
-    /// Voters of the cluster whose leaders or nodes are killed: 3 or 5.
-    #[arg(long, default_value_t = 3, value_parser = voters)]
-    pub(crate) voters: usize,
+    /// Voters of the clusters whose leaders or machines are killed, one after the other: 3 or 5.
+    #[arg(long, value_delimiter = ',', default_values_t = [3, 5], value_parser = voters)]
+    pub(crate) voters: Vec<usize>,
     /// Starts in each run.
     #[arg(long, default_value_t = 30)]
     pub(crate) starts: usize,
@@ -56,7 +56,7 @@ pub(crate) enum What {
     Start,
     /// SIGKILL of the leader to the next acknowledged submit.
     Failover,
-    /// SIGKILL of a node to the placement of what it ran elsewhere.
+    /// The end of a machine to the placement of what it ran on another.
     Death,
     /// Memory and processor time of idle nodes.
     Idle,

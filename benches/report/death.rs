@@ -1,4 +1,7 @@
-//! SIGKILL of a node that runs an experiment to its placement on another node, and with the leader among the killed.
+//! The end of a machine that runs an experiment to the experiment's placement on another machine.
+//!
+//! A machine takes all its processes along: the node, the holder and the experiment are killed. Which machine runs the
+//! experiment is the scheduler's choice; the lines say when it was the leader's.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,27 +18,42 @@ use crate::table::{Row, Table, load_average, say};
 const LOOK: Duration = Duration::from_millis(50);
 /// Longest wait for a placement.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// What runs on a machine with an experiment: the node, the holder and the experiment.
+const LEAST_PROCESSES: usize = 3;
 
 pub(crate) async fn measure(arguments: &Arguments, table: &mut Table) -> anyhow::Result<()> {
-    say("death: SIGKILL of a node to the placement of its experiment (lease 5 s) on another");
-    let mut cluster = Cluster::start(arguments.voters).await?;
+    for &voters in &arguments.voters {
+        measure_one(arguments, voters, table).await?;
+    }
+    Ok(())
+}
+
+async fn measure_one(
+    arguments: &Arguments,
+    voters: usize,
+    table: &mut Table,
+) -> anyhow::Result<()> {
+    say(&format!(
+        "death, {voters} voters: the end of a machine to the placement of its experiment (lease 5 s) on another"
+    ));
+    let mut cluster = Cluster::start(voters).await?;
     let mut took_ms = Vec::new();
     for kill in 1..=arguments.kills {
         cluster.wait_until_whole().await?;
-        let took = kill_runner(&mut cluster).await?;
-        took_ms.push(took);
+        let death = kill_runner(&mut cluster).await?;
+        took_ms.push(death.took_ms);
+        let who = if death.led { "the leader" } else { "another" };
         say(&format!(
-            "  kill {kill:2}: {took:6.0} ms  load {}",
+            "  kill {kill:2}: {:6.0} ms ({who}, {} processes)  load {}",
+            death.took_ms,
+            death.processes,
             load_average()
         ));
     }
     let took_ms = Samples::new(took_ms);
     for (what, ours) in [("median", took_ms.median()), ("worst", took_ms.worst())] {
         table.add(Row {
-            figure: format!(
-                "node killed to placed again, {} voters: {what} (ms)",
-                arguments.voters
-            ),
+            figure: format!("machine dead to placed again, {voters} voters: {what} (ms)"),
             ours,
             peer: None,
             target: "<= 7000 ms",
@@ -47,9 +65,17 @@ pub(crate) async fn measure(arguments: &Arguments, table: &mut Table) -> anyhow:
     Ok(())
 }
 
-/// Submits something long, kills the node that runs it, and says how long it took until it was placed elsewhere, by the
-/// cluster's own record.
-async fn kill_runner(cluster: &mut Cluster) -> anyhow::Result<f64> {
+struct Death {
+    took_ms: f64,
+    /// Whether the machine led.
+    led: bool,
+    /// How many processes went with it.
+    processes: usize,
+}
+
+/// Submits something long, kills the machine that runs it, and says how long it took until it was placed elsewhere, by
+/// the cluster's own record.
+async fn kill_runner(cluster: &mut Cluster) -> anyhow::Result<Death> {
     let command = ["sleep", "1000"].map(str::to_owned);
     let body = cluster.submission("death", &command, 100);
     let id = cluster
@@ -66,9 +92,13 @@ async fn kill_runner(cluster: &mut Cluster) -> anyhow::Result<f64> {
     let name = running["attempts"][0]["nodes"][0]["name"].clone();
     let name = name.as_str().context("it runs nowhere")?;
     let runner = cluster.number_of(name).context("it runs elsewhere")?;
+    let led = cluster.leader().await? == runner;
     let witness = cluster.others(runner)[0];
     let killed = SystemTime::now();
-    cluster.kill(runner)?;
+    let processes = cluster.kill_machine(runner).await?;
+    if processes < LEAST_PROCESSES {
+        bail!("{processes} processes were killed: the experiment outlived its machine");
+    }
     let again = wait_for(cluster, witness, &path, |detail| {
         !detail["attempts"][1].is_null()
     })
@@ -80,12 +110,16 @@ async fn kill_runner(cluster: &mut Cluster) -> anyhow::Result<f64> {
         .duration_since(killed)
         .context("it was placed before the kill")?;
     if again["attempts"][1]["nodes"][0]["name"] == name {
-        bail!("it was placed on the dead node again");
+        bail!("it was placed on the dead machine again");
     }
     let stop = format!("{path}/stop");
     cluster.client(witness).await?.post(&stop).await?;
     cluster.restart(runner).await?;
-    Ok(took.as_secs_f64() * 1_000.0)
+    Ok(Death {
+        took_ms: took.as_secs_f64() * 1_000.0,
+        led,
+        processes,
+    })
 }
 
 /// Looks until the experiment is so; an election may be under way.

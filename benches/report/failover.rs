@@ -25,10 +25,21 @@ const REST: Duration = Duration::from_secs(1);
 const FAST: [&str; 4] = ["--heartbeat-interval", "100", "--election-timeout", "500"];
 
 pub(crate) async fn measure(arguments: &Arguments, table: &mut Table) -> anyhow::Result<()> {
-    say(
-        "failover: SIGKILL of the leader to the next acknowledged submit at one of the other nodes",
-    );
-    let mut cluster = Cluster::start(arguments.voters).await?;
+    for &voters in &arguments.voters {
+        measure_one(arguments, voters, table).await?;
+    }
+    Ok(())
+}
+
+async fn measure_one(
+    arguments: &Arguments,
+    voters: usize,
+    table: &mut Table,
+) -> anyhow::Result<()> {
+    say(&format!(
+        "failover, {voters} voters: SIGKILL of the leader to the next acknowledged submit at one of the other nodes"
+    ));
+    let mut cluster = Cluster::start(voters).await?;
     let mut peers = Vec::new();
     if let Some(program) = arguments.etcd() {
         peers.push(("etcd", Etcd::start(program, &[]).await?));
@@ -52,22 +63,22 @@ pub(crate) async fn measure(arguments: &Arguments, table: &mut Table) -> anyhow:
         let their_ms = Samples::new(their_ms);
         add(
             table,
-            arguments.voters,
+            voters,
             "median",
             our_ms.median(),
             Some((name, their_ms.median())),
         );
         add(
             table,
-            arguments.voters,
+            voters,
             "worst",
             our_ms.worst(),
             Some((name, their_ms.worst())),
         );
     }
     if peers.is_empty() {
-        add(table, arguments.voters, "median", our_ms.median(), None);
-        add(table, arguments.voters, "worst", our_ms.worst(), None);
+        add(table, voters, "median", our_ms.median(), None);
+        add(table, voters, "worst", our_ms.worst(), None);
     }
     if arguments.keep {
         say(&format!("  kept: {}", cluster.keep().display()));

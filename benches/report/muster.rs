@@ -1,4 +1,4 @@
-//! Three real nodes of this build, and clients of their HTTP interface.
+//! Three or five real nodes of this build, and clients of their HTTP interface.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use tokio::time::Instant;
 
 use crate::exchange::{Piece, connect_http1, read_whole};
 use crate::load::Writer;
-use crate::process::{Server, disk_bytes};
+use crate::process::{Server, disk_bytes, end_all_below};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_muster");
 const NAMES: [&str; 5] = ["anna", "berta", "carl", "dora", "emil"];
-/// Longest wait for a step of the cluster's making.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest wait for a step of the cluster's making: far beyond what a loaded machine takes.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Three nodes or five; killed when dropped.
 #[derive(Debug)]
@@ -132,6 +132,12 @@ impl Cluster {
         Ok(least)
     }
 
+    /// The term of office as the first node knows it: elections count it up.
+    pub(crate) async fn term(&self) -> anyhow::Result<u64> {
+        let view = self.client(0).await?.get("/api/v1/cluster").await?;
+        view["term"].as_u64().context("no term in the answer")
+    }
+
     /// Number of the node that leads.
     pub(crate) async fn leader(&self) -> anyhow::Result<usize> {
         let view = self.client(0).await?.get("/api/v1/cluster").await?;
@@ -192,6 +198,11 @@ impl Cluster {
         self.nodes[node].server.kill()
     }
 
+    /// SIGKILL for a node and for all that it started, as when its machine dies. Gives the number of processes.
+    pub(crate) async fn kill_machine(&mut self, node: usize) -> anyhow::Result<usize> {
+        end_all_below(&self.directory.path().join(self.nodes[node].name)).await
+    }
+
     /// Starts a node again that was killed.
     pub(crate) async fn restart(&mut self, node: usize) -> anyhow::Result<()> {
         self.nodes[node].server.ended().await?;
@@ -230,6 +241,8 @@ impl Node {
             .arg("--socket")
             .arg(socket(directory, name))
             .args(how)
+            // All that it starts is known by this.
+            .env("HOME", directory.join(name))
             .current_dir(directory);
         let mut server = Server::start(command, &out, &log)?;
         let began = Instant::now();

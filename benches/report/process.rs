@@ -1,14 +1,19 @@
 //! A server of ours or of a peer, as a child process; what it costs.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::process::{Child, Command};
 
 /// Clock ticks per second in /proc: 100 on every Linux that people run.
 const TICKS_PER_SECOND: f64 = 100.0;
+/// Longest wait for the end of processes that are killed.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A running server; killed when dropped.
 #[derive(Debug)]
@@ -89,6 +94,51 @@ impl Server {
         };
         f64::from(ticks() + ticks()) / TICKS_PER_SECOND
     }
+}
+
+/// Kills all processes whose home or working directory lies below `directory`, until none is left, since one may be
+/// making another meanwhile. Gives how many there were.
+pub(crate) async fn end_all_below(directory: &Path) -> anyhow::Result<usize> {
+    let began = Instant::now();
+    let mut killed = BTreeSet::new();
+    loop {
+        let found = all_below(directory)?;
+        if found.is_empty() {
+            return Ok(killed.len());
+        }
+        for pid in found {
+            // The handle is taken before the look: what is killed is what was looked at, not a later process of this
+            // number. An error means that it is gone.
+            if let Ok(handle) = pidfd_open(pid, PidfdFlags::empty())
+                && belongs_below(pid, directory)
+                && pidfd_send_signal(&handle, Signal::KILL).is_ok()
+            {
+                killed.insert(pid.as_raw_nonzero());
+            }
+        }
+        if began.elapsed() > PATIENCE {
+            bail!("processes below {} cannot be killed", directory.display());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn all_below(directory: &Path) -> anyhow::Result<Vec<Pid>> {
+    let entries = fs::read_dir("/proc").context("read /proc")?;
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()); // others are no processes
+    let pids = numbers.filter_map(Pid::from_raw);
+    Ok(pids.filter(|pid| belongs_below(*pid, directory)).collect())
+}
+
+/// The dead that wait for their parent, and the gone, tell nothing.
+fn belongs_below(pid: Pid, directory: &Path) -> bool {
+    let proc = PathBuf::from(format!("/proc/{}", pid.as_raw_pid()));
+    let environment = fs::read(proc.join("environ")).unwrap_or_default();
+    let mut variables = environment.split(|byte| *byte == 0);
+    let home = variables.find_map(|one| one.strip_prefix(b"HOME="));
+    let home = String::from_utf8_lossy(home.unwrap_or_default()).into_owned();
+    let works_in = fs::read_link(proc.join("cwd")).unwrap_or_default();
+    Path::new(&home).starts_with(directory) || works_in.starts_with(directory)
 }
 
 /// Bytes on disk below `directory`.

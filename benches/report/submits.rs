@@ -21,6 +21,7 @@ pub(crate) async fn measure(arguments: &Arguments, table: &mut Table) -> anyhow:
         None => None,
     };
     let before = (cluster.disk_bytes(), etcd.as_ref().map(Etcd::disk_bytes));
+    let term = cluster.term().await?;
     let (mut submits, mut puts) = (0, 0);
     for &clients in &arguments.clients {
         let mut runs = (Vec::new(), Vec::new());
@@ -39,6 +40,12 @@ pub(crate) async fn measure(arguments: &Arguments, table: &mut Table) -> anyhow:
         puts += runs.1.iter().map(|run| run.writes).sum::<usize>();
         add_rows(table, clients, &runs.0, &runs.1);
     }
+    let resident = cluster.servers().map(|one| one.memory().resident_bytes);
+    say(&format!(
+        "  {submits} experiments wait: {:.0} MiB resident at most; {} elections meanwhile",
+        mebibytes(resident.max().unwrap_or(0)),
+        cluster.term().await? - term,
+    ));
     let grown = |before: u64, after: u64, writes: usize| {
         mebibytes(after.saturating_sub(before)) / number(writes) * DISK_PER
     };

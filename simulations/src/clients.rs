@@ -16,6 +16,11 @@ use crate::world::{Event, FAULTS_END, World};
 
 /// Wait before the same request is sent again.
 const PATIENCE_MS: u64 = 3_000;
+/// Experiments of a thousand that bear few lost machines. The others bear any number: they must come to their end
+/// whatever happens.
+const DELICATE_PERMILLE: u64 = 100;
+/// How many lost machines those bear, less than this.
+const FEW_LOST: u64 = 3;
 /// Machines that must be left to take work.
 const FEWEST_WORKERS: usize = 3;
 
@@ -40,8 +45,7 @@ impl World {
                 ..ResourceRequest::default()
             };
             let policy = Policy {
-                // Lost nodes are what this is about: nothing may end for having met too many.
-                retries_node_lost: u32::MAX,
+                retries_node_lost: self.draw_patience(),
                 retries_failed: u32::from(self.random.chance(300)),
                 ..Policy::default()
             };
@@ -61,6 +65,15 @@ impl World {
             });
             let at = self.random.range(500..FAULTS_END / 2);
             self.after(at, Event::Client { number });
+        }
+    }
+
+    /// After how many lost machines an experiment is tried again.
+    fn draw_patience(&mut self) -> u32 {
+        if self.random.chance(DELICATE_PERMILLE) {
+            u32::try_from(self.random.range(0..FEW_LOST)).expect("a few")
+        } else {
+            u32::MAX
         }
     }
 

@@ -26,5 +26,5 @@ pub use host::{
 };
 pub use placement::{Allocation, PlacementPolicy, Task, Trace, TraceError, TraceNode, allocate};
 pub use random::Random;
-pub use schedule::Backlog;
+pub use schedule::{Backlog, most_resident_bytes};
 pub use world::{Outcome, Plant, Report, run};

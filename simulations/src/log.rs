@@ -87,6 +87,14 @@ impl LogModel {
         }
     }
 
+    /// No change of voters in the node's log waits to be committed. Only a leader's log surely holds all that is
+    /// committed.
+    pub(crate) fn voters_are_settled(&self, leader: usize) -> bool {
+        let open = self.replicas[leader].entries.iter();
+        let mut open = open.skip(self.committed.len());
+        !open.any(|id| matches!(self.slot(*id).payload, Payload::Voters))
+    }
+
     /// The follower takes the leader's log up to `length` over and has it on disk.
     pub(crate) fn follow(&mut self, leader: usize, follower: usize, length: usize) {
         let from: Vec<EntryId> = {

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
-use simulations::{Backlog, Outcome, PlacementPolicy, Plant, Report, Trace, allocate, run};
+use simulations::{
+    Backlog, Outcome, PlacementPolicy, Plant, Report, Trace, allocate, most_resident_bytes, run,
+};
 
 #[derive(Parser)]
 #[command(about = "Simulates clusters over the core of muster and checks its invariants")]
@@ -34,7 +36,7 @@ enum Scenario {
         #[arg(long)]
         verbose: bool,
     },
-    /// What one scheduling round costs when the cluster is full and many wait.
+    /// What one scheduling round costs when the cluster is full and many wait, and the memory of it all.
     Schedule {
         /// Machines.
         #[arg(long, default_value_t = 100)]
@@ -83,6 +85,7 @@ enum PlantName {
     AckEarly,
     LyingDisk,
     StaleRead,
+    TwoChangesAtOnce,
 }
 
 impl PlantName {
@@ -97,6 +100,7 @@ impl PlantName {
             Self::AckEarly => Plant::AckEarly,
             Self::LyingDisk => Plant::LyingDisk,
             Self::StaleRead => Plant::StaleRead,
+            Self::TwoChangesAtOnce => Plant::TwoChangesAtOnce,
         }
     }
 }
@@ -124,13 +128,14 @@ fn faults(seeds: u64, first: u64, plant: PlantName, verbose: bool) -> anyhow::Re
     let mut out = std::io::stdout().lock();
     let begun = Instant::now();
     let (mut virtual_ms, mut steps, mut terms, mut troubles) = (0, 0, 0, 0);
-    let (mut attempts, mut late) = (0, 0);
+    let (mut attempts, mut late, mut bereft) = (0, 0, 0);
     for seed in first..first.saturating_add(seeds) {
         let report = run(seed, plant.plant());
         virtual_ms += report.virtual_ms;
         steps += report.steps;
         attempts += report.attempts;
         late += report.late;
+        bereft += report.bereft;
         terms += report.terms;
         troubles += report.faults;
         if verbose {
@@ -155,7 +160,7 @@ fn faults(seeds: u64, first: u64, plant: PlantName, verbose: bool) -> anyhow::Re
     let seconds = begun.elapsed().as_secs_f64();
     writeln!(
         out,
-        "{seeds} seeds from {first} are sound: {:.1} days of virtual time, {troubles} faults, {terms} leaders, {attempts} attempts, {late} late results, {steps} steps in {seconds:.1} s ({:.1} seeds/s)",
+        "{seeds} seeds from {first} are sound: {:.1} days of virtual time, {troubles} faults, {terms} leaders, {attempts} attempts, {late} late results, {bereft} experiments given up after too many lost machines, {steps} steps in {seconds:.1} s ({:.1} seeds/s)",
         Duration::from_millis(virtual_ms).as_secs_f64() / 86_400.0,
         Duration::from_secs(seeds).as_secs_f64() / seconds,
     )
@@ -178,7 +183,8 @@ fn schedule(nodes: u32, waiting: u32) -> anyhow::Result<ExitCode> {
     let (worst, _) = times[times.len() - 1];
     writeln!(
         std::io::stdout().lock(),
-        "one round over {waiting} waiting and {nodes} full nodes places {placed}: median {median:.2?}, worst of {ROUNDS} {worst:.2?}"
+        "one round over {waiting} waiting and {nodes} full nodes places {placed}: median {median:.2?}, worst of {ROUNDS} {worst:.2?}; at most {} MiB resident",
+        most_resident_bytes() >> 20
     )
     .context("writing the figure")?;
     Ok(ExitCode::SUCCESS)

@@ -116,6 +116,15 @@ impl Backlog {
     }
 }
 
+/// Most memory that this process had resident so far; 0 where `/proc` does not tell.
+#[must_use]
+pub fn most_resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.unwrap_or(0) << 10
+}
+
 fn node_id(number: u32) -> NodeId {
     let digits = format!("n{}", 1_000 + number).replace('0', "z");
     digits.parse().expect("without zeros it is base58")

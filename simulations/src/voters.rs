@@ -8,12 +8,14 @@ use types::{NodeId, Timestamp};
 
 use crate::invariants::Fact;
 use crate::log::Payload;
-use crate::world::{Event, World};
+use crate::world::{Event, Plant, World};
 
 /// Time between two looks at who votes.
 const MEMBERSHIP_MS: u64 = 2_000;
 /// Who lacks no more entries than this is caught up.
 const NEARLY: usize = 5;
+/// Most voters, also between two steps.
+const MOST_VOTERS: usize = 5;
 
 impl World {
     pub(crate) fn review_voters(&mut self, term: u64) {
@@ -22,15 +24,15 @@ impl World {
         };
         let (ready, node) = (leader.ready, leader.node);
         self.after(MEMBERSHIP_MS, Event::Membership { term });
-        let settled = self.voters_entry == 0 || self.log.committed.contains(&self.voters_entry);
-        if !ready || !settled {
+        let hasty = self.plant == Plant::TwoChangesAtOnce;
+        if !ready || !(hasty || self.log.voters_are_settled(node)) {
             return;
         }
         match self.change_of_voters(node) {
             Some(Change::AddLearner(id)) => self.stand_by(&id, true),
             Some(Change::Release(id)) => self.stand_by(&id, false),
             Some(Change::HandOver(heir)) => self.hand_over(&heir),
-            Some(Change::SetVoters(wanted)) => self.step_toward(node, &wanted),
+            Some(Change::SetVoters(wanted)) => while self.step_toward(node, &wanted) && hasty {},
             None => {}
         }
         self.replicate();
@@ -77,28 +79,31 @@ impl World {
         self.depose();
     }
 
-    fn step_toward(&mut self, node: usize, wanted: &BTreeSet<NodeId>) {
+    /// Adds or drops one voter; never so that they are six. False: nothing is left to do.
+    fn step_toward(&mut self, node: usize, wanted: &BTreeSet<NodeId>) -> bool {
         let current = self.log.voters_of(node);
         let wants = |number: &usize| wanted.contains(&self.hosts[*number].id);
         let mut voters = current.as_ref().clone();
         let new = (0..self.hosts.len()).find(|one| wants(one) && !current.contains(one));
         let old = current.iter().copied().find(|one| !wants(one));
         match (new, old) {
+            (_, Some(old)) if current.len() == MOST_VOTERS => voters.retain(|one| *one != old),
             (Some(new), _) => voters.push(new),
             (None, Some(old)) => voters.retain(|one| *one != old),
-            (None, None) => return,
+            (None, None) => return false,
         }
         self.note(&Fact::Voters {
             before: &current,
             after: &voters,
-            settled: true,
+            settled: self.log.voters_are_settled(node),
         });
         let Some(leader) = &mut self.leader else {
-            return;
+            return false;
         };
         leader.standby.extend(current.iter().copied());
         let term = leader.term;
         let voters = Rc::new(voters);
-        self.voters_entry = self.log.append(node, term, Payload::Voters, voters);
+        self.log.append(node, term, Payload::Voters, voters);
+        true
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use membership::View;
-use state_machine::ClusterState;
+use state_machine::{ClusterState, ExperimentPhase};
 use types::LogIndex;
 
 use crate::clients::Client;
@@ -11,7 +11,7 @@ use crate::faults::Fault;
 use crate::host::{Effect, Host, HostBugs, Timer};
 use crate::invariants::{self, Fact, Invariant, Scene};
 use crate::leader::Leader;
-use crate::log::{EntryId, LogModel};
+use crate::log::LogModel;
 use crate::network::{Message, Weather};
 use crate::random::Random;
 
@@ -43,6 +43,8 @@ pub enum Plant {
     LyingDisk,
     /// A leader that lost its majority without knowing answers reads.
     StaleRead,
+    /// The leader makes the next change of voters before the last one is committed.
+    TwoChangesAtOnce,
 }
 
 /// How a history went.
@@ -73,6 +75,8 @@ pub struct Report {
     pub faults: u64,
     /// Experiments that ended.
     pub experiments: usize,
+    /// Those of them that failed because they lost more machines than they bear.
+    pub bereft: usize,
     /// Attempts that they took.
     pub attempts: usize,
     /// Results that came after their attempt was given up.
@@ -163,8 +167,6 @@ pub(crate) struct World {
     pub(crate) leader: Option<Leader>,
     /// Leaders that lost their majority and do not know it, by node.
     pub(crate) deposed: BTreeMap<usize, Leader>,
-    /// Last change of voters.
-    pub(crate) voters_entry: EntryId,
     /// Whom the leader that stepped down wants to lead.
     pub(crate) heir: Option<usize>,
     pub(crate) clients: Vec<Client>,
@@ -209,7 +211,6 @@ impl World {
             term: 0,
             leader: None,
             deposed: BTreeMap::new(),
-            voters_entry: 0,
             heir: None,
             clients: Vec::new(),
             told: LogIndex(0),
@@ -360,6 +361,9 @@ pub fn run(seed: u64, plant: Plant) -> Report {
         .flat_map(|experiment| &experiment.attempts)
         .collect();
     let late = attempts.iter().filter(|attempt| attempt.late.is_some());
+    let bereft = world.state.experiments().filter(|experiment| {
+        matches!(&experiment.phase, ExperimentPhase::Ended { cause, .. } if cause.is_node_failure())
+    });
     Report {
         outcome,
         virtual_ms: world.now,
@@ -368,6 +372,7 @@ pub fn run(seed: u64, plant: Plant) -> Report {
         terms: world.term,
         faults: world.faults,
         experiments: world.state.experiments().count(),
+        bereft: bereft.count(),
         attempts: attempts.len(),
         late: late.count(),
         state_hash: world.state.state_hash(),

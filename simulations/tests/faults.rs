@@ -20,18 +20,18 @@ fn caught(plant: Plant, invariants: &[u32]) {
 
 #[test]
 fn fixed_seeds_are_sound() {
+    let mut bereft = 0;
     for seed in 1..=10 {
-        assert_eq!(
-            run(seed, Plant::Nothing).outcome,
-            Outcome::Sound,
-            "seed {seed}"
-        );
+        let report = run(seed, Plant::Nothing);
+        assert_eq!(report.outcome, Outcome::Sound, "seed {seed}");
+        bereft += report.bereft;
     }
+    assert!(bereft > 0, "no experiment lost more machines than it bears");
 }
 
-/// Seeds that showed a bug once: 25, a new leader that held a lease for the length that it had before the one before it
-/// lengthened and granted it.
-const FOUND: [u64; 1] = [25];
+/// Seeds that show a bug which was in the product: 26, a new leader that held a lease for the length that it had before
+/// the one before it lengthened and granted it (25 when it was found; histories draw other numbers since).
+const FOUND: [u64; 1] = [26];
 
 #[test]
 fn seeds_that_found_something_are_sound() {
@@ -93,4 +93,9 @@ fn disks_that_lie_are_caught() {
 #[test]
 fn a_deposed_leader_that_answers_reads_is_caught() {
     caught(Plant::StaleRead, &[5]);
+}
+
+#[test]
+fn a_leader_that_changes_voters_before_the_last_change_is_committed_is_caught() {
+    caught(Plant::TwoChangesAtOnce, &[9]);
 }

@@ -1,5 +1,6 @@
 //! Leases on the leader: a new leader holds all of them for their full length; what runs out is given up.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use agent::leases::{LONG_WORK, lease_length};
@@ -7,6 +8,7 @@ use agent::leases::{LONG_WORK, lease_length};
 use membership::Suspicion;
 use service::Handle;
 use state_machine::{Command, ExtendLease, LoseAttempt};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use types::{AttemptToken, Cause, CauseKind};
 
@@ -14,42 +16,74 @@ use types::{AttemptToken, Cause, CauseKind};
 const IDLE: Duration = Duration::from_secs(3_600);
 /// Pause after a proposal that failed.
 const RETRY: Duration = Duration::from_millis(200);
+/// Attempts that are given up at one time: more than small experiments run on one machine, so that the last of them waits
+/// for one silent mirror at most, and few enough for a mirror that seals a file for each.
+const MOST_LOSSES: usize = 64;
 
 /// Watches the leases while this node leads.
 pub(crate) async fn run(handle: Handle, cancel: CancellationToken) {
     let mut leadership = handle.consensus().leader();
     let mut applied = handle.consensus().applied();
+    let mut losses = Losses::default();
     loop {
-        let leads = leadership.borrow_and_update().is_self;
-        let wait = if leads { watch(&handle).await } else { IDLE };
+        let (leads, term) = {
+            let now = leadership.borrow_and_update();
+            (now.is_self, now.term)
+        };
+        let wait = if leads {
+            watch(&handle, term, &mut losses).await
+        } else {
+            IDLE
+        };
         tokio::select! {
             () = cancel.cancelled() => return,
             changed = leadership.changed() => if changed.is_err() { return },
             changed = applied.changed(), if leads => if changed.is_err() { return },
             () = handle.leases_changed() => {}
+            Some(ended) = losses.tasks.join_next() => if let Err(error) = ended {
+                tracing::error!(%error, "giving up an attempt ended by a panic");
+            },
             () = tokio::time::sleep(wait) => {}
         }
     }
 }
 
+/// Attempts that are being given up, each by a task of its own: one whose mirror is silent holds up no other.
+#[derive(Debug, Default)]
+struct Losses {
+    tasks: JoinSet<()>,
+    open: BTreeMap<AttemptToken, AbortHandle>,
+}
+
+impl Losses {
+    /// Begins with those that are not being given up yet; the rest has its turn when others are done.
+    fn begin(&mut self, handle: &Handle, term: u64, expired: Vec<AttemptToken>) {
+        self.open.retain(|_, task| !task.is_finished());
+        for token in expired {
+            if self.open.len() < MOST_LOSSES && !self.open.contains_key(&token) {
+                let task = self.tasks.spawn(lose(handle.clone(), term, token));
+                self.open.insert(token, task);
+            }
+        }
+    }
+}
+
 /// Lengthens leases of long work, gives up what is over; says how long nothing more will be due.
-async fn watch(handle: &Handle) -> Duration {
+async fn watch(handle: &Handle, term: u64, losses: &mut Losses) -> Duration {
     let extended = lengthen(handle).await;
-    let looked = handle.with_leases(|leases, now| {
+    let looked = handle.with_leases(term, |leases, now| {
         let next = leases
             .next_expiry()
             .map(|at| Duration::from_millis(at.saturating_sub(now) + 1));
         (leases.expired(now), next)
     });
     let Some((expired, next)) = looked else {
-        return IDLE; // Somebody else leads now.
+        return IDLE; // Somebody else leads now, or this node in another term: the change wakes.
     };
     if expired.is_empty() {
         return next.unwrap_or(IDLE).min(extended);
     }
-    for token in expired {
-        lose(handle, token).await;
-    }
+    losses.begin(handle, term, expired);
     RETRY
 }
 
@@ -82,7 +116,8 @@ async fn lengthen(handle: &Handle) -> Duration {
     next
 }
 
-async fn lose(handle: &Handle, token: AttemptToken) {
+/// Gives up an attempt whose lease was over in `term`, after its mirror has sealed what it kept.
+async fn lose(handle: Handle, term: u64, token: AttemptToken) {
     let state = handle.consensus().state();
     let attempt = state
         .experiment(token.experiment)
@@ -101,7 +136,7 @@ async fn lose(handle: &Handle, token: AttemptToken) {
         .map(|record| record.facts.name.clone())
         .unwrap_or_default();
     // Meanwhile the lead may have gone and come back; in a new term the lease is held again.
-    let over = handle.with_leases(|leases, now| leases.expired(now).contains(&token));
+    let over = handle.with_leases(term, |leases, now| leases.expired(now).contains(&token));
     if over != Some(true) {
         return;
     }
@@ -120,15 +155,13 @@ async fn lose(handle: &Handle, token: AttemptToken) {
         handle.suspect(node, Suspicion::LeaseOver);
     }
     tracing::warn!(%token, node = name, "attempt lost: its lease ran out");
-    let cause = Cause::new(CauseKind::NodeLost, evidence);
-    if let Err(error) = handle
-        .propose_as_node(Command::LoseAttempt(LoseAttempt {
-            token,
-            cause,
-            segments,
-        }))
-        .await
-    {
+    let command = Command::LoseAttempt(LoseAttempt {
+        token,
+        cause: Cause::new(CauseKind::NodeLost, evidence),
+        segments,
+    });
+    if let Err(error) = handle.propose_in_term(command, term).await {
         tracing::warn!(%token, %error, "lost attempt not recorded yet");
+        tokio::time::sleep(RETRY).await;
     }
 }

@@ -60,7 +60,7 @@ impl Work {
 /// Places what waits, whenever something changed.
 pub(crate) async fn run(handle: Handle, cancel: CancellationToken) {
     let mut events = handle.consensus().subscribe();
-    let mut leadership = handle.consensus().leader();
+    let mut succession = handle.succession();
     let mut config = SchedulerConfig::default();
     let mut learned: Option<Instant> = None;
     let mut look = tokio::time::interval(LOOK);
@@ -71,9 +71,9 @@ pub(crate) async fn run(handle: Handle, cancel: CancellationToken) {
         tokio::select! {
             () = cancel.cancelled() => return,
             () = tokio::time::sleep(RETRY), if refused => work.all = true,
-            changed = leadership.changed() => match changed {
-                Ok(()) => work.all = true,
-                Err(_closed) => return,
+            changed = succession.changed() => match changed {
+                Some(()) => work.all = true,
+                None => return,
             },
             () = handle.view_changed() => work.all = true,
             _ = look.tick() => work.all = true,
@@ -84,7 +84,9 @@ pub(crate) async fn run(handle: Handle, cancel: CancellationToken) {
             },
         }
         work.drain(&mut events);
-        if handle.is_leader() && (work.all || !work.new.is_empty()) {
+        let (leads, is_new) = handle.takes_over(&mut succession).await;
+        work.all |= is_new;
+        if leads && (work.all || !work.new.is_empty()) {
             if learned.is_none_or(|at| at.elapsed() >= EXPERIENCE_LIFE) {
                 config.experience = Arc::new(Experience::of(&handle.consensus().state()));
                 learned = Some(Instant::now());

@@ -51,6 +51,21 @@ fn the_history_is_checked_at_a_node_and_as_a_file_and_one_changed_letter_is_foun
         serde_json::from_value(value["head"].clone()).expect("a head")
     };
     let cut: Vec<_> = text.lines().collect();
+    let unsigned = LedgerHead {
+        attestations: Vec::new(),
+        ..head.clone()
+    };
+    let line = serde_json::json!({ "head": unsigned }).to_string();
+    let stripped = [&cut[..cut.len() - 1], &[line.as_str()]]
+        .concat()
+        .join("\n")
+        + "\n";
+    fs::write(&file, stripped).expect("strip the signatures");
+    let broken = check();
+    assert!(
+        broken.code == 1 && broken.out.is_empty() && broken.err.contains("nobody has signed"),
+        "{broken:?}"
+    );
     let without_last = [&cut[..cut.len() - 2], &cut[cut.len() - 1..]]
         .concat()
         .join("\n")

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use service::view::WhyView;
 
-use crate::harness::{Lab, run};
+use crate::harness::{Lab, run, skip};
 
 #[test]
 fn an_unknown_id_an_ambiguous_prefix_and_an_unknown_flag_are_told_apart() {
@@ -188,10 +188,10 @@ fn without_disk_space_a_node_does_not_start() {
         .args(up.get_args());
     let output = run(&mut command, "muster gives up");
     if output.err.contains("unshare") || output.err.contains("mount:") {
-        println!(
-            "skipped: no file system can be mounted here: {}",
-            output.err
-        );
+        skip(&format!(
+            "no file system can be mounted here: {}",
+            output.err.trim()
+        ));
         return;
     }
     let said = output.failure(1);

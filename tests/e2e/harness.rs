@@ -12,6 +12,8 @@ mod jobs;
 mod node;
 #[path = "harness/processes.rs"]
 mod processes;
+#[path = "harness/skip.rs"]
+mod skip;
 #[path = "harness/talk.rs"]
 mod talk;
 #[path = "harness/trace.rs"]
@@ -28,6 +30,7 @@ pub(crate) use disk::Disk;
 pub(crate) use jobs::{FAR, counted, counting, wait_lines};
 pub(crate) use node::Node;
 pub(crate) use processes::processes_whose;
+pub(crate) use skip::skip;
 pub(crate) use talk::{Output, entries, read_lossy, run, run_within};
 pub(crate) use trace::{Trace, can_trace};
 

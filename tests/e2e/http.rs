@@ -1,5 +1,6 @@
 //! The HTTP interface over TCP: who may come, and from where.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
@@ -8,7 +9,7 @@ use service::view::{
     CallerView, ErrorView, LedgerEntryView, LedgerHead, TokenCreated, UserTokenView,
 };
 
-use crate::harness::{Lab, Node, PATIENCE, run, wait_until};
+use crate::harness::{Lab, Node, PATIENCE, run, skip, wait_until};
 
 const EXPERIMENTS: &str = "/api/v1/experiments";
 const JSON: (&str, &str) = ("Content-Type", "application/json");
@@ -114,28 +115,149 @@ fn the_interface_describes_itself() {
     assert_eq!(code(&a.get("/api/v1/nothing").1), "no-such-route");
 }
 
-/// Every request that changes something, as method, path and body, and the least role that may ask it.
-const CHANGES: [(&str, &str, &str, &str); 9] = [
-    ("POST", "/experiments", r#"{"command":["true"]}"#, "member"),
-    ("POST", "/experiments/x/stop", "", "member"),
-    (
+/// A request that may change something.
+struct Change {
+    method: &'static str,
+    /// As in the document.
+    route: &'static str,
+    /// What stands for the part in braces: nothing that there is, so that also who may ask changes nothing by it.
+    part: &'static str,
+    body: &'static str,
+    /// The least role that may ask.
+    needed: Role,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Role {
+    Viewer,
+    Member,
+    Admin,
+}
+
+const fn change(
+    method: &'static str,
+    route: &'static str,
+    part: &'static str,
+    body: &'static str,
+    needed: Role,
+) -> Change {
+    Change {
+        method,
+        route,
+        part,
+        body,
+        needed,
+    }
+}
+
+/// No blob has this hash.
+const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// Every route that is not only read; the document says whether one is missing.
+const CHANGES: [Change; 16] = [
+    change(
         "POST",
-        "/experiments/x/move",
-        r#"{"queue":"default"}"#,
-        "member",
+        "/experiments",
+        "",
+        r#"{"command":["true"]}"#,
+        Role::Member,
     ),
-    ("PUT", "/blobs/00", "", "member"),
-    ("POST", "/queues", r#"{"name":"q"}"#, "admin"),
-    ("POST", "/join-tokens", "{}", "admin"),
-    (
+    change(
+        "POST",
+        "/experiments/{id}/stop",
+        "no-such",
+        "",
+        Role::Member,
+    ),
+    change(
+        "POST",
+        "/experiments/{id}/move",
+        "no-such",
+        r#"{"queue":"default"}"#,
+        Role::Member,
+    ),
+    change(
+        "POST",
+        "/experiments/{id}/accept",
+        "no-such",
+        "",
+        Role::Member,
+    ),
+    change("PUT", "/blobs/{hash}", NO_HASH, "", Role::Member),
+    change("POST", "/blobs/batch", "", "", Role::Member),
+    change(
+        "POST",
+        "/blobs/missing",
+        "",
+        r#"{"hashes":[]}"#,
+        Role::Member,
+    ),
+    change("POST", "/queues", "", r#"{"name":"q"}"#, Role::Admin),
+    change("POST", "/nodes/{id}/drain", "no-such", "{}", Role::Admin),
+    change("POST", "/nodes/{id}/undrain", "no-such", "", Role::Admin),
+    change(
+        "POST",
+        "/nodes/{id}/pin",
+        "no-such",
+        r#"{"role":"worker"}"#,
+        Role::Admin,
+    ),
+    change("POST", "/nodes/{id}/remove", "no-such", "{}", Role::Admin),
+    change("POST", "/join-tokens", "", "{}", Role::Admin),
+    change(
         "POST",
         "/user-tokens",
+        "",
         r#"{"user":"x","role":"admin"}"#,
-        "admin",
+        Role::Admin,
     ),
-    ("DELETE", "/tokens/t-00000000", "", "admin"),
-    ("DELETE", "/users/ada", "", "admin"),
+    change("DELETE", "/tokens/{id}", "t-00000000", "", Role::Admin),
+    change("DELETE", "/users/{name}", "nobody", "", Role::Admin),
 ];
+
+impl Change {
+    fn path(&self) -> String {
+        let parts = self.route.split('/').map(|part| {
+            if part.starts_with('{') {
+                self.part
+            } else {
+                part
+            }
+        });
+        format!("/api/v1{}", parts.collect::<Vec<_>>().join("/"))
+    }
+
+    fn ask(&self, node: &Node, headers: &[(&str, &str)]) -> (u16, String) {
+        let headers = [headers, &[JSON]].concat();
+        node.http(self.method, &self.path(), &headers, self.body)
+    }
+
+    fn name(&self) -> String {
+        format!("{} {}", self.method, self.route)
+    }
+}
+
+#[test]
+fn every_route_of_the_document_that_changes_something_is_in_the_table_of_roles() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let document: serde_json::Value =
+        serde_json::from_str(&a.get("/api/v1/openapi.json").1).unwrap();
+    let mut found = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let route = path.strip_prefix("/api/v1").unwrap();
+        for (method, _) in item.as_object().unwrap() {
+            if ["post", "put", "patch", "delete"].contains(&method.as_str()) {
+                found.insert(format!("{} {route}", method.to_uppercase()));
+            }
+        }
+    }
+    let known: BTreeSet<_> = CHANGES.iter().map(Change::name).collect();
+    let missing: Vec<_> = found.difference(&known).collect();
+    assert!(missing.is_empty(), "not in CHANGES: {missing:?}");
+    let gone: Vec<_> = known.difference(&found).collect();
+    assert!(gone.is_empty(), "not in the document: {gone:?}");
+}
 
 fn token(node: &Node, arguments: &[&str]) -> (String, String) {
     let whole = [&["user", "add"], arguments].concat();
@@ -201,30 +323,67 @@ fn roles_are_checked_before_anything_is_proposed() {
 }
 
 fn refuse_all_changes(a: &Node, viewer: &str, member: &str) {
-    for (method, path, body, needed) in CHANGES {
-        let path = format!("/api/v1{path}");
-        let ask = |bearer: &str| a.http(method, &path, &[("Authorization", bearer), JSON], body);
-        let (status, said) = ask(viewer);
-        assert_eq!(status, 403, "a viewer's {method} {path}: {said}");
-        assert!(
-            ["read-only", "not-allowed"].contains(&code(&said).as_str()),
-            "{said}"
-        );
-        if needed == "admin" {
-            let (status, said) = ask(member);
-            assert_eq!(
-                (status, code(&said).as_str()),
-                (403, "not-allowed"),
-                "{method} {path}"
-            );
+    for change in &CHANGES {
+        let name = change.name();
+        for (role, bearer) in [(Role::Viewer, viewer), (Role::Member, member)] {
+            if role >= change.needed {
+                continue;
+            }
+            let (status, said) = change.ask(a, &[("Authorization", bearer)]);
+            assert_eq!(status, 403, "a {role:?}'s {name}: {said}");
+            let known = ["read-only", "not-allowed"].contains(&code(&said).as_str());
+            assert!(known, "a {role:?}'s {name}: {said}");
         }
-        let (status, said) = a.http(method, &path, &[JSON], body);
+        let (status, said) = change.ask(a, &[]);
         assert_eq!(
             (status, code(&said).as_str()),
             (401, "token-needed"),
-            "{method} {path}"
+            "{name}"
         );
     }
+}
+
+#[test]
+fn whoever_has_the_role_is_heard_and_a_wrong_token_never() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let (_, viewer) = token(&a, &["eve", "--role", "viewer"]);
+    let (_, member) = token(&a, &["ada", "--role", "member"]);
+    let (id, admin) = token(&a, &["ben", "--role", "admin"]);
+    let roles = [
+        (Role::Viewer, &viewer),
+        (Role::Member, &member),
+        (Role::Admin, &admin),
+    ];
+    for change in &CHANGES {
+        for (role, bearer) in roles {
+            let (status, said) = change.ask(&a, &[("Authorization", bearer)]);
+            let heard = status != 401 && status != 403;
+            assert_eq!(
+                heard,
+                role >= change.needed,
+                "a {role:?}'s {}: {status} {said}",
+                change.name()
+            );
+            assert!(status < 500, "{}: {status} {said}", change.name());
+        }
+    }
+    // What looks like one, and what does not; after some of the first kind this address is locked out.
+    let guess = format!("Bearer mt1.{id}.{}", "0".repeat(64));
+    let before = ledger_length(&a);
+    for change in &CHANGES {
+        for wrong in [guess.as_str(), "Bearer mt1", "Basic YTpi"] {
+            let (status, said) = change.ask(&a, &[("Authorization", wrong)]);
+            let refused = status == 401 || status == 429 && code(&said) == "locked-out";
+            assert!(refused, "{} with {wrong}: {status} {said}", change.name());
+        }
+    }
+    let told: Vec<LedgerEntryView> = a.ask(&["audit", "--limit", "100"]);
+    let told = told.iter().filter(|entry| entry.sequence >= before);
+    let others: Vec<_> = told
+        .filter(|entry| entry.action != "entry-refused")
+        .collect();
+    assert!(others.is_empty(), "{others:?}");
 }
 
 #[test]
@@ -255,24 +414,24 @@ fn no_page_of_another_site_changes_or_reads_anything() {
     let text = ("Content-Type", "text/plain");
     let cross = ("Sec-Fetch-Site", "cross-site");
     let null = ("Origin", "null");
-    for (method, path, body, _) in CHANGES {
-        let path = format!("/api/v1{path}");
-        for headers in [&[auth, cross, JSON], &[auth, null, JSON]] {
-            let (status, said) = a.http(method, &path, headers, body);
+    for change in &CHANGES {
+        let name = change.name();
+        for foreign in [cross, null, ("Origin", "http://evil.test")] {
+            let (status, said) = change.ask(&a, &[auth, foreign]);
             assert_eq!(
                 (status, code(&said).as_str()),
                 (403, "foreign-origin"),
-                "{method} {path}"
+                "{name} with {foreign:?}"
             );
         }
         // What a form can send is never taken where a body counts.
-        if method == "POST" && !body.is_empty() {
+        if change.method == "POST" && !change.body.is_empty() {
             for kind in [form, multipart, text] {
-                let (status, said) = a.http(method, &path, &[auth, kind], body);
+                let (status, said) = a.http("POST", &change.path(), &[auth, kind], change.body);
                 assert_eq!(
                     (status, code(&said).as_str()),
                     (415, "json-needed"),
-                    "{kind:?}"
+                    "{name} with {kind:?}"
                 );
             }
         }
@@ -489,7 +648,7 @@ fn beyond_loopback_the_api_needs_a_token_and_speaks_tls() {
 #[test]
 fn another_user_of_the_machine_only_reads_and_has_no_way_in_by_tcp() {
     if !rustix::process::geteuid().is_root() {
-        println!("skipped: only root can act as another user");
+        skip("only root can act as another user");
         return;
     }
     let lab = Lab::new();

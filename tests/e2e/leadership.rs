@@ -16,6 +16,13 @@ use crate::harness::{
 /// From the leader's death to the next submission that a majority has: a second for the election, the rest for
 /// a loaded machine.
 const FAILOVER: Duration = Duration::from_secs(3);
+/// From the leader's death to the start of experiments that were submitted after it: a next leader holds each short lease for
+/// 5.15 s from its election on, so that nothing that waited for one starts before.
+const STARTED_BY_NEXT_LEADER: Duration = Duration::from_secs(5);
+/// From the submission to the placement, both in the log: half a second for the question to the old leader, the rest for a
+/// loaded machine; less than the 3.5 s after which a silent machine is suspect.
+const PLACED_BY_NEXT_LEADER_MS: u64 = 2_000;
+
 #[test]
 fn the_leader_dies_and_nothing_acknowledged_is_lost_and_what_runs_goes_on() {
     let lab = Lab::new();
@@ -84,6 +91,34 @@ fn the_leader_dies_and_nothing_acknowledged_is_lost_and_what_runs_goes_on() {
         acknowledged.lock().unwrap().len(),
         "the old leader is back and knows all"
     );
+}
+
+#[test]
+fn a_new_leader_places_at_once_on_the_machines_that_live() {
+    let lab = Lab::new();
+    let nodes = lab.three();
+    let (leader, [first, second]) = leader_and_others(&nodes);
+    let script = "echo >$0; exec sleep 1000";
+    let killed = Instant::now();
+    leader.kill();
+    // Each takes a machine of its own: there are two left.
+    let jobs = [first, second].map(|node| {
+        let mark = lab.path().join(format!("started-by-{}", node.name));
+        let mark_text = mark.display().to_string();
+        let command = ["--cpus", "4", "--", "sh", "-c", script, &mark_text];
+        (node.submit(&command), mark)
+    });
+    for (job, mark) in &jobs {
+        wait_until(PATIENCE, "it runs", || mark.exists().then_some(()));
+        let took = killed.elapsed();
+        println!("{job} ran {took:?} after the leader's death");
+        assert!(took < STARTED_BY_NEXT_LEADER, "it ran after {took:?}");
+        let detail = first.wait_state(job, &["running"]);
+        let waited = detail.attempts[0].placed_at - detail.summary.submitted_at;
+        assert!(waited < PLACED_BY_NEXT_LEADER_MS, "{detail:?}");
+        assert_eq!(detail.attempts.len(), 1, "{detail:?}");
+        assert_ne!(detail.attempts[0].nodes[0].name, leader.name);
+    }
 }
 
 #[test]

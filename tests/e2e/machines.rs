@@ -11,10 +11,14 @@ use crate::harness::{
     Lab, Node, PATIENCE, cluster_of, entries, leader_and_others, read_lossy, wait_until,
 };
 
-/// From a machine's death to the placement of its experiment elsewhere: a lease of 5 s, an election, and a loaded machine.
-const REPLACEMENT: Duration = Duration::from_secs(8);
+/// From a machine's death to the placement of its experiment elsewhere: what muster promises for the short lease.
+const REPLACEMENT: Duration = Duration::from_secs(7);
+/// The same when the machine led: the next leader holds the lease in full from its election on, which takes a second, or
+/// two on a loaded machine.
+const REPLACEMENT_BY_NEXT_LEADER: Duration = Duration::from_secs(8);
+
 /// Kills the machine on which an experiment runs and follows it to the next one.
-fn lose_machine(lab: &Lab, nodes: &[Node; 3], job: &str) -> ExperimentDetail {
+fn lose_machine(lab: &Lab, nodes: &[Node; 3], job: &str, limit: Duration) -> ExperimentDetail {
     let detail = nodes[0].wait_state(job, &["running"]);
     let attempt = &detail.attempts[0];
     let find = |name: &str| nodes.iter().find(|node| node.name == name).unwrap();
@@ -43,9 +47,8 @@ fn lose_machine(lab: &Lab, nodes: &[Node; 3], job: &str) -> ExperimentDetail {
         detail.attempts.get(1)?.started_at?;
         Some(detail)
     });
-    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(placed.attempts[1].placed_at);
-    let took = at.duration_since(killed).unwrap();
-    assert!(took < REPLACEMENT, "it was placed again after {took:?}");
+    let took = since(killed, placed.attempts[1].placed_at);
+    assert!(took <= limit, "it was placed again after {took:?}");
     assert_ne!(placed.attempts[1].nodes[0].name, lost.name);
     wait_until(PATIENCE, "attempt 2 has said something", || {
         let output = witness.muster(&["logs", job, "--attempt", "2"]);
@@ -90,6 +93,12 @@ fn lose_machine(lab: &Lab, nodes: &[Node; 3], job: &str) -> ExperimentDetail {
     detail
 }
 
+/// From `start` to a time that the cluster tells; all machines here share a wall clock.
+fn since(start: SystemTime, told_ms: u64) -> Duration {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(told_ms);
+    at.duration_since(start).expect("it came later")
+}
+
 fn numbered(stop: &Path) -> String {
     format!(
         "i=0; while [ ! -e {} ]; do i=$((i+1)); echo attempt $MUSTER_ATTEMPT line $i; sleep 0.1; done; echo end",
@@ -107,7 +116,67 @@ fn an_experiment_whose_machine_is_lost_runs_again_elsewhere_and_its_output_is_ke
     let nodes = cluster_of(machines);
     let script = numbered(&lab.path().join("stop"));
     let job = nodes[0].submit(&["--constraint", "pool=followers", "--", "sh", "-c", &script]);
-    lose_machine(&lab, &nodes, &job);
+    lose_machine(&lab, &nodes, &job, REPLACEMENT);
+}
+
+#[test]
+fn twenty_experiments_of_a_lost_machine_are_all_placed_again_within_seven_seconds() {
+    let lab = Lab::new();
+    let machines = ["a", "b", "c"].map(|name| lab.machine(name));
+    for follower in &machines[1..] {
+        follower.settings("pool=followers", "64MiB");
+    }
+    let nodes = cluster_of(machines);
+    let (leader, [lost, _]) = leader_and_others(&nodes);
+    assert_eq!(leader.name, "a", "the founder leads while all is well");
+    // The other follower is full until all of them run.
+    let full = leader.submit(&[
+        "--constraint",
+        "machine=c",
+        "--cpus",
+        "4",
+        "--",
+        "sleep",
+        "1000",
+    ]);
+    leader.wait_state(&full, &["running"]);
+    let options = [
+        "--constraint",
+        "pool=followers",
+        "--cpus",
+        "0.1",
+        "--memory",
+        "32MiB",
+    ];
+    let small = [&options[..], &["--", "sleep", "1000"]].concat();
+    let jobs: Vec<_> = (0..20).map(|_| leader.submit(&small)).collect();
+    for job in &jobs {
+        let detail = leader.wait_state(job, &["running"]);
+        assert_eq!(detail.attempts[0].nodes[0].name, lost.name, "{detail:?}");
+    }
+    leader.muster(&["stop", &full]).success();
+    leader.wait_end(&full);
+
+    let killed = SystemTime::now();
+    lost.kill_machine();
+    let mut took: Vec<_> = jobs
+        .iter()
+        .map(|job| {
+            let next = wait_until(PATIENCE, "it runs as attempt 2", || {
+                let next = leader.show(job).attempts.get(1).cloned()?;
+                next.started_at.map(|_| next)
+            });
+            assert_eq!(next.nodes[0].name, "c", "{next:?}");
+            since(killed, next.placed_at)
+        })
+        .collect();
+    took.sort();
+    let (first, last) = (took[0], took[took.len() - 1]);
+    println!(
+        "{} experiments were placed again {first:?} to {last:?} after their machine's death",
+        took.len()
+    );
+    assert!(last <= REPLACEMENT, "the last one took {last:?}");
 }
 
 #[test]
@@ -139,7 +208,7 @@ fn an_experiment_is_placed_again_also_when_the_lost_machine_led() {
     leader.wait_state(&job, &["running"]);
     leader.muster(&["stop", &full]).success();
     leader.wait_end(&full);
-    let detail = lose_machine(&lab, &nodes, &job);
+    let detail = lose_machine(&lab, &nodes, &job, REPLACEMENT_BY_NEXT_LEADER);
     assert_eq!(detail.attempts[0].nodes[0].name, "a");
 }
 

@@ -14,7 +14,11 @@ mod bad_requests;
 #[cfg(test)]
 mod byzantine;
 #[cfg(test)]
+mod certificates;
+#[cfg(test)]
 mod copies;
+#[cfg(test)]
+mod damage;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::path::Path;
 use service::view::NodesView;
 use types::DurationMs;
 
-use crate::harness::{Lab, Node, PATIENCE, counting, wait_lines, wait_until};
+use crate::harness::{Lab, Node, PATIENCE, counting, skip, wait_lines, wait_until};
 
 /// What every system calls nobody.
 const NOBODY: u32 = 65_534;
@@ -16,7 +16,7 @@ const NOBODY: u32 = 65_534;
 fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        println!("SKIPPED: only root can run a node as somebody else");
+        skip("only root can run a node as somebody else");
     }
     root
 }
@@ -144,7 +144,7 @@ fn job_cannot_read_agent_dir_of_an_ordinary_users_node() {
         .iter()
         .any(|line| line.contains("no user make a namespace"))
     {
-        println!("SKIPPED: this kernel gives no namespaces to users: {told:?}");
+        skip("this kernel gives no namespaces to users");
         return;
     }
     let said = pry(&node);

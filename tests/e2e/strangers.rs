@@ -9,7 +9,7 @@ use rustix::net::{AddressFamily, SocketType};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use service::view::{LedgerEntryView, NodesView};
 
-use crate::harness::{Lab, Node, PATIENCE, wait_until};
+use crate::harness::{Lab, Node, PATIENCE, leader_and_others, wait_until};
 
 /// Connections of the flood.
 const CONNECTIONS: usize = 10_000;
@@ -143,6 +143,24 @@ fn ten_thousand_connections_cost_little_and_keep_no_member_out() {
         refused.len() <= 6 && refused.iter().all(|detail| detail.contains("127.0.0.9")),
         "{refused:?}"
     );
+}
+
+/// It passes its notes on to the leader, under its own name.
+#[test]
+fn what_a_node_that_does_not_lead_refuses_is_in_the_history_too() {
+    let lab = Lab::new();
+    let nodes = lab.three();
+    let (leader, [door, _]) = leader_and_others(&nodes);
+    let guess = format!("Bearer mt1.t-0.{}", "0".repeat(64));
+    let headers = [("Authorization", guess.as_str())];
+    wait_until(PATIENCE, "a lock-out", || {
+        let (status, _) = door.http("GET", "/api/v1/experiments", &headers, "");
+        (status == 429).then_some(())
+    });
+    wait_until(PATIENCE, "the history tells of it", || {
+        let mut refused = refused_in_history(leader).into_iter();
+        refused.find(|detail| detail.contains("user tokens") && detail.contains("127.0.0.1"))
+    });
 }
 
 /// What the history says of those that were not let in.

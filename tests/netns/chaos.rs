@@ -12,8 +12,8 @@ use rand::{Rng, SeedableRng};
 
 use crate::harness::{Node, PATIENCE, wait_until};
 use crate::history::Tally;
-use crate::lab::{NetLab, say, split_leader, stay};
-use crate::load::under_load;
+use crate::lab::{NetLab, say, seen_by, split_leader, stay};
+use crate::load::{Plan, under_load_of};
 use crate::outages::{kill_all, start_all};
 
 /// How long faults happen in a round.
@@ -71,24 +71,51 @@ fn a_random_mix_of_faults_violates_nothing() {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
     let rounds = number("MUSTER_CHAOS_ROUNDS").unwrap_or(1);
     let first = number("MUSTER_CHAOS_SEED").unwrap_or_else(rand::random);
-    let (mut faults, mut total) = (0, Tally::default());
+    let (mut faults, mut total) = (BTreeMap::new(), Tally::default());
     for seed in (0..rounds).map(|round| first.wrapping_add(round)) {
         say(&format!("chaos: MUSTER_CHAOS_SEED={seed}"));
         let Some(lab) = NetLab::new() else { return };
-        // Now and then with two more, of which none votes.
+        // Every third time with five.
         let names = if seed.is_multiple_of(3) { 5 } else { 3 };
         let nodes = lab.cluster_of(&["a", "b", "c", "d", "e"][..names], &["--new"]);
+        let voters = let_all_vote(&nodes);
         let mut counts = BTreeMap::new();
-        let tally = under_load(&lab, &nodes, seed, || {
+        let plan = Plan {
+            seed,
+            clients: if names == 5 { 1 } else { 2 },
+            ..Plan::default()
+        };
+        let tally = under_load_of(&lab, &nodes, plan, || {
             rage(&lab, &nodes, StdRng::seed_from_u64(seed), &mut counts);
         });
-        say(&format!("chaos: {counts:?}"));
-        faults += counts.values().sum::<usize>();
+        say(&format!("chaos: {voters} voters, {counts:?}"));
+        for (kind, count) in counts {
+            *faults.entry(kind).or_insert(0) += count;
+        }
         total += tally;
     }
+    let sum: usize = faults.values().sum();
     say(&format!(
-        "chaos: {rounds} runs, {faults} faults, {total}, 0 violations"
+        "chaos: {rounds} runs, {sum} faults {faults:?}, {total}, 0 violations"
     ));
+}
+
+/// By the rule three of five vote; a person may want all. Gives how many do.
+fn let_all_vote(nodes: &[Node]) -> usize {
+    if nodes.len() > 3 {
+        for node in nodes {
+            let promote = ["node", "promote", &node.name];
+            wait_until(PATIENCE, "it is promoted", || {
+                (nodes[0].muster(&promote).code == 0).then_some(())
+            });
+        }
+    }
+    let voters = || nodes.iter().map(|node| seen_by(node).voters.len());
+    wait_until(PATIENCE, "all vote, and all know", || {
+        voters()
+            .all(|count| count == nodes.len())
+            .then_some(nodes.len())
+    })
 }
 
 /// One fault after the other, of nodes and of the network at the same time.

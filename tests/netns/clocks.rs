@@ -9,6 +9,7 @@ use service::view::ExperimentDetail;
 
 use crate::harness::{FAR, Lab, Node, PATIENCE, counting, wait_lines, wait_until};
 use crate::lab::{NetLab, found, say, seen_by, split_leader, stay};
+use crate::load::{Plan, under_load_of};
 
 /// Where Debian puts the library that tells a process another time.
 const LIBRARIES: [&str; 2] = [
@@ -57,7 +58,8 @@ pub(crate) fn give_clock(node: &mut Node, library: &str) {
     }
 }
 
-fn wall_ms() -> u64 {
+/// The wall clock, which all hosts share while nothing is done to it.
+pub(crate) fn wall_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     u64::try_from(now.expect("after 1970").as_millis()).expect("before the end of time")
 }
@@ -90,63 +92,113 @@ fn wall_clocks_that_jump_cost_no_lease_and_the_log_keeps_the_time_of_the_majorit
         wait_lines(node, &id, 2);
         id
     });
-    let (_, others) = split_leader(&nodes);
-    let follower = others[0].name.clone();
-    let (first_term, mut last) = (seen_by(&nodes[0]).term, submitted_at(&nodes[0]));
+    under_load_of(&lab, &nodes, Plan::small(61), || {
+        let (_, others) = split_leader(&nodes);
+        let follower = others[0].name.clone();
+        let (first_term, mut last) = (seen_by(&nodes[0]).term, submitted_at(&nodes[0]));
 
-    let by_name = |name: &str| nodes.iter().find(|node| node.name == name).unwrap();
-    for to in ["+3600", "-3600", "+0"] {
-        set_clock(by_name(&follower), to);
-        stay(Duration::from_secs(6)); // Longer than a short lease.
-        let at = submitted_at(&nodes[0]);
-        assert!(
-            at >= last && at.abs_diff(wall_ms()) < 30_000,
-            "{at} after {last}"
-        );
-        last = at;
-    }
-    let term = seen_by(&nodes[0]).term;
-    assert_eq!(term, first_term, "a follower's clock elects nobody");
+        let by_name = |name: &str| nodes.iter().find(|node| node.name == name).unwrap();
+        for to in ["+3600", "-3600", "+0"] {
+            set_clock(by_name(&follower), to);
+            stay(Duration::from_secs(6)); // Longer than a short lease.
+            let at = submitted_at(&nodes[0]);
+            assert!(
+                at >= last && at.abs_diff(wall_ms()) < 30_000,
+                "{at} after {last}"
+            );
+            last = at;
+        }
+        let term = seen_by(&nodes[0]).term;
+        assert_eq!(term, first_term, "a follower's clock elects nobody");
 
-    for to in ["+3600", "-3600"] {
-        let (leader, others) = split_leader(&nodes);
-        set_clock(leader, to);
-        let at = submitted_at(others[0]);
-        assert!(
-            at >= last && at.abs_diff(wall_ms()) < 30_000,
-            "the log's time is {at} after {last}, it is {}",
-            wall_ms()
-        );
-        last = at;
-        let name = leader.name.clone();
-        wait_until(
-            PATIENCE,
-            "the lead goes to one whose clock is right",
-            || {
-                let now = seen_by(others[0]).leader?.name;
-                (now != name).then_some(())
-            },
-        );
-        set_clock(leader, "+0");
-        split_leader(&nodes);
-    }
-    let last_term = seen_by(&nodes[0]).term;
-    for (node, job) in nodes.iter().zip(&jobs) {
-        let detail = node.show(job);
-        assert_eq!(
-            (detail.summary.state.as_str(), detail.attempts.len()),
-            ("running", 1),
-            "{detail:?}"
-        );
-    }
-    say(&format!(
-        "wall clocks ±1 h: {} changes of the lead, both handed over; no lease lost",
-        last_term - first_term
-    ));
+        for to in ["+3600", "-3600"] {
+            let (leader, others) = split_leader(&nodes);
+            set_clock(leader, to);
+            let at = submitted_at(others[0]);
+            assert!(
+                at >= last && at.abs_diff(wall_ms()) < 30_000,
+                "the log's time is {at} after {last}, it is {}",
+                wall_ms()
+            );
+            last = at;
+            let name = leader.name.clone();
+            wait_until(
+                PATIENCE,
+                "the lead goes to one whose clock is right",
+                || {
+                    let now = seen_by(others[0]).leader?.name;
+                    (now != name).then_some(())
+                },
+            );
+            set_clock(leader, "+0");
+            split_leader(&nodes);
+        }
+        let last_term = seen_by(&nodes[0]).term;
+        for (node, job) in nodes.iter().zip(&jobs) {
+            let detail = node.show(job);
+            assert_eq!(
+                (detail.summary.state.as_str(), detail.attempts.len()),
+                ("running", 1),
+                "{detail:?}"
+            );
+        }
+        say(&format!(
+            "wall clocks ±1 h: {} changes of the lead, both handed over; no lease lost",
+            last_term - first_term
+        ));
+    });
     fs::write(&stop, "").unwrap();
     for job in &jobs {
         let ended = nodes[0].wait_end(job);
         assert_eq!(ended.summary.state, "finished", "{ended:?}");
+    }
+}
+
+#[test]
+fn young_work_of_a_machine_whose_clock_is_an_hour_off_keeps_the_short_lease() {
+    let Some(library) = library() else { return };
+    let Some(lab) = NetLab::new() else { return };
+    let mut nodes = ["a", "b", "c"].map(|name| lab.host(name));
+    for node in &mut nodes {
+        give_clock(node, library);
+    }
+    found(&nodes);
+    let (leader, others) = split_leader(&nodes);
+    let stop = lab.shared().join("stop");
+    let mut jobs = Vec::new();
+    for (node, to) in others.iter().zip(["-3600", "+3600"]) {
+        set_clock(node, to);
+        let constraint = format!("machine={}", node.name);
+        let job = counting(&stop);
+        let id = node.submit(&["--constraint", &constraint, "--", "sh", "-c", &job]);
+        let detail = leader.wait_state(&id, &["running"]);
+        let attempt = &detail.attempts[0];
+        let started = attempt.started_at.expect("it runs");
+        assert!(
+            started >= attempt.placed_at && started.abs_diff(wall_ms()) < 30_000,
+            "{to}: {attempt:?}"
+        );
+        set_clock(node, "+0");
+        jobs.push(id);
+    }
+    for node in &nodes {
+        set_clock(node, "+601");
+    }
+    // Each gets the long lease when it is ten minutes old, and the ledger says how old it was: neither before nor after.
+    for id in &jobs {
+        let extended = wait_until(PATIENCE, "it gets the long lease", || {
+            let mut history = leader.show(id).history.into_iter();
+            history.find(|entry| entry.action == "lease-extended")
+        });
+        assert!(extended.detail.contains("for 10 min"), "{extended:?}");
+    }
+    fs::write(&stop, "").unwrap();
+    for id in &jobs {
+        let ended = leader.wait_end(id);
+        assert_eq!(
+            (ended.summary.state.as_str(), ended.attempts.len()),
+            ("finished", 1)
+        );
     }
 }
 

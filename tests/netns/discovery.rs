@@ -6,6 +6,8 @@ use service::view::TokenCreated;
 
 use crate::harness::{PATIENCE, wait_until};
 use crate::lab::{NetLab, stay, wait_whole};
+use crate::load::{Plan, under_load_of};
+use crate::outages::{kill_all, start_all};
 
 /// Time for two machines to hear each other by multicast DNS, and to do something about it if they were wrong.
 const MEETING: Duration = Duration::from_secs(5);
@@ -47,27 +49,21 @@ fn all_machines_return_with_other_addresses_and_are_the_same_cluster() {
     let done = nodes[1].submit(&["--name", "done", "--", "echo", "kept"]);
     nodes[1].wait_end(&done);
     let before = nodes[0].list();
-    for node in &nodes {
-        node.kill_machine();
-    }
-    for (node, last_byte) in nodes.iter_mut().zip(101..) {
-        lab.lan.move_host(node, last_byte);
-    }
-    for node in &nodes {
-        node.spawn(&[]);
-    }
-    for node in &nodes {
-        node.wait_up();
-    }
-    wait_whole(&nodes);
-    for node in &nodes {
-        let after = wait_until(PATIENCE, "it answers", || {
-            let list = crate::history::everything(node)?;
-            (list.len() == before.len()).then_some(list)
-        });
-        assert_eq!(after, before);
-        assert_eq!(node.logs(&done), "kept\n");
-    }
+    let doors = ["a", "b", "c"].map(|name| lab.door(name));
+    under_load_of(&lab, &doors, Plan::small(41), || {
+        kill_all(&nodes);
+        for (node, last_byte) in nodes.iter_mut().zip(101..) {
+            lab.lan.move_host(node, last_byte);
+        }
+        start_all(&nodes);
+        wait_whole(&nodes);
+        for node in &nodes {
+            let after = wait_until(PATIENCE, "it answers", || crate::history::everything(node));
+            let kept = after.into_iter().filter(|one| one.id == done);
+            assert_eq!(kept.collect::<Vec<_>>(), before);
+            assert_eq!(node.logs(&done), "kept\n");
+        }
+    });
     let new = nodes[2].submit(&["--", "echo", "new"]);
     assert_eq!(nodes[0].wait_end(&new).summary.state, "finished");
 }

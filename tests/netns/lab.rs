@@ -24,10 +24,21 @@ impl NetLab {
     /// A laboratory, after its turn has come; none, said in a line, where namespaces are not permitted.
     pub(crate) fn new() -> Option<Self> {
         static PERMISSION: OnceLock<Result<(), String>> = OnceLock::new();
+        Self::if_permitted(|| PERMISSION.get_or_init(lan::permission).clone())
+    }
+
+    /// The same where hosts can have TAP devices too, which weather takes.
+    pub(crate) fn with_weather() -> Option<Self> {
+        static PERMISSION: OnceLock<Result<(), String>> = OnceLock::new();
+        let probe = || lan::permission().and_then(|()| lan::tap_permission());
+        Self::if_permitted(|| PERMISSION.get_or_init(probe).clone())
+    }
+
+    fn if_permitted(probe: impl FnOnce() -> Result<(), String>) -> Option<Self> {
         let wish = std::env::var(SWITCH).unwrap_or_default();
         let permission = match wish.as_str() {
             "skip" => Err(format!("{SWITCH}=skip")),
-            _ => PERMISSION.get_or_init(lan::permission).clone(),
+            _ => probe(),
         };
         if let Err(why) = permission {
             assert_ne!(wish, "required", "the laboratory cannot run: {why}");
@@ -53,6 +64,11 @@ impl NetLab {
         node
     }
 
+    /// A host's node for who asks it and neither starts nor ends it.
+    pub(crate) fn door(&self, name: &str) -> Node {
+        self.machines.machine(name)
+    }
+
     /// A cluster; the first host made it, and all that should vote do.
     pub(crate) fn cluster<const N: usize>(&self, names: [&str; N]) -> [Node; N] {
         let nodes = names.map(|name| self.host(name));
@@ -74,7 +90,7 @@ pub(crate) fn found(nodes: &[Node]) {
 }
 
 /// The same, made with these flags.
-fn found_with(nodes: &[Node], flags: &[&str]) {
+pub(crate) fn found_with(nodes: &[Node], flags: &[&str]) {
     let (first, others) = nodes.split_first().expect("a cluster has a node");
     first.up(flags);
     let token = first.first_token();

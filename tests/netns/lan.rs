@@ -263,6 +263,14 @@ pub(crate) fn permission() -> Result<(), String> {
     answer.map_err(|why| format!("{why}; {install}"))
 }
 
+/// Whether TAP devices can be made here; otherwise why not.
+pub(crate) fn tap_permission() -> Result<(), String> {
+    let name = format!("tapprobe{}", std::process::id());
+    let switch = tap_switch::Switch::start(&[name], tap_switch::Weather::calm(), 1);
+    let made = switch.map(drop);
+    made.map_err(|why| format!("{why:?}; it takes /dev/net/tun, and the right to use it"))
+}
+
 fn names() -> impl Iterator<Item = String> {
     let names = entries(Path::new(NAMES)).into_iter();
     names.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())) // ours are text

@@ -116,31 +116,33 @@ fn without_a_majority_nothing_is_decided_and_all_heals_by_itself() {
     for name in ["steady", "brief"] {
         wait_lives(&traces, name, "it runs", |lives| !lives.is_empty());
     }
-    for node in &others {
-        lab.lan.isolate(node);
-    }
-    stay(LOSS_SEEN);
-    let age = stale_age(leader);
-    assert_undecided(&nodes);
-    stay(absence);
-    let older = stale_age(leader) - age;
-    assert!(u128::from(older) >= absence.as_millis(), "{older}");
-    // The brief one has outlived its lease by far and is ended, with nobody to say so; the other was not touched.
-    let brief = traces::lives(&traces, "brief");
-    stay(Duration::from_secs(1));
-    assert_eq!(traces::lives(&traces, "brief"), brief, "it has ended");
-    let steady = traces::lives(&traces, "steady");
-    lab.lan.heal();
-    for node in &nodes {
-        wait_until(PATIENCE, "it answers again", || {
-            (node.muster(&["ls"]).code == 0).then_some(())
+    under_load_of(&lab, &nodes, Plan::small(14), || {
+        for node in &others {
+            lab.lan.isolate(node);
+        }
+        stay(LOSS_SEEN);
+        let age = stale_age(leader);
+        assert_undecided(&nodes);
+        stay(absence);
+        let older = stale_age(leader) - age;
+        assert!(u128::from(older) >= absence.as_millis(), "{older}");
+        // The brief one has outlived its lease by far and is ended, with nobody to say so; the other was not touched.
+        let brief = traces::lives(&traces, "brief");
+        stay(Duration::from_secs(1));
+        assert_eq!(traces::lives(&traces, "brief"), brief, "it has ended");
+        let steady = traces::lives(&traces, "steady");
+        lab.lan.heal();
+        for node in &nodes {
+            wait_until(PATIENCE, "it answers again", || {
+                (node.muster(&["ls"]).code == 0).then_some(())
+            });
+        }
+        wait_lives(&traces, "brief", "it starts again", |lives| {
+            lives.len() > brief.len()
         });
-    }
-    wait_lives(&traces, "brief", "it starts again", |lives| {
-        lives.len() > brief.len()
-    });
-    wait_lives(&traces, "steady", "it goes on", |lives| {
-        lives.len() == 1 && lives[0].last > steady[0].last
+        wait_lives(&traces, "steady", "it goes on", |lives| {
+            lives.len() == 1 && lives[0].last > steady[0].last
+        });
     });
     for name in ["steady", "brief"] {
         let lives = traces::lives(&traces, name);

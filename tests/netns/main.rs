@@ -66,6 +66,8 @@ mod reads;
 #[cfg(test)]
 mod repeats;
 #[cfg(test)]
+mod replacements;
+#[cfg(test)]
 mod requests;
 #[cfg(test)]
 mod strangers;

@@ -1,7 +1,7 @@
 //! Cuts of the network under load: who decides on which side, and that nothing is decided twice.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::clients::{Answer, Call, far};
 use crate::harness::{Node, PATIENCE, wait_until};
@@ -55,6 +55,12 @@ fn a_leader_cut_off_from_the_majority_is_replaced_and_nothing_is_lost() {
             });
             stay(CUT);
             lab.lan.heal();
+            let healed = Instant::now();
+            assert_decides(leader);
+            say(&format!(
+                "the old leader decides again {:?} after the cut",
+                healed.elapsed()
+            ));
         }
     });
 }
@@ -65,12 +71,7 @@ fn two_of_five_voters_decide_nothing_and_three_go_on() {
     // Five of seven vote. Seven nodes and their clients keep two cores busy: not with the shortest heartbeats.
     let names = ["a", "b", "c", "d", "e", "f", "g"];
     let nodes = lab.cluster_of(&names, &["--new", "--timing", "wan"]);
-    let plan = Plan {
-        seed: 2,
-        clients: 1,
-        ..Plan::default()
-    };
-    under_load_of(&lab, &nodes, plan, || {
+    under_load_of(&lab, &nodes, Plan::small(2), || {
         let (leader, others) = split_leader(&nodes);
         let voters: Vec<_> = seen_by(leader)
             .voters

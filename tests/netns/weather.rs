@@ -6,7 +6,7 @@ use tap_switch::{Switch, Weather};
 
 use crate::harness::{FAR, Node, PATIENCE, wait_until};
 use crate::lab::{NetLab, say, seen_by, stay, wait_whole};
-use crate::load::under_load;
+use crate::load::{Plan, under_load, under_load_of};
 
 /// Elections in a minute of bad weather above which a cluster is busy with itself.
 const MOST_ELECTIONS: u64 = 6;
@@ -87,51 +87,58 @@ fn share(sorted: &[Duration], percent: usize) -> Duration {
 
 #[test]
 fn machines_200_ms_apart_that_lose_a_tenth_of_all_packets_form_a_cluster_and_work() {
-    let Some(lab) = NetLab::new() else { return };
+    let Some(lab) = NetLab::with_weather() else {
+        return;
+    };
     let nodes = ["a", "b", "c"].map(|name| lab.host(name));
     let weather = Weather::far(Duration::from_millis(200), 10);
     let switch = under_the_sky(&lab, &nodes, weather, 1);
     found_wan(&nodes);
-    let before = (term(&nodes), Instant::now());
-    let (took, unanswered) = submit_for(&nodes[1], Duration::from_secs(30));
-    let name = ["--name", "away", "--constraint", "machine=b"];
-    let job = [
-        &["run", "--no-source"][..],
-        &name,
-        &["--", "echo", "far away"],
-    ]
-    .concat();
-    patiently(&nodes[2], &job);
-    wait_until(PATIENCE, "it is finished", || {
-        patiently(&nodes[2], &["show", "away"])
-            .contains("finished")
-            .then_some(())
+    under_load_of(&lab, &nodes, Plan::small(3), || {
+        let before = (term(&nodes), Instant::now());
+        let (took, unanswered) = submit_for(&nodes[1], Duration::from_secs(30));
+        let name = ["--name", "away", "--constraint", "machine=b"];
+        let job = [
+            &["run", "--no-source"][..],
+            &name,
+            &["--", "echo", "far away"],
+        ]
+        .concat();
+        patiently(&nodes[2], &job);
+        wait_until(PATIENCE, "it is finished", || {
+            patiently(&nodes[2], &["show", "away"])
+                .contains("finished")
+                .then_some(())
+        });
+        wait_until(PATIENCE, "its output comes", || {
+            (patiently(&nodes[2], &["logs", "away"]) == "far away\n").then_some(())
+        });
+        let (elections, time) = (term(&nodes) - before.0, before.1.elapsed());
+        say(&format!(
+            "200 ms and 10 % loss, wan: {} submissions in 30 s ({unanswered} unanswered), median {:?}, p99 {:?}; {elections} elections in {} s; {:?}",
+            took.len(),
+            share(&took, 50),
+            share(&took, 99),
+            time.as_secs(),
+            switch.counts(),
+        ));
+        assert!(switch.counts().lost > 100, "{:?}", switch.counts());
+        let most = MOST_ELECTIONS * (time.as_secs() / 60 + 1);
+        assert!(elections <= most, "{elections} elections in {time:?}");
+        assert!(
+            took.len() > 3 && unanswered * 5 <= took.len(),
+            "{unanswered} of {}",
+            took.len()
+        );
+        switch.set_weather(Weather::calm());
     });
-    wait_until(PATIENCE, "its output comes", || {
-        (patiently(&nodes[2], &["logs", "away"]) == "far away\n").then_some(())
-    });
-    let (elections, time) = (term(&nodes) - before.0, before.1.elapsed());
-    say(&format!(
-        "200 ms and 10 % loss, wan: {} submissions in 30 s ({unanswered} unanswered), median {:?}, p99 {:?}; {elections} elections in {} s; {:?}",
-        took.len(),
-        share(&took, 50),
-        share(&took, 99),
-        time.as_secs(),
-        switch.counts(),
-    ));
-    assert!(switch.counts().lost > 100, "{:?}", switch.counts());
-    let most = MOST_ELECTIONS * (time.as_secs() / 60 + 1);
-    assert!(elections <= most, "{elections} elections in {time:?}");
-    assert!(
-        took.len() > 3 && unanswered * 5 <= took.len(),
-        "{unanswered} of {}",
-        took.len()
-    );
 }
 
 #[test]
 fn weather_of_all_kinds_loses_nothing_and_lets_work_go_on() {
-    let Some(lab) = NetLab::new() else { return };
+    let Some(lab) = NetLab::with_weather() else {
+        return;
+    };
     let nodes = ["a", "b", "c"].map(|name| lab.host(name));
     let switch = under_the_sky(&lab, &nodes, Weather::calm(), 2);
     found_wan(&nodes);

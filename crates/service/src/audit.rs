@@ -53,6 +53,11 @@ pub enum Broken {
     /// As many records as the head says, with another hash.
     #[error("the newest record is not the one that the replicas signed")]
     OtherHead,
+    /// Nobody has signed the head, so that nothing ties the records to a cluster.
+    #[error(
+        "nobody has signed the head: the records follow each other, but whoever wrote them may have rewritten them all"
+    )]
+    Unsigned,
     /// A signature under the head is not the named node's.
     #[error("the signature of {name} ({node}) under the head is not valid")]
     Signature {
@@ -102,10 +107,10 @@ impl ChainCheck {
         Ok(())
     }
 
-    /// Checks that the records end where `head` says, and every signature under it.
+    /// Checks that the records end where `head` says, and every signature under it; there must be one.
     ///
     /// # Errors
-    /// They end elsewhere, or a signature is false.
+    /// They end elsewhere, a signature is false, or nobody has signed.
     pub fn finish(&self, head: &LedgerHead) -> Result<(), Broken> {
         if head.length != self.next {
             return Err(Broken::End {
@@ -115,6 +120,9 @@ impl ChainCheck {
         }
         if head.hash != BlobHash(self.head).to_string() {
             return Err(Broken::OtherHead);
+        }
+        if head.attestations.is_empty() {
+            return Err(Broken::Unsigned);
         }
         match head.attestations.iter().find(|one| !is_signed(head, one)) {
             None => Ok(()),

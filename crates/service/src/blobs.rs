@@ -6,7 +6,7 @@ use blobs::StorageNode;
 use bytes::Bytes;
 use membership::failure_domain;
 use tokio::io::AsyncRead;
-use types::{BlobHash, NodeId, SourceTree, Timestamp, TreeEntryKind, codec};
+use types::{BlobHash, MAX_TREE_ENTRIES, NodeId, SourceTree, Timestamp, TreeEntryKind, codec};
 
 use crate::error::{ErrorKind, ServiceError};
 use crate::handle::{Handle, lock, now};
@@ -131,7 +131,7 @@ impl Handle {
     /// A source tree, from this node or from another.
     ///
     /// # Errors
-    /// No reachable node has it, or it is damaged.
+    /// No reachable node has it, it is damaged, or it has too many entries.
     pub async fn source_tree(
         &self,
         tree: BlobHash,
@@ -151,13 +151,7 @@ impl Handle {
                 format!("no node has the source tree {tree}"),
             )
         })?;
-        codec::decode(&bytes, codec::MAX_MESSAGE_BYTES).map_err(|error| {
-            ServiceError::new(
-                ErrorKind::Invalid,
-                "bad-tree",
-                format!("blob {tree} is no source tree: {error}"),
-            )
-        })
+        decode_tree(tree, &bytes)
     }
 
     /// Makes sure that a source tree and its files are durable here and on another storage node (invariant 16).
@@ -276,6 +270,29 @@ impl Handle {
     }
 }
 
+/// Whoever sends a tree may have made it himself: what the command line captures is within the limit.
+fn decode_tree(tree: BlobHash, bytes: &[u8]) -> Result<SourceTree, ServiceError> {
+    let decoded = codec::decode(bytes, codec::MAX_MESSAGE_BYTES).map_err(|error| {
+        ServiceError::new(
+            ErrorKind::Invalid,
+            "bad-tree",
+            format!("blob {tree} is no source tree: {error}"),
+        )
+    })?;
+    let SourceTree::V1 { entries, .. } = &decoded;
+    if entries.len() > MAX_TREE_ENTRIES {
+        let message = format!(
+            "source tree {tree} has {} entries, over the limit of {MAX_TREE_ENTRIES}",
+            entries.len()
+        );
+        return Err(
+            ServiceError::new(ErrorKind::TooLarge, "too-many-files", message)
+                .hint("leave data and packages out of the tree"),
+        );
+    }
+    Ok(decoded)
+}
+
 /// All file blobs of a tree.
 pub(crate) fn tree_blobs(tree: &SourceTree) -> Vec<BlobHash> {
     let SourceTree::V1 { entries, git } = tree;
@@ -297,4 +314,34 @@ fn blob_error(error: &blobs::Error) -> ServiceError {
         _ => ErrorKind::Internal,
     };
     ServiceError::new(kind, "blob", error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use types::TreeEntry;
+
+    use super::*;
+
+    fn tree_of(count: usize) -> Vec<u8> {
+        let entry = |number| TreeEntry {
+            path: format!("d{number}"),
+            kind: TreeEntryKind::Directory,
+        };
+        codec::encode(&SourceTree::V1 {
+            entries: (0..count).map(entry).collect(),
+            git: None,
+        })
+    }
+
+    #[test]
+    fn a_tree_of_a_million_files_is_refused_by_the_server_too() {
+        let name = BlobHash::of(b"a tree");
+        let most = decode_tree(name, &tree_of(MAX_TREE_ENTRIES));
+        assert!(tree_blobs(&most.unwrap()).is_empty());
+        for count in [MAX_TREE_ENTRIES + 1, 1_000_000] {
+            let error = decode_tree(name, &tree_of(count)).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::TooLarge);
+            assert!(error.message.contains(&count.to_string()), "{error:?}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use state_machine::{Command, Experiment, LogEntry, Outcome, RefusalCode};
+use state_machine::Experiment;
 use tokio::time::Instant;
 use types::{Author, LogIndex, NodeId, RequestId, Role, TokenId};
 
@@ -182,7 +182,7 @@ impl Request {
 }
 
 /// Time for one forwarded request; longer than any answer takes on a live node.
-const FORWARD_DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const FORWARD_DEADLINE: Duration = Duration::from_secs(5);
 
 impl Handle {
     /// Answers a request of a caller at this node, here or by forwarding.
@@ -388,62 +388,6 @@ impl Handle {
         }
     }
 
-    /// Proposes a command on the leader; a refusal becomes an error.
-    pub(crate) async fn propose(
-        &self,
-        author: &Author,
-        request: Option<RequestId>,
-        command: Command,
-    ) -> Result<(LogIndex, Outcome), ServiceError> {
-        let entry = LogEntry {
-            time: self.cluster_time(),
-            author: author.clone(),
-            request,
-            command,
-        };
-        let committed = self
-            .inner
-            .consensus
-            .propose(entry)
-            .await
-            .map_err(|error| self.propose_error(&error))?;
-        match committed.outcome {
-            Outcome::Refused(refusal) => {
-                let (kind, code) = refusal_kind(refusal.code);
-                Err(ServiceError::new(kind, code, refusal.message))
-            }
-            outcome @ (Outcome::Done | Outcome::Submitted(_) | Outcome::Placed(_)) => {
-                Ok((committed.index, outcome))
-            }
-        }
-    }
-
-    /// Proposes for this node itself, here or through the leader.
-    ///
-    /// # Errors
-    /// Nobody leads, or the command was refused.
-    pub async fn propose_as_node(&self, command: Command) -> Result<Outcome, ServiceError> {
-        if self.is_leader() {
-            let author = Author::node(self.node_id().clone());
-            return self
-                .propose(&author, None, command)
-                .await
-                .map(|(_, outcome)| outcome);
-        }
-        match self
-            .ask_leader(&PeerMessage::Propose(Box::new(command)), FORWARD_DEADLINE)
-            .await?
-        {
-            PeerReply::Propose(Ok(outcome)) => Ok(outcome),
-            PeerReply::Propose(Err(error)) => Err(self.follow_hint(error)),
-            other => Err(ServiceError::new(
-                ErrorKind::Internal,
-                "bad-answer",
-                format!("the leader answered {other:?}"),
-            )),
-        }
-    }
-
     /// Makes the local state as fresh as asked and says how old it is.
     pub(crate) async fn freshen(&self, read: ReadOptions) -> Result<u64, ServiceError> {
         let patience = self.inner.config.write_patience;
@@ -479,26 +423,6 @@ impl Handle {
             waited.map_err(|error| self.no_leader(&error.to_string()))?;
         }
         Ok(age_ms)
-    }
-}
-
-fn refusal_kind(code: RefusalCode) -> (ErrorKind, &'static str) {
-    match code {
-        RefusalCode::AlreadyFounded => (ErrorKind::Conflict, "already-founded"),
-        RefusalCode::UnknownExperiment => (ErrorKind::NotFound, "unknown-experiment"),
-        RefusalCode::AlreadyEnded => (ErrorKind::Conflict, "already-ended"),
-        RefusalCode::UnknownQueue => (ErrorKind::NotFound, "unknown-queue"),
-        RefusalCode::UnknownNode => (ErrorKind::NotFound, "unknown-node"),
-        RefusalCode::UnknownToken => (ErrorKind::NotFound, "unknown-token"),
-        RefusalCode::TokenExpired => (ErrorKind::Forbidden, "token-expired"),
-        RefusalCode::TokenUsedUp => (ErrorKind::Forbidden, "token-used-up"),
-        RefusalCode::NameTaken => (ErrorKind::Conflict, "name-taken"),
-        RefusalCode::NotWaiting => (ErrorKind::Conflict, "not-waiting"),
-        RefusalCode::Stale => (ErrorKind::Conflict, "stale"),
-        RefusalCode::DoesNotFit => (ErrorKind::Conflict, "does-not-fit"),
-        RefusalCode::NotAllowed => (ErrorKind::Forbidden, "not-allowed"),
-        RefusalCode::Invalid => (ErrorKind::Invalid, "invalid"),
-        RefusalCode::Removed => (ErrorKind::Forbidden, "removed"),
     }
 }
 

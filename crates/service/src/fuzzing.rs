@@ -1,6 +1,6 @@
 //! Doors for the fuzz targets: what a peer or a client could send. Only `cargo fuzz` builds this.
 
-use types::codec;
+use types::{SourceTree, codec};
 
 use crate::call::{Reply, Request};
 use crate::view::SubmitRequest;
@@ -32,5 +32,13 @@ pub fn submit(request: SubmitRequest) {
         let again: types::ExperimentSpec =
             codec::decode(&bytes, codec::MAX_MESSAGE_BYTES).expect("what was encoded");
         assert_eq!(again, spec);
+    }
+}
+
+/// A blob that may be a source tree: the files that it names, each once.
+pub fn source_tree(bytes: &[u8]) {
+    if let Ok(tree) = codec::decode::<SourceTree>(bytes, codec::MAX_MESSAGE_BYTES) {
+        let files = crate::blobs::tree_blobs(&tree);
+        assert!(files.is_sorted_by(|one, next| one < next));
     }
 }

@@ -222,14 +222,19 @@ impl Handle {
         self.inner.view_changed.notified().await;
     }
 
-    /// The leader's table of leases, up to date with the state. In a new term it begins by holding every lease for its
-    /// full length: nobody knows what the leader before has granted (invariant 11). None on a node that does not lead: a
-    /// candidate that began to hold before its election would hold too short.
-    pub fn with_leases<T>(&self, act: impl FnOnce(&mut LeaseTable, u64) -> T) -> Option<T> {
+    /// The leader's table of leases in `term`, up to date with the state. In a new term it begins by holding every lease
+    /// for its full length: nobody knows what the leader before has granted (invariant 11). None on a node that does not
+    /// lead in that term: a candidate that began to hold before its election would hold too short, and what was asked or
+    /// found out in a term says nothing in the next.
+    pub fn with_leases<T>(
+        &self,
+        term: u64,
+        act: impl FnOnce(&mut LeaseTable, u64) -> T,
+    ) -> Option<T> {
         let leader = self.inner.consensus.leader();
-        let (leads, term) = {
+        let leads = {
             let leadership = leader.borrow();
-            (leadership.is_self, leadership.term)
+            leadership.is_self && leadership.term == term
         };
         if !leads {
             return None;
@@ -239,9 +244,11 @@ impl Handle {
         let mut leases = lock(&self.inner.leases);
         if leases.0 == term {
             leases.1.refresh(&state, now);
-        } else {
+        } else if leases.0 < term {
             *leases = (term, LeaseTable::new());
             leases.1.hold_all(&state, now);
+        } else {
+            return None; // Somebody else has seen the next term between.
         }
         Some(act(&mut leases.1, now))
     }

@@ -13,6 +13,9 @@ use crate::peer_message::{LeaseAnswer, PeerMessage, PeerReply};
 
 /// Time for a lease request: well inside the shortest lease, so that a lost one is asked again.
 const LEASE_DEADLINE: Duration = Duration::from_millis(1_500);
+/// The same between machines far apart, where two ways there and back and one lost packet take longer. A lease counts
+/// from its request, so a late answer is good for what is left; who drops it asks again while the leader holds.
+const FAR_LEASE_DEADLINE: Duration = Duration::from_secs(4);
 /// Silence of the leader after which another member is asked to pass the request on: longer than an answer takes.
 const RELAY_AFTER: Duration = Duration::from_millis(500);
 /// Time for a push of the leader.
@@ -64,7 +67,7 @@ impl Handle {
             tokens: tokens.to_vec(),
             members_version,
         };
-        let mut direct = Box::pin(self.ask_leader(&message, LEASE_DEADLINE));
+        let mut direct = Box::pin(self.ask_leader(&message, self.lease_deadline()));
         let failed = match tokio::time::timeout(RELAY_AFTER, &mut direct).await {
             Ok(Ok(reply)) => return Ok(reply),
             Ok(Err(error)) => Some(error),
@@ -80,7 +83,7 @@ impl Handle {
             tokens: tokens.to_vec(),
             members_version,
         };
-        let mut relayed = Box::pin(self.ask(&relay, &message, LEASE_DEADLINE));
+        let mut relayed = Box::pin(self.ask(&relay, &message, self.lease_deadline()));
         if let Some(error) = failed {
             return relayed.await.map_err(|_no_way| error);
         }
@@ -93,6 +96,15 @@ impl Handle {
                 Ok(PeerReply::Lease(Ok(answer))) => Ok(PeerReply::Lease(Ok(answer))),
                 Ok(_) | Err(_) => direct.await,
             },
+        }
+    }
+
+    fn lease_deadline(&self) -> Duration {
+        let members = self.opened_members();
+        if members.is_some_and(|list| list.timing == "wan") {
+            FAR_LEASE_DEADLINE
+        } else {
+            LEASE_DEADLINE
         }
     }
 
@@ -126,7 +138,7 @@ impl Handle {
             tokens,
             members_version,
         };
-        match self.ask_leader(&message, LEASE_DEADLINE).await? {
+        match self.ask_leader(&message, self.lease_deadline()).await? {
             PeerReply::Lease(answer) => answer,
             other => {
                 let message = format!("the leader answered {other:?}");
@@ -180,7 +192,7 @@ impl Handle {
                 Some(attempt) => {
                     let length = attempt.lease_ms;
                     let granted = self
-                        .with_leases(|leases, now| leases.grant(*token, length, now))
+                        .with_leases(term, |leases, now| leases.grant(*token, length, now))
                         .ok_or_else(|| self.not_leader())?;
                     if granted {
                         answer.granted.push((*token, length));

@@ -108,7 +108,7 @@ impl Handle {
     }
 
     /// Asks a member whether it is there.
-    async fn ping(&self, node: &NodeId, within: Duration, in_doubt: bool) {
+    pub(crate) async fn ping(&self, node: &NodeId, within: Duration, in_doubt: bool) {
         let asked = self
             .ask(node, &PeerMessage::Ping { in_doubt }, within * LATE_ANSWERS)
             .await;

@@ -1,10 +1,12 @@
 //! Invariant 11: at most one attempt of an experiment runs at any time, and none runs twice. (Gray and Cheriton 1989;
 //! Burrows, "The Chubby Lock Service", OSDI 2006, section 2.4.) A machine that slept over the end of its lease is the
-//! stated exception: what it does until its holder has killed it is fenced.
+//! stated exception: what it does until its holder has killed it is fenced. Looked at twice: by what starts and ends, and
+//! after every step by what the machines have.
 
 use std::collections::BTreeMap;
 
-use types::{AttemptToken, ExperimentId};
+use agent::AttemptPhase;
+use types::{AttemptToken, ExperimentId, NodeId};
 
 use super::{Fact, Invariant, Scene};
 
@@ -24,9 +26,33 @@ impl Invariant for OneAtATime {
                 }
                 Ok(())
             }
+            Fact::Step => look(scene),
             _ => Ok(()),
         }
     }
+}
+
+/// What the machines have, whatever was said of it: of each experiment one process at most.
+fn look(scene: &Scene<'_>) -> Result<(), String> {
+    let mut runs: Vec<(AttemptToken, &NodeId)> = Vec::new();
+    for host in scene.hosts {
+        for (token, phase) in host.held() {
+            if phase != AttemptPhase::Running || host.is_fenced(scene.now, &token) {
+                continue;
+            }
+            let beside = runs
+                .iter()
+                .find(|(held, _)| held.experiment == token.experiment);
+            if let Some((held, other)) = beside {
+                return Err(format!(
+                    "{token} runs on {} while {held} runs on {other}",
+                    host.id
+                ));
+            }
+            runs.push((token, &host.id));
+        }
+    }
+    Ok(())
 }
 
 impl OneAtATime {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use state_machine::{Command, ExperimentPhase};
+use state_machine::{Command, Experiment, ExperimentPhase};
 use types::{Cause, CauseKind, ExperimentId};
 
 use super::{Fact, Invariant, Scene};
@@ -21,12 +21,7 @@ impl Invariant for OneEnd {
         };
         for experiment in scene.state.experiments() {
             let id = experiment.id;
-            let policy = &experiment.spec.policy;
-            if experiment.nodes_lost() > policy.retries_node_lost.saturating_add(1)
-                || experiment.own_failures() > policy.retries_failed.saturating_add(1)
-            {
-                return Err(format!("{id} was tried more often than it may be"));
-            }
+            check_tries(experiment)?;
             let cause = match &experiment.phase {
                 ExperimentPhase::Ended { cause, .. } => Some(cause),
                 ExperimentPhase::Queued { .. } | ExperimentPhase::Active => None,
@@ -43,7 +38,10 @@ impl Invariant for OneEnd {
                         "entry {index}: {id} ended as {known} and as {cause}"
                     ));
                 }
-                (_, Some(cause)) => drop(self.ended.insert(id, cause.clone())),
+                (_, Some(cause)) => {
+                    check_loss(experiment, cause)?;
+                    self.ended.insert(id, cause.clone());
+                }
                 (None, None) => {}
             }
         }
@@ -65,13 +63,44 @@ impl Invariant for OneEnd {
             if stopped && experiment.stop_requested.is_none() {
                 return Err(format!("{} was stopped by nobody: {cause}", experiment.id));
             }
-            if cause.is_node_failure() && experiment.stop_requested.is_none() {
-                return Err(format!(
-                    "{} ended for a lost node in spite of its retries: {cause}",
-                    experiment.id
-                ));
-            }
         }
         Ok(())
     }
+}
+
+/// It is tried again as often as it may be, and no more.
+fn check_tries(experiment: &Experiment) -> Result<(), String> {
+    let policy = &experiment.spec.policy;
+    let lost = experiment
+        .nodes_lost()
+        .saturating_sub(policy.retries_node_lost);
+    let failed = experiment
+        .own_failures()
+        .saturating_sub(policy.retries_failed);
+    if lost > 1 || failed > 1 || experiment.is_live() && lost + failed > 0 {
+        return Err(format!(
+            "{} was tried more often than it may be: {} lost machines, {} failures, {policy:?}",
+            experiment.id,
+            experiment.nodes_lost(),
+            experiment.own_failures()
+        ));
+    }
+    Ok(())
+}
+
+/// It fails for lost machines when it has met exactly one more than it bears, and not if a person had stopped it.
+fn check_loss(experiment: &Experiment, cause: &Cause) -> Result<(), String> {
+    let (lost, bears) = (
+        experiment.nodes_lost(),
+        experiment.spec.policy.retries_node_lost,
+    );
+    if cause.is_node_failure()
+        && (lost.checked_sub(1) != Some(bears) || experiment.stop_requested.is_some())
+    {
+        return Err(format!(
+            "{} failed for {lost} lost machines and bears {bears}: {cause}",
+            experiment.id
+        ));
+    }
+    Ok(())
 }

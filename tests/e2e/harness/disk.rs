@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::{Node, PATIENCE, wait_until};
+use super::{Node, PATIENCE, skip, wait_until};
 
 /// The namespace lives as long as the process that holds it.
 pub(crate) struct Disk {
@@ -23,14 +23,17 @@ impl Disk {
         let script = format!(
             "mount -t tmpfs -o size={mebibytes}m none \"$0\" && : >\"$1\" && exec sleep 3600"
         );
-        let mut holder = Command::new("unshare")
+        let holder = Command::new("unshare")
             .args(["--mount", "sh", "-ec", &script])
             .args([path, &ready])
             .env("HOME", &node.home)
             .stdin(Stdio::null())
             .stderr(Stdio::null())
-            .spawn()
-            .ok()?; // No such program: skipped.
+            .spawn();
+        let Ok(mut holder) = holder else {
+            skip("there is no program unshare");
+            return None;
+        };
         let mounted = wait_until(PATIENCE, "the disk is mounted or refused", || {
             if ready.exists() {
                 return Some(true);
@@ -39,7 +42,7 @@ impl Disk {
             ended.map(|_| false)
         });
         if !mounted {
-            println!("skipped: no file system can be mounted here");
+            skip("no file system can be mounted here: it takes root");
             return None;
         }
         let namespace = format!("--mount=/proc/{}/ns/mnt", holder.id());

@@ -1,25 +1,47 @@
 //! strace on a node: to see what it asks of the kernel in which order, and to have that fail or take long.
 
 use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal};
 
 use super::talk::read_lossy;
-use super::{Node, PATIENCE, wait_until};
+use super::{Node, PATIENCE, skip, wait_until};
 
-/// Whether strace is here and may trace; says so if not.
+/// Whether strace is here and may attach to what it did not start; says so if not.
 pub(crate) fn can_trace() -> bool {
-    let tried = Command::new("strace")
-        .args(["-qq", "-o", "/dev/null", "true"])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    let can = tried.is_ok_and(|status| status.success());
+    let can = attaches();
     if !can {
-        println!("skipped: strace is not installed, or may not trace here");
+        skip("strace is not installed, or may not attach to a process: it takes root");
     }
+    can
+}
+
+/// Attaches to a process that ends when its input does.
+fn attaches() -> bool {
+    let waiting = Command::new("cat")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn();
+    let mut waiting = waiting.expect("cat starts");
+    let strace = Command::new("strace")
+        .args(["-o", "/dev/null", "-p", &waiting.id().to_string()])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let can = strace.is_ok_and(|mut strace| {
+        let said = strace.stderr.take().expect("a pipe");
+        let mut first = String::new();
+        // Not readable is as good as nothing said.
+        BufReader::new(said).read_line(&mut first).unwrap_or(0);
+        drop(waiting.stdin.take());
+        strace.wait().expect("it ends with what it traces");
+        first.contains(" attached")
+    });
+    drop(waiting.stdin.take());
+    waiting.wait().expect("it ends with its input");
     can
 }
 

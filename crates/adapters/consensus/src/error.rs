@@ -62,16 +62,16 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// sled failed.
+    /// The store of the log failed.
     #[error("cannot {step} the raft log in {}", path.display())]
-    Sled {
+    Log {
         /// What was tried.
         step: &'static str,
         /// Its directory.
         path: PathBuf,
         /// Why not.
         #[source]
-        source: sled::Error,
+        source: io::Error,
     },
     /// A committed command that cannot be applied: the replicas cannot go on, but agree about what they have.
     #[error(
@@ -124,7 +124,7 @@ impl Error {
         key: &str,
         error: &types::codec::Error,
     ) -> Self {
-        let (file, key, what) = (file.into(), key.to_owned(), error.to_string());
+        let (file, key, what) = (file.into(), key.to_owned(), chain(error));
         match error {
             types::codec::Error::Version { .. } => Self::Foreign { file, key, what },
             _ => Self::Damaged { file, key, what },

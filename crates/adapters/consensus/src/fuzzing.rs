@@ -34,3 +34,13 @@ pub fn replica_message(bytes: &[u8]) {
         assert_eq!(again[codec::HEADER_BYTES..], bytes[codec::HEADER_BYTES..]);
     }
 }
+
+/// The envelope around it, which is read first.
+pub fn envelope(bytes: &[u8]) {
+    crate::stamped::fuzz(bytes);
+}
+
+/// The files that say which opening of a store this is, and which others were seen.
+pub fn generations(bytes: &[u8]) {
+    crate::generation::fuzz(bytes);
+}

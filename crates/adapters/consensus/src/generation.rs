@@ -10,6 +10,7 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use types::{NodeId, codec};
 
@@ -50,8 +51,7 @@ pub(crate) fn next(layout: &Layout, used: bool) -> Result<Stamp, Error> {
     let file = layout.root.join(OWN);
     let before = match read(&file)? {
         Some(bytes) => {
-            let OwnRecord::V1(stamp) = codec::decode(&bytes, MAX_FILE_BYTES)
-                .map_err(|error| damaged(&file, &error.to_string()))?;
+            let OwnRecord::V1(stamp) = decode(&file, &bytes)?;
             stamp.number
         }
         None if used => return Err(damaged(&file, "it is missing beside a log that was used")),
@@ -72,6 +72,10 @@ fn read(file: &PathBuf) -> Result<Option<Vec<u8>>, Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::file("read", file)(source)),
     }
+}
+
+fn decode<T: DeserializeOwned>(file: &std::path::Path, bytes: &[u8]) -> Result<T, Error> {
+    codec::decode(bytes, MAX_FILE_BYTES).map_err(|error| damaged(file, &error.to_string()))
 }
 
 fn damaged(file: &std::path::Path, what: &str) -> Error {
@@ -110,8 +114,7 @@ impl Seen {
         let file = layout.root.join(SEEN);
         let stamps = match read(&file)? {
             Some(bytes) => {
-                let SeenRecord::V1(stamps) = codec::decode(&bytes, MAX_FILE_BYTES)
-                    .map_err(|error| damaged(&file, &error.to_string()))?;
+                let SeenRecord::V1(stamps) = decode(&file, &bytes)?;
                 stamps
             }
             None => BTreeMap::new(),
@@ -150,6 +153,21 @@ impl Seen {
 }
 
 /// One of each stored record, for the test that holds their bytes still.
+/// Reads bytes as each of both files.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let file = std::path::Path::new("fuzz");
+    if let Ok(OwnRecord::V1(stamp)) = decode(file, bytes) {
+        let again = codec::encode(&OwnRecord::V1(stamp));
+        assert_eq!(again[codec::HEADER_BYTES..], bytes[codec::HEADER_BYTES..]);
+    }
+    if let Ok(SeenRecord::V1(stamps)) = decode(file, bytes) {
+        let again = codec::encode(&SeenRecord::V1(stamps.clone()));
+        let SeenRecord::V1(same) = decode(file, &again).expect("what was encoded");
+        assert_eq!(same, stamps);
+    }
+}
+
 #[cfg(test)]
 pub(crate) fn golden_records(node: NodeId) -> Vec<(&'static str, Vec<u8>)> {
     let stamp = Stamp { number: 3, mark: 9 };

@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::error::{Error, chain};
 use crate::hand_over::Fitness;
 use crate::log_store::LogStore;
+use crate::published::ApplyStalls;
 use crate::raft_types::{Raft, Replica};
 use crate::receiver::Receiver;
 use crate::reserve::{DiskRoom, Reserve};
@@ -310,11 +311,11 @@ impl Handle {
         }
     }
 
-    /// The longest processor time, since this was last asked, for which applying a chunk of entries or starting a snapshot held
-    /// up what came after it.
+    /// For how long, since this was last asked, applying a chunk of entries or starting a snapshot held up what came
+    /// after it.
     #[must_use]
-    pub fn take_longest_apply(&self) -> Duration {
-        self.inner.receiver.stores.published.take_longest_apply()
+    pub fn take_apply_stalls(&self) -> ApplyStalls {
+        self.inner.receiver.stores.published.take_apply_stalls()
     }
 
     /// Starts a snapshot now.

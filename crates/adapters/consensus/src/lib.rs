@@ -41,5 +41,6 @@ pub use error::{Error, MembershipError, ProposeError, ReadError};
 pub use handle::{Committed, Handle, Leadership, Metrics};
 pub use offline::{NewReplica, StoppedReplica, inspect};
 pub use open::open;
+pub use published::ApplyStalls;
 pub use reserve::{DiskRoom, release_reserve};
 pub use transport::{BoxFuture, Transport, TransportError};

@@ -205,10 +205,10 @@ impl Shared {
                 key: "sled's pages".into(),
                 what: error.to_string(),
             },
-            ReadFault::Sled(source) => Error::Sled {
+            ReadFault::Sled(error) => Error::Log {
                 step: "read",
                 path: self.log_path.clone(),
-                source,
+                source: error.into(),
             },
             ReadFault::Damaged { key, what } => Error::Damaged {
                 file: self.log_path.join("db"),

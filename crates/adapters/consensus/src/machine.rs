@@ -4,7 +4,7 @@ mod snapshots;
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::{Stream, StreamExt as _};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
@@ -19,14 +19,14 @@ use crate::error::Error;
 use crate::failpoint;
 use crate::failure::Failure;
 use crate::log_store::MAX_ENTRY_BYTES;
-use crate::published::Published;
+use crate::published::{Published, StallClock};
 use crate::raft_types::{
     Proposal, RaftEntry, RaftLogId, RaftMembership, RaftSnapshotMeta, Reply, Types,
 };
 
-/// Entries applied before they are shown and answered: enough to share the cost, few enough that
-/// the first of them does not wait.
-const APPLY_CHUNK: usize = 256;
+/// Entries applied before they are shown and answered: enough to share the cost (0.6 ms of processor time for all; four
+/// times as many cost as much each), few enough that the first of them does not wait.
+const APPLY_CHUNK: usize = 64;
 
 type Snapshot = openraft::type_config::alias::SnapshotOf<Types, SnapshotFile>;
 
@@ -121,12 +121,12 @@ impl Machine {
     /// Shows the state, then answers: who gets an answer finds its write in the state.
     fn finish(&self, effects: Effects) {
         failpoint::reached("apply.before_publish");
-        if let Some(applied) = &self.applied {
+        let before = self.applied.as_ref().map(|applied| {
             let term = **applied.committed_leader_id();
             self.stores
                 .published
-                .publish(self.state.clone(), LogIndex(applied.index), term);
-        }
+                .publish(self.state.clone(), LogIndex(applied.index), term)
+        });
         failpoint::reached("apply.after_publish");
         for (responder, reply) in effects.replies {
             responder.send(reply);
@@ -134,7 +134,7 @@ impl Machine {
         self.stores.published.announce(effects.events);
         if !effects.archives.is_empty() {
             self.stores.archives.add(effects.archives);
-            tokio::spawn(store_archives(self.stores.clone()));
+            tokio::spawn(store_archives(self.stores.clone(), before));
         }
     }
 
@@ -146,17 +146,9 @@ impl Machine {
     }
 }
 
-/// Processor time of this thread: what apply itself takes, however busy the machine is.
-fn processor_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(
-        u64::try_from(time.tv_sec).unwrap_or(0),
-        u32::try_from(time.tv_nsec).unwrap_or(0),
-    )
-}
-
-/// Writes sealed files while apply goes on.
-async fn store_archives(stores: Stores) {
+/// Writes sealed files while apply goes on, and frees the state `before`, the last that held what is in them.
+async fn store_archives(stores: Stores, before: Option<Arc<ClusterState>>) {
+    drop(before);
     if let Err(error) = stores.archives.store().await {
         drop(stores.failure.report_error(error));
     }
@@ -176,29 +168,33 @@ impl RaftStateMachine<Types> for Machine {
     {
         let mut chunks = entries.ready_chunks(APPLY_CHUNK);
         while let Some(chunk) = chunks.next().await {
-            let start = processor_time();
+            let mut clock = StallClock::start();
             let mut effects = Effects::default();
             for item in chunk {
                 let (entry, responder) = item?;
                 self.apply_entry(entry, responder, &mut effects)
                     .map_err(|error| self.stores.failure.report_error(error))?;
+                if !effects.archives.is_empty() {
+                    // Sealing takes as long as some hundred entries: nothing more waits for it.
+                    self.finish(std::mem::take(&mut effects));
+                    self.stores.published.note_apply(&clock);
+                    clock = StallClock::start();
+                }
             }
             self.finish(effects);
-            let took = processor_time().saturating_sub(start);
-            self.stores.published.note_apply(took);
+            self.stores.published.note_apply(&clock);
         }
         Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        let start = processor_time();
+        let clock = StallClock::start();
         let builder = Builder {
             state: self.state.clone(),
             meta: self.meta(),
             stores: self.stores.clone(),
         };
-        let took = processor_time().saturating_sub(start);
-        self.stores.published.note_apply(took);
+        self.stores.published.note_apply(&clock);
         builder
     }
 

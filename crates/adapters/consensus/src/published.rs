@@ -1,8 +1,8 @@
 //! What the state machine shows to the rest of the node: newest state, how far it is, events.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use state_machine::{ClusterState, Event};
 use tokio::sync::{broadcast, watch};
@@ -16,13 +16,52 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// Longest processor time for which applying should hold up what comes after it.
+const APPLY_TARGET: Duration = Duration::from_millis(10);
+
+/// How long applying held up what came after it, since it was last asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ApplyStalls {
+    /// Longest processor time: what apply itself takes, and what the machine below a virtual one takes meanwhile.
+    pub processor: Duration,
+    /// Longest time on the wall, with what other processes took of the processor meanwhile.
+    pub wall: Duration,
+    /// How many there were.
+    pub count: u64,
+    /// Those of more processor time than 10 ms.
+    pub over_target: u64,
+}
+
+/// Measures one stall on the thread that it is on.
+pub(crate) struct StallClock {
+    processor: Duration,
+    wall: Instant,
+}
+
+impl StallClock {
+    pub(crate) fn start() -> Self {
+        Self {
+            processor: processor_time(),
+            wall: Instant::now(),
+        }
+    }
+}
+
+/// Processor time of this thread.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
+}
+
 /// The newest applied state, for any number of readers.
 #[derive(Debug)]
 pub(crate) struct Published {
     state: RwLock<Arc<ClusterState>>,
     term: AtomicU64,
-    /// Longest processor time for which apply held up what came after it, in µs.
-    longest_apply_micros: AtomicU64,
+    stalls: Mutex<ApplyStalls>,
     /// Time that the newest snapshot took to write, in µs.
     snapshot_micros: AtomicU64,
     applied: watch::Sender<LogIndex>,
@@ -34,7 +73,7 @@ impl Published {
         Self {
             state: RwLock::new(Arc::new(ClusterState::default())),
             term: AtomicU64::new(0),
-            longest_apply_micros: AtomicU64::new(0),
+            stalls: Mutex::default(),
             snapshot_micros: AtomicU64::new(0),
             applied: watch::Sender::new(LogIndex(0)),
             events: broadcast::Sender::new(EVENT_BACKLOG),
@@ -45,27 +84,36 @@ impl Published {
         Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Shows `state`, which has applied everything up to `index`, whose entry is of `term`.
-    pub(crate) fn publish(&self, state: ClusterState, index: LogIndex, term: u64) {
+    /// Shows `state`, which has applied everything up to `index`, whose entry is of `term`. Gives the one before, since
+    /// freeing it may take a while.
+    pub(crate) fn publish(
+        &self,
+        state: ClusterState,
+        index: LogIndex,
+        term: u64,
+    ) -> Arc<ClusterState> {
         let old = std::mem::replace(
             &mut *self.state.write().unwrap_or_else(PoisonError::into_inner),
             Arc::new(state),
         );
-        // Freeing the old state may take a while: not under the lock.
-        drop(old);
         self.term.store(term, Ordering::Release);
         self.applied.send_replace(index);
+        old
     }
 
     /// Notes how long one chunk of entries, or the start of a snapshot, kept the next from being applied.
-    pub(crate) fn note_apply(&self, took: Duration) {
-        self.longest_apply_micros
-            .fetch_max(micros(took), Ordering::Relaxed);
+    pub(crate) fn note_apply(&self, clock: &StallClock) {
+        let processor = processor_time().saturating_sub(clock.processor);
+        let mut stalls = self.stalls.lock().unwrap_or_else(PoisonError::into_inner);
+        stalls.processor = stalls.processor.max(processor);
+        stalls.wall = stalls.wall.max(clock.wall.elapsed());
+        stalls.count += 1;
+        stalls.over_target += u64::from(processor > APPLY_TARGET);
     }
 
-    /// The longest since the last time that this was asked.
-    pub(crate) fn take_longest_apply(&self) -> Duration {
-        Duration::from_micros(self.longest_apply_micros.swap(0, Ordering::Relaxed))
+    /// What was noted since the last time that this was asked.
+    pub(crate) fn take_apply_stalls(&self) -> ApplyStalls {
+        std::mem::take(&mut *self.stalls.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn note_snapshot(&self, took: Duration) {

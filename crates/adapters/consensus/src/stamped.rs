@@ -198,3 +198,15 @@ async fn unwrap(
         }
     }
 }
+
+/// Reads bytes as another replica's envelope.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    if let Ok(envelope) = codec::decode::<Envelope>(bytes, codec::MAX_MESSAGE_BYTES) {
+        let again = codec::encode(&envelope);
+        assert_eq!(again[codec::HEADER_BYTES..], bytes[codec::HEADER_BYTES..]);
+        if let Envelope::V1 { message, .. } = envelope {
+            assert!(message.len() <= bytes.len());
+        }
+    }
+}

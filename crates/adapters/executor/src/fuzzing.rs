@@ -1,5 +1,7 @@
 //! Doors for the fuzz targets: bytes as a job, a holder, the node or a disk could give them. Only `cargo fuzz` builds this.
 
+use types::{SourceTree, codec};
+
 use crate::protocol::{NoticeReader, take_request};
 
 /// Both directions between a node and a holder.
@@ -38,4 +40,18 @@ pub fn records(bytes: &[u8]) {
     }
     crate::process_tree::fuzz(&String::from_utf8_lossy(bytes));
     crate::attempt_directory::parse_directory_name(&String::from_utf8_lossy(bytes));
+}
+
+/// The files of an attempt's directory besides records.
+pub fn stored(bytes: &[u8]) {
+    crate::stored::fuzz(bytes);
+}
+
+/// A source tree, which a client has made: refused, or laid out without a way out of it.
+pub fn source_tree(bytes: &[u8]) {
+    if let Ok(tree) = codec::decode::<SourceTree>(bytes, codec::MAX_MESSAGE_BYTES) {
+        let again = codec::encode(&tree);
+        assert_eq!(again[codec::HEADER_BYTES..], bytes[codec::HEADER_BYTES..]);
+        crate::layout::fuzz(tree);
+    }
 }

@@ -1,5 +1,6 @@
-//! The holder: one small, single-threaded process per attempt that owns the job's processes, pipes, exit
-//! status and lease deadline. It needs no node process and no runtime.
+//! The holder: one small process per attempt that owns the job's processes, pipes, exit status and lease deadline. It
+//! needs no node process and no runtime. One thread supervises, another writes the records: a disk that hangs holds up
+//! the second only.
 
 mod console;
 mod ending;
@@ -7,6 +8,7 @@ mod hide;
 mod job;
 mod launch;
 mod metric;
+mod recorder;
 mod sampler;
 mod subscribers;
 mod supervisor;
@@ -50,10 +52,8 @@ enum HoldError {
     Socket(#[source] io::Error),
     #[error("the job process cannot be made")]
     Spawn(#[source] io::Error),
-    #[error("the records cannot be opened")]
+    #[error("the thread that writes the records cannot be made")]
     Records(#[source] io::Error),
-    #[error("the status cannot be written")]
-    Status(#[source] io::Error),
     #[error("waiting for events failed")]
     Wait(#[source] rustix::io::Errno),
     #[error("the processes cannot be listed or signalled")]
@@ -99,12 +99,13 @@ fn hold_attempt(directory: &AttemptDirectory) -> Result<(), HoldError> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(HoldError::Detach)?;
     let (order, confinement, lock) = take_order(directory)?;
+    // Before the job runs: from then on this thread leaves the disk to another, and no disk delays a deadline.
+    let listener = listen(directory).map_err(HoldError::Socket)?;
     if boottime_ms() + order.stop_margin_ms >= order.deadline_boottime_ms {
         let ended = ending::lease_over_before_start(&order);
         return directory.write_exit(&ended).map_err(HoldError::Exit);
     }
     let job = job::Job::spawn().map_err(HoldError::Spawn)?;
-    let listener = listen(directory).map_err(HoldError::Socket)?;
     let node = node_connection().map_err(HoldError::Socket)?;
     let supervisor =
         supervisor::Supervisor::new(directory.clone(), (order, confinement), job, listener, node)?;

@@ -186,6 +186,33 @@ fn make_error(path: &str, source: io::Error) -> LayoutError {
     }
 }
 
+/// Lays the links and directories of a tree out, where they may be, and sees that no link leads out.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(tree: SourceTree) {
+    let SourceTree::V1 { mut entries, git } = tree;
+    if check(&entries).is_err() || entries.len() > 64 {
+        return;
+    }
+    entries.retain(|entry| !matches!(entry.kind, TreeEntryKind::File { .. }));
+    let root = std::env::temp_dir().join(format!("muster-fuzz-tree-{}", std::process::id()));
+    std::fs::create_dir_all(&root).expect("a temporary directory");
+    let root = root.canonicalize().expect("it was made");
+    let tree = SourceTree::V1 {
+        entries: entries.clone(),
+        git,
+    };
+    // What the file system refuses, as a name that is too long, is refused.
+    if lay_out(&tree, &BTreeMap::new(), &root).is_ok() {
+        for entry in &entries {
+            // A link that leads nowhere leads not out.
+            if let Ok(real) = root.join(&entry.path).canonicalize() {
+                assert!(real.starts_with(&root), "{entry:?} leads to {real:?}");
+            }
+        }
+    }
+    std::fs::remove_dir_all(&root).expect("it can be removed");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

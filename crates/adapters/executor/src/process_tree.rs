@@ -148,6 +148,17 @@ mod tests {
     }
 
     #[test]
+    fn times_that_sum_to_more_than_64_bits_are_read() {
+        let most = u64::MAX;
+        let stat = format!(
+            "1 (x) S 7 1 1 0 -1 0 0 0 0 0 {most} {most} {most} {most} 20 0 1 0 9 0 {most} 0"
+        );
+        let process = parse_stat(1, &stat).unwrap();
+        assert_eq!(process.cpu_ms, most / TICKS_PER_SECOND);
+        assert_eq!(process.resident_bytes, most);
+    }
+
+    #[test]
     fn a_process_with_another_start_time_is_not_signalled() {
         let mut child = std::process::Command::new("sleep")
             .arg("60")

@@ -103,3 +103,19 @@ pub struct Usage {
     /// Processes in the tree.
     pub processes: u32,
 }
+
+/// Reads bytes as each of the files.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    use types::codec;
+
+    fn read<T: Serialize + serde::de::DeserializeOwned>(bytes: &[u8]) {
+        if let Ok(stored) = codec::decode::<T>(bytes, MAX_STORED_BYTES) {
+            let again = codec::encode(&stored);
+            assert_eq!(again[codec::HEADER_BYTES..], bytes[codec::HEADER_BYTES..]);
+        }
+    }
+    read::<Order>(bytes);
+    read::<Status>(bytes);
+    read::<Exit>(bytes);
+}

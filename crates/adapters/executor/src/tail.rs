@@ -188,13 +188,18 @@ fn count_frames(bytes: &[u8], max_bytes: usize) -> (u64, usize) {
 mod tests {
     use super::*;
     use crate::segment::{SegmentLimits, SegmentWriter};
-    use types::{ConsoleStream, RecordBody, decode_frames};
+    use types::{ConsoleStream, Record, RecordBody, Timestamp, decode_frames, encode_frame};
 
-    fn line(text: &str) -> RecordBody {
-        RecordBody::Console {
+    fn write_line(writer: &mut SegmentWriter, text: &str) {
+        let sequence = writer.next_sequence;
+        let body = RecordBody::Console {
             stream: ConsoleStream::Stdout,
             bytes: Bytes::copy_from_slice(text.as_bytes()),
-        }
+        };
+        let mut frame = Vec::new();
+        let at = Timestamp(0);
+        encode_frame(&Record { sequence, at, body }, &mut frame);
+        writer.write(&frame, sequence + 1, 0).unwrap();
     }
 
     #[test]
@@ -207,8 +212,7 @@ mod tests {
         let mut writer = SegmentWriter::create(directory.path(), limits, 0).unwrap();
         let mut reader = TailReader::new(directory.path().to_owned());
         for i in 0..1_000 {
-            writer.append(line(&"x".repeat(i * 7 % 2_000)));
-            writer.flush(0).unwrap();
+            write_line(&mut writer, &"x".repeat(i * 7 % 2_000));
             let tail = reader.read(i as u64, MAX_READ_BYTES).unwrap();
             assert_eq!(tail.next_sequence, i as u64 + 1);
         }
@@ -235,9 +239,9 @@ mod tests {
             max_age_ms: 1_000,
         };
         let mut writer = SegmentWriter::create(directory.path(), limits, 0).unwrap();
-        writer.append(line("kept"));
-        writer.append(line("torn"));
-        writer.finish(0).unwrap();
+        write_line(&mut writer, "kept");
+        write_line(&mut writer, "torn");
+        writer.finish().unwrap();
         let path = segment::list(directory.path()).unwrap()[0].path.clone();
         let length = path.metadata().unwrap().len();
         File::options()

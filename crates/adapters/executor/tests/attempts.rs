@@ -3,6 +3,9 @@
 #[cfg(test)]
 #[path = "attempts/confinement.rs"]
 mod confinement;
+#[cfg(test)]
+#[path = "attempts/hung_disk.rs"]
+mod hung_disk;
 #[path = "attempts/lab.rs"]
 mod lab;
 

@@ -1,16 +1,15 @@
 //! Real nodes on loopback, each with its own key, ports and runtime tasks.
 
+// With its path, so that it is a module and no test program of its own; the first attribute says to clippy, which
+// allows more in tests, that it is one.
+#[cfg(test)]
+#[path = "network/gate.rs"]
+mod gate;
+
 use std::path::Path;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use libp2p::core::Endpoint;
-use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt as _};
-use libp2p::core::transport::{DialOpts, PortUse};
-use libp2p::core::upgrade::Version;
-use libp2p::identity::Keypair;
-use libp2p::{Transport as _, noise, tcp, yamux};
 use network::{
     BulkStream, CallError, Config, Event, Handle, MAX_BULK_FRAME_BYTES, MAX_JOIN_BYTES,
     MAX_RPC_REQUEST_BYTES, MemberAddresses, Network, RaftCall, start,
@@ -332,52 +331,6 @@ async fn a_stranger_can_join_and_nothing_else() {
         "a stranger saw something"
     );
     assert!(!stranger.handle.peers()[0].connected);
-}
-
-/// A connection to a node with a key of its own and nothing else of ours.
-async fn raw_stranger(node: &Node) -> (NodeId, StreamMuxerBox) {
-    let key = Keypair::generate_ed25519();
-    let mut transport = tcp::tokio::Transport::new(tcp::Config::new())
-        .upgrade(Version::V1Lazy)
-        .authenticate(noise::Config::new(&key).expect("a key makes a handshake"))
-        .multiplex(yamux::Config::default())
-        .boxed();
-    let addresses = without_peer(&node.member.1);
-    let address = addresses.iter().find(|address| address.contains("/tcp/"));
-    let options = DialOpts {
-        role: Endpoint::Dialer,
-        port_use: PortUse::New,
-    };
-    let address = address.expect("it listens on TCP");
-    let address = address.parse().expect("a multiaddress");
-    let dialled = transport.dial(address, options);
-    let dialled = dialled.expect("the address is dialled");
-    let (_, muxer) = dialled.await.expect("a handshake");
-    let id = key.public().to_peer_id().to_string();
-    (id.parse().expect("a peer id is a node id"), muxer)
-}
-
-/// Until the other end closes the connection.
-async fn until_closed(muxer: &mut StreamMuxerBox) {
-    let closed = std::future::poll_fn(|context| match muxer.poll_unpin(context) {
-        Poll::Ready(Ok(_)) => {
-            context.waker().wake_by_ref();
-            Poll::Pending
-        }
-        Poll::Ready(Err(_)) => Poll::Ready(()),
-        Poll::Pending => muxer.poll_inbound_unpin(context).map(drop),
-    });
-    timeout(PATIENCE, closed)
-        .await
-        .expect("it is closed in time");
-}
-
-#[tokio::test]
-async fn a_stranger_that_says_nothing_is_cut_off() {
-    let mut member = Box::pin(node()).await;
-    let (stranger, mut muxer) = raw_stranger(&member).await;
-    until_closed(&mut muxer).await;
-    member.sees(&Seen::Refused(stranger)).await;
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@
 //! directly, and [`serve`] puts it behind the protocol.
 
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod local_process;
 mod orders;
 mod protocol;

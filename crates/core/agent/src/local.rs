@@ -5,6 +5,10 @@ use types::{AttemptToken, DurationMs, WantedAttempt};
 use crate::action::{Action, AttemptPhase, StopReason};
 use crate::agent::AgentConfig;
 
+/// A lease of 5 min is renewed after this, long before a third of it: whenever the majority is lost, four minutes and
+/// the election after them fit into what is left.
+const LONGEST_UNRENEWED: DurationMs = DurationMs::from_secs(20);
+
 /// An attempt that is wanted here, or here, or both.
 #[derive(Clone, Debug)]
 pub(crate) struct Local {
@@ -71,12 +75,14 @@ impl Local {
         }
     }
 
-    /// Takes a grant in: the deadline only moves forward, and the next request is due after a third of the length.
+    /// Takes a grant in: the deadline only moves forward, and the next request is due after a third of the length, or
+    /// earlier.
     pub(crate) fn grant(&mut self, sent_at: u64, length: DurationMs, config: &AgentConfig) {
         let deadline = (sent_at.saturating_add(length.0)).saturating_sub(config.lease_margin.0);
         if self.deadline.is_none_or(|known| known < deadline) {
             self.deadline = Some(deadline);
-            self.ask_at = Some(sent_at.saturating_add(length.0 / 3));
+            let renewal = (length.0 / 3).min(LONGEST_UNRENEWED.0);
+            self.ask_at = Some(sent_at.saturating_add(renewal));
         }
     }
 

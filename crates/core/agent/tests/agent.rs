@@ -190,6 +190,23 @@ fn leases_are_renewed_after_a_third_and_asked_again_until_answered() {
 }
 
 #[test]
+fn a_long_lease_is_renewed_so_often_that_four_minutes_are_always_left() {
+    let mut agent = running();
+    let length = DurationMs::from_secs(300);
+    let grant = |sent_at| Input::LeaseGranted {
+        token: token(1),
+        sent_at_boottime_ms: sent_at,
+        length,
+    };
+    agent.step(1_000, grant(1_000));
+    let asked = agent.next_wake().expect("a renewal");
+    assert_eq!(agent.step(asked, Input::Tick), [asks(&[1])]);
+    // The majority is lost just before the answer, and an election follows its return.
+    let left = 1_000 + length.0 - asked;
+    assert!(left >= 270_000, "{left} ms are left");
+}
+
+#[test]
 fn requests_of_several_attempts_travel_together() {
     let mut agent = idle();
     let both = vec![wanted(1), wanted(2)];

@@ -47,14 +47,17 @@ pub fn next_change(
     if let Some(node) = new_voter {
         return Some(Change::AddLearner(node.clone()));
     }
+    let spare = now.learners.difference(&wanted).next();
+    let release = spare.map(|node| Change::Release(node.clone()));
     if plan.voters != now.voters || progress.is_joint {
-        return toward_voters(members, plan, now, progress);
+        // While a voter is waited for, nobody stands by that is not to.
+        let waiting = release.filter(|_| !progress.is_joint);
+        return toward_voters(members, plan, now, progress).or(waiting);
     }
     if let Some(node) = wanted.difference(&replicas).next() {
         return Some(Change::AddLearner(node.clone()));
     }
-    let spare = now.learners.difference(&wanted).next();
-    spare.map(|node| Change::Release(node.clone()))
+    release
 }
 
 fn toward_voters(

@@ -35,6 +35,8 @@ pub enum Suspicion {
     NoAnswer,
     /// It did not renew the lease of what it runs.
     LeaseOver,
+    /// It led, was silent for an election, and did not answer its successor.
+    LostLead,
 }
 
 impl fmt::Display for Suspicion {
@@ -45,6 +47,7 @@ impl fmt::Display for Suspicion {
                 f.write_str("it does not answer, neither directly nor through others")
             }
             Self::LeaseOver => f.write_str("it did not renew the lease of what it ran"),
+            Self::LostLead => f.write_str("it lost the lead and did not answer the next leader"),
         }
     }
 }

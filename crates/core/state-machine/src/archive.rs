@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use imbl::Vector;
 use serde::{Deserialize, Serialize};
 use types::{BlobHash, ExperimentId, codec};
 
@@ -73,47 +74,60 @@ pub fn decode_archive(bytes: &[u8]) -> Result<ArchiveContent, codec::Error> {
     codec::decode(bytes, MAX_ARCHIVE_BYTES)
 }
 
-/// Seals the oldest of what has grown beyond what stays hot; at most one file of each kind per command.
-pub(crate) fn seal(state: &mut ClusterState) -> Vec<ArchiveFile> {
-    let mut files = Vec::new();
-    if state.ledger.len() >= 2 * ARCHIVE_ENTRIES {
-        let rest = state.ledger.split_off(ARCHIVE_ENTRIES);
-        let entries = std::mem::replace(&mut state.ledger, rest)
-            .into_iter()
-            .collect();
-        let content = ArchiveContent::Ledger {
-            previous: last_hash(&state.ledger_archives),
-            entries,
-        };
-        let file = make_file("ledger", state.ledger_archives.len(), &content, Vec::new());
-        let sealed = reference(&file, ARCHIVE_ENTRIES);
-        state.ledger_archives.push_back(sealed);
-        files.push(file);
-    }
-    if state.ended.len() >= HOT_EXPERIMENTS {
-        let rest = state.ended.split_off(ARCHIVE_EXPERIMENTS);
-        let ids: Vec<_> = std::mem::replace(&mut state.ended, rest)
-            .into_iter()
-            .collect();
-        let entries = ids.iter().filter_map(|id| state.forget(*id)).collect();
-        let content = ArchiveContent::Experiments {
-            previous: last_hash(&state.experiment_archives),
-            entries,
-        };
-        let file = make_file(
-            "experiments",
-            state.experiment_archives.len(),
-            &content,
-            ids,
-        );
-        let sealed = reference(&file, ARCHIVE_EXPERIMENTS);
-        state.experiment_archives.push_back(sealed);
-        files.push(file);
-    }
-    files
+/// [`ArchiveContent`] as it is written: the entries stay where they are, since a copy of thousands takes longer than all
+/// else here. Same variants, same bytes.
+#[derive(Serialize)]
+enum SealedContent<'a> {
+    Ledger {
+        previous: BlobHash,
+        entries: &'a Vector<LedgerEntry>,
+    },
+    Experiments {
+        previous: BlobHash,
+        entries: &'a [Arc<Experiment>],
+    },
 }
 
-fn last_hash(archives: &imbl::Vector<ArchiveRef>) -> BlobHash {
+/// Seals the oldest of what has grown beyond what stays hot; at most one file per command, since whatever comes after the
+/// command waits for it.
+pub(crate) fn seal(state: &mut ClusterState) -> Option<ArchiveFile> {
+    if state.ledger.len() >= 2 * ARCHIVE_ENTRIES {
+        return Some(seal_ledger(state));
+    }
+    (state.ended.len() >= HOT_EXPERIMENTS).then(|| seal_experiments(state))
+}
+
+fn seal_ledger(state: &mut ClusterState) -> ArchiveFile {
+    let rest = state.ledger.split_off(ARCHIVE_ENTRIES);
+    let entries = std::mem::replace(&mut state.ledger, rest);
+    let content = SealedContent::Ledger {
+        previous: last_hash(&state.ledger_archives),
+        entries: &entries,
+    };
+    let file = make_file("ledger", state.ledger_archives.len(), &content, Vec::new());
+    let sealed = reference(&file, ARCHIVE_ENTRIES);
+    state.ledger_archives.push_back(sealed);
+    file
+}
+
+fn seal_experiments(state: &mut ClusterState) -> ArchiveFile {
+    let rest = state.ended.split_off(ARCHIVE_EXPERIMENTS);
+    let ids: Vec<_> = std::mem::replace(&mut state.ended, rest)
+        .into_iter()
+        .collect();
+    let entries: Vec<_> = ids.iter().filter_map(|id| state.forget(*id)).collect();
+    let content = SealedContent::Experiments {
+        previous: last_hash(&state.experiment_archives),
+        entries: &entries,
+    };
+    let number = state.experiment_archives.len();
+    let file = make_file("experiments", number, &content, ids);
+    let sealed = reference(&file, ARCHIVE_EXPERIMENTS);
+    state.experiment_archives.push_back(sealed);
+    file
+}
+
+fn last_hash(archives: &Vector<ArchiveRef>) -> BlobHash {
     archives
         .last()
         .map(|archive| archive.hash)
@@ -123,7 +137,7 @@ fn last_hash(archives: &imbl::Vector<ArchiveRef>) -> BlobHash {
 fn make_file(
     kind: &str,
     number: usize,
-    content: &ArchiveContent,
+    content: &SealedContent<'_>,
     experiments: Vec<ExperimentId>,
 ) -> ArchiveFile {
     let bytes = Bytes::from(codec::encode(content));

@@ -105,7 +105,7 @@ impl ClusterState {
             length: new.hold,
         });
         self.applied = start;
-        Ok(archive::seal(self))
+        Ok(archive::seal(self).into_iter().collect())
     }
 
     fn keep_survivors(&mut self, new: &NewHistory, context: &mut Context<'_>) {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use types::{
     AttemptToken, Author, Cause, DurationMs, ExperimentId, ExperimentSpec, LogIndex, NodeFacts,
-    NodeId, QueueName, RankPlacement, RequestId, Role, SegmentRef, Timestamp, TokenId,
+    NodeId, QueueName, RankPlacement, RequestId, Resources, Role, SegmentRef, Timestamp, TokenId,
 };
 
 use crate::queue::Word;
@@ -213,6 +213,18 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// A start that its node told by a wall clock that may be an hour off: not before it was placed, and not to come. The
+    /// lease of long work is counted from it.
+    pub(crate) fn plausible_start(&self, told: Timestamp, now: Timestamp) -> Timestamp {
+        told.min(now).max(self.placed_at)
+    }
+
+    /// The same of an end: not to come, and not before its start.
+    pub(crate) fn plausible_end(&self, told: Timestamp, now: Timestamp) -> Timestamp {
+        let started = self.ranks.iter().find_map(|rank| rank.started_at);
+        told.min(now).max(started.unwrap_or_default())
+    }
+
     /// Names sealed segments that were not named before.
     pub(crate) fn add_segments(&mut self, segments: &[SegmentRef]) {
         for segment in segments {
@@ -273,4 +285,39 @@ pub struct Booking {
     pub gpus: imbl::OrdMap<u32, (u64, u64)>,
     /// Which attempts.
     pub attempts: imbl::OrdSet<AttemptToken>,
+}
+
+impl Booking {
+    /// Adds what a rank books, or names a sum that does not fit into 64 bits; then the rest is not to be used.
+    pub(crate) fn add(&mut self, booked: &Resources) -> Result<(), &'static str> {
+        let add = |sum: &mut u64, more: u64, what| {
+            *sum = sum.checked_add(more).ok_or(what)?;
+            Ok(())
+        };
+        add(&mut self.cpu_milli, booked.cpu_milli, "cpus")?;
+        add(&mut self.memory_bytes, booked.memory_bytes, "memory")?;
+        add(&mut self.disk_bytes, booked.disk_bytes, "disk")?;
+        for share in &booked.gpus {
+            let (milli, vram_bytes) = self.gpus.entry(share.index.0).or_default();
+            add(milli, share.milli, "gpu")?;
+            add(vram_bytes, share.vram_bytes, "gpu")?;
+        }
+        Ok(())
+    }
+
+    /// Takes away what [`Self::add`] added.
+    pub(crate) fn subtract(&mut self, booked: &Resources) {
+        self.cpu_milli -= booked.cpu_milli;
+        self.memory_bytes -= booked.memory_bytes;
+        self.disk_bytes -= booked.disk_bytes;
+        for share in &booked.gpus {
+            if let Some(sums) = self.gpus.get_mut(&share.index.0) {
+                sums.0 -= share.milli;
+                sums.1 -= share.vram_bytes;
+                if *sums == (0, 0) {
+                    self.gpus.remove(&share.index.0);
+                }
+            }
+        }
+    }
 }

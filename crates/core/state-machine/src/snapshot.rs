@@ -6,11 +6,11 @@ use std::sync::Arc;
 use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
 use types::{
-    ClusterId, ExperimentId, Incarnation, LogIndex, NodeId, QueueName, RequestId, Timestamp,
-    TokenId,
+    AttemptToken, ClusterId, ExperimentId, Incarnation, LogIndex, NodeId, QueueName, RequestId,
+    Timestamp, TokenId,
 };
 
-use crate::archive::ArchiveRef;
+use crate::archive::{ARCHIVE_ENTRIES, ArchiveRef};
 use crate::claimed_length;
 use crate::ledger::LedgerEntry;
 use crate::outcome::Outcome;
@@ -118,8 +118,56 @@ impl From<ClusterState> for Snapshot {
     }
 }
 
-impl From<Snapshot> for ClusterState {
-    fn from(snapshot: Snapshot) -> Self {
+/// A stored state that no log makes: a disk or a replica changed it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SnapshotError {
+    /// The derived indexes would not be those of the experiments.
+    #[error("under {key} it has experiment {experiment}")]
+    Misfiled {
+        key: ExperimentId,
+        experiment: ExperimentId,
+    },
+    /// Two experiments could hold one booking.
+    #[error("experiment {experiment} has an open attempt of another: {token}")]
+    ForeignAttempt {
+        experiment: ExperimentId,
+        token: AttemptToken,
+    },
+    /// A sum would not fit into 64 bits.
+    #[error("node {node} has more booked than any node can give")]
+    Overbooked { node: NodeId },
+    /// Entries are missing, or there are more than were counted.
+    #[error("the ledger has {held} entries, but {counted} were counted")]
+    LedgerLength { held: u64, counted: u64 },
+}
+
+/// What every command relies on, whoever wrote the bytes.
+fn check(state: &ClusterState) -> Result<(), SnapshotError> {
+    for (key, experiment) in &state.experiments {
+        let (key, experiment) = (*key, experiment.as_ref());
+        if key != experiment.id {
+            let experiment = experiment.id;
+            return Err(SnapshotError::Misfiled { key, experiment });
+        }
+        let token = experiment.current_attempt().map(|attempt| attempt.token);
+        if let Some(token) = token.filter(|token| token.experiment != key) {
+            let experiment = key;
+            return Err(SnapshotError::ForeignAttempt { experiment, token });
+        }
+    }
+    let sealed = state.ledger_archives.len() * ARCHIVE_ENTRIES;
+    let held = (sealed + state.ledger.len()) as u64;
+    let counted = state.ledger_length;
+    if held != counted {
+        return Err(SnapshotError::LedgerLength { held, counted });
+    }
+    Ok(())
+}
+
+impl TryFrom<Snapshot> for ClusterState {
+    type Error = SnapshotError;
+
+    fn try_from(snapshot: Snapshot) -> Result<Self, SnapshotError> {
         let Snapshot::V1(stored) = snapshot;
         let usage = stored.usage.into_iter();
         let mut state = Self {
@@ -156,9 +204,12 @@ impl From<Snapshot> for ClusterState {
             kept: stored.kept,
             ..Self::default()
         };
+        check(&state)?;
         for experiment in state.experiments.clone().values() {
-            state.index(experiment);
+            state
+                .index(experiment)
+                .map_err(|node| SnapshotError::Overbooked { node })?;
         }
-        state
+        Ok(state)
     }
 }

@@ -41,7 +41,7 @@ pub struct Applied {
 
 /// The state that every replica holds in memory.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(into = "Snapshot", from = "Snapshot")]
+#[serde(into = "Snapshot", try_from = "Snapshot")]
 pub struct ClusterState {
     pub(crate) cluster: Option<ClusterId>,
     pub(crate) cluster_public_key: Vec<u8>,
@@ -140,7 +140,7 @@ impl ClusterState {
         Applied {
             outcome,
             events: context.events,
-            archives: archive::seal(self),
+            archives: archive::seal(self).into_iter().collect(),
         }
     }
 
@@ -198,7 +198,9 @@ impl ClusterState {
         if let Some(old) = self.experiments.get(&id).cloned() {
             self.unindex(&old);
         }
-        self.index(&experiment);
+        self.index(&experiment).expect(
+            "a placement that does not fit is refused, and no state with larger sums is read",
+        );
         self.experiments.insert(id, Arc::new(experiment));
     }
 
@@ -210,7 +212,8 @@ impl ClusterState {
         Some(experiment)
     }
 
-    pub(crate) fn index(&mut self, experiment: &Experiment) {
+    /// Adds it to the derived indexes, or names the node whose bookings are too many.
+    pub(crate) fn index(&mut self, experiment: &Experiment) -> Result<(), NodeId> {
         self.names.insert(name_key(experiment));
         match &experiment.phase {
             ExperimentPhase::Queued { .. } => {
@@ -218,11 +221,12 @@ impl ClusterState {
             }
             ExperimentPhase::Active => {
                 self.active.insert(experiment.id);
-                self.book(experiment);
+                self.book(experiment)?;
                 self.hold(experiment);
             }
             ExperimentPhase::Ended { .. } => {}
         }
+        Ok(())
     }
 
     fn unindex(&mut self, experiment: &Experiment) {
@@ -272,42 +276,25 @@ impl ClusterState {
             .collect();
     }
 
-    /// Sums stay what they are at the largest number: a snapshot may claim more than any log makes, and the check of
-    /// bookings against capacity refuses it.
-    fn book(&mut self, experiment: &Experiment) {
+    /// Books what an active experiment holds, or names the node on which a sum does not fit into 64 bits.
+    fn book(&mut self, experiment: &Experiment) -> Result<(), NodeId> {
         for (token, rank) in booked_ranks(experiment) {
             let booking = self.bookings.entry(rank.node.clone()).or_default();
-            booking.cpu_milli = booking.cpu_milli.saturating_add(rank.resources.cpu_milli);
-            booking.memory_bytes = booking
-                .memory_bytes
-                .saturating_add(rank.resources.memory_bytes);
-            booking.disk_bytes = booking.disk_bytes.saturating_add(rank.resources.disk_bytes);
-            for gpu in &rank.resources.gpus {
-                let booked = booking.gpus.entry(gpu.index.0).or_default();
-                booked.0 = booked.0.saturating_add(gpu.milli);
-                booked.1 = booked.1.saturating_add(gpu.vram_bytes);
-            }
+            booking
+                .add(&rank.resources)
+                .map_err(|_what| rank.node.clone())?;
             booking.attempts.insert(token);
         }
+        Ok(())
     }
 
+    /// Takes away just what was booked: each token is of one experiment, and what a state holds was booked by it.
     fn unbook(&mut self, experiment: &Experiment) {
         for (token, rank) in booked_ranks(experiment) {
             let Some(booking) = self.bookings.get_mut(&rank.node) else {
                 continue;
             };
-            booking.cpu_milli -= rank.resources.cpu_milli;
-            booking.memory_bytes -= rank.resources.memory_bytes;
-            booking.disk_bytes -= rank.resources.disk_bytes;
-            for gpu in &rank.resources.gpus {
-                if let Some(booked) = booking.gpus.get_mut(&gpu.index.0) {
-                    booked.0 -= gpu.milli;
-                    booked.1 -= gpu.vram_bytes;
-                    if *booked == (0, 0) {
-                        booking.gpus.remove(&gpu.index.0);
-                    }
-                }
-            }
+            booking.subtract(&rank.resources);
             booking.attempts.remove(&token);
             if booking.attempts.is_empty() {
                 self.bookings.remove(&rank.node);

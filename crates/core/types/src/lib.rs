@@ -44,6 +44,7 @@ pub use resources::{
     parse_gpus,
 };
 pub use source_tree::{
-    Chunk, GitFacts, SourceTree, TreeEntry, TreeEntryKind, TreePathError, validate_tree_path,
+    Chunk, GitFacts, MAX_TREE_ENTRIES, SourceTree, TreeEntry, TreeEntryKind, TreePathError,
+    validate_tree_path,
 };
 pub use time::{DurationMs, ParseDurationError, Timestamp, parse_duration};

@@ -45,6 +45,9 @@ pub struct TreeEntry {
     pub kind: TreeEntryKind,
 }
 
+/// Most entries of a tree: more is a data set or a package directory, not code.
+pub const MAX_TREE_ENTRIES: usize = 100_000;
+
 /// Where the tree was taken from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GitFacts {

@@ -167,6 +167,14 @@ fn a_cut_or_rewritten_end_does_not_fit_the_signed_head() {
 }
 
 #[test]
+fn a_head_that_nobody_signed_proves_nothing() {
+    for length in [0, 1, 9] {
+        let records = records(length);
+        assert_eq!(check(&records, &head(&records, 0)), Err(Broken::Unsigned));
+    }
+}
+
+#[test]
 fn a_signature_counts_for_its_cluster_node_and_length_only() {
     let whole = records(3);
     let signed = head(&whole, 2);

@@ -17,6 +17,9 @@ use crate::handle::now;
 /// Time for another voter to answer; one that lives does so in milliseconds.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
 
+/// Names of old stores before their number.
+const ASIDE_PREFIX: &str = "raft.incarnation-";
+
 /// How to recover.
 #[derive(Clone, Debug, Default)]
 pub struct RecoverOptions {
@@ -53,6 +56,14 @@ impl Survivor {
     /// There is no node, it held no replica, it is a majority by itself, or its store is damaged.
     pub async fn look(directory: PathBuf) -> Result<Self, OfflineError> {
         let key = directory.join("node.key");
+        if let Some(aside) = cut_short(&directory) {
+            let raft = directory.join("raft");
+            return refused(format!(
+                "a recovery was cut short while it changed the store: {aside} is the whole old one and nothing has begun; put it back with `mv {aside} {raft}`, then recover again",
+                aside = aside.display(),
+                raft = raft.display()
+            ));
+        }
         if !key.exists() || !directory.join("raft").exists() {
             return refused(format!(
                 "{} holds no node: recovery is for a stopped voter or learner; name its directory with --data-dir",
@@ -214,9 +225,7 @@ impl Survivor {
             .begin_history(&history)
             .map_err(OfflineError::Refused)?;
         let members = sign_members(&key, &state, &self.node)?;
-        let aside = self
-            .directory
-            .join(format!("raft.incarnation-{}", next - 1));
+        let aside = self.directory.join(format!("{ASIDE_PREFIX}{}", next - 1));
         if aside.exists() {
             return refused(format!(
                 "{} is in the way: an earlier recovery left it; move it elsewhere first",
@@ -260,5 +269,53 @@ impl Survivor {
     pub(super) fn written_at(&self) -> Option<std::time::SystemTime> {
         let log = self.directory.join("raft/commit.mark");
         fs::metadata(log).and_then(|found| found.modified()).ok() // Only for the account.
+    }
+}
+
+/// The old store of a recovery that ended between taking it away and putting the new one in its place.
+fn cut_short(directory: &Path) -> Option<PathBuf> {
+    if directory.join("raft").exists() {
+        return None;
+    }
+    let number = |path: &PathBuf| -> Option<u64> {
+        let name = path.file_name()?.to_str()?;
+        name.strip_prefix(ASIDE_PREFIX)?.parse().ok() // Not one of ours.
+    };
+    let entries = fs::read_dir(directory).ok()?; // Said when the store itself is read.
+    let asides = entries.flatten().map(|entry| entry.path());
+    asides
+        .filter(|path| number(path).is_some())
+        .max_by_key(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_recovery_that_was_cut_short_names_the_old_store_and_how_to_put_it_back() {
+        let lab = tempfile::tempdir().unwrap();
+        let root = lab.path().to_owned();
+        fs::write(root.join("node.key"), b"a key").unwrap();
+        let look = || async {
+            let refused = Survivor::look(root.clone()).await.unwrap_err();
+            refused.to_string()
+        };
+        let nothing = look().await;
+        assert!(nothing.contains("holds no node"), "{nothing}");
+        for name in ["raft.incarnation-9", "raft.incarnation-10", "raft.fresh"] {
+            fs::create_dir(root.join(name)).unwrap();
+        }
+        let said = look().await;
+        let (old, raft) = (root.join("raft.incarnation-10"), root.join("raft"));
+        let remedy = format!("mv {} {}", old.display(), raft.display());
+        assert!(
+            said.contains("cut short") && said.contains(&remedy),
+            "{said}"
+        );
+        // As it says.
+        fs::rename(old, &raft).unwrap();
+        let after = look().await;
+        assert!(!after.contains("cut short"), "{after}");
     }
 }

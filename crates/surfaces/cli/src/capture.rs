@@ -21,8 +21,6 @@ use ignore::IgnoreRules;
 use listing::Listing;
 use stat_cache::StatCache;
 
-/// Most files of a source tree: more is a data set or a package directory, not code.
-const FILES_LIMIT: usize = 100_000;
 /// The file whose lines leave things out.
 const IGNORE_FILE: &str = ".musterignore";
 

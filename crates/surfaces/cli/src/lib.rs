@@ -8,6 +8,8 @@ mod capture;
 mod client;
 mod commands;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod globals;
 mod logs;
 mod output;

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
+use service::view::{DrainRequest, PinRequest, RemoveNodeRequest};
+
 use crate::wire::{
     BlobHashes, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest, MoveRequest,
     SubmitRequest,
@@ -20,6 +22,9 @@ pub fn body(bytes: &[u8]) {
     read::<CreateJoinTokenRequest>(bytes);
     read::<CreateUserTokenRequest>(bytes);
     read::<MoveRequest>(bytes);
+    read::<DrainRequest>(bytes);
+    read::<PinRequest>(bytes);
+    read::<RemoveNodeRequest>(bytes);
     read::<BlobHashes>(bytes);
     if let Ok(blobs) = crate::blob_batch::decode(Bytes::copy_from_slice(bytes)) {
         let total: usize = blobs.iter().map(|(_, bytes)| bytes.len()).sum();

@@ -73,8 +73,15 @@ pub(crate) fn load(files: &TlsFiles) -> Result<Tls, Error> {
     let fingerprint = fingerprint(first);
     let key = PrivateKeyDer::from_pem_file(&files.key)
         .map_err(|error| unusable(&files.key, error.to_string()))?;
-    let config = server_config(certificates, key)
-        .map_err(|error| unusable(&files.certificate, error.to_string()))?;
+    let config = server_config(certificates, key).map_err(|error| {
+        let problem = match error {
+            rustls::Error::InconsistentKeys(_) => {
+                format!("the key in {} is not its own", files.key.display())
+            }
+            other => other.to_string(),
+        };
+        unusable(&files.certificate, problem)
+    })?;
     Ok(Tls {
         acceptor: TlsAcceptor::from(Arc::new(config)),
         fingerprint,
@@ -167,6 +174,25 @@ mod tests {
             error.contains("0644") && error.contains("chmod 600"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused_by_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let own = files(directory.path());
+        load(&own).unwrap();
+        let other = directory.path().join("other");
+        fs::create_dir(&other).unwrap();
+        let others = files(&other);
+        load(&others).unwrap();
+        let mixed = TlsFiles {
+            key: others.key,
+            ..own
+        };
+        let said = load(&mixed).unwrap_err().to_string();
+        for part in ["api.crt", "other/api.key", "not its own"] {
+            assert!(said.contains(part), "{said}");
+        }
     }
 
     #[test]

@@ -16,6 +16,21 @@ use crate::world::World;
 /// Time until a person gives up waiting and asks again.
 const PATIENCE: Duration = Duration::from_secs(4);
 
+/// Experiments of a thousand that bear few lost machines. The others bear any number: they must come to their end
+/// whatever happens.
+const DELICATE_PERMILLE: u64 = 100;
+/// How many lost machines those bear, less than this.
+const FEW_LOST: u64 = 3;
+
+/// After how many lost machines an experiment is tried again.
+fn draw_patience(world: &World) -> u32 {
+    if world.chance(DELICATE_PERMILLE) {
+        u32::try_from(world.range(0..FEW_LOST)).expect("a few")
+    } else {
+        u32::MAX
+    }
+}
+
 /// One person with a list of things to do.
 pub(crate) struct Client {
     pub(crate) world: Arc<World>,
@@ -66,8 +81,7 @@ impl Client {
             ..ResourceRequest::default()
         };
         let policy = Policy {
-            // Lost nodes are what this is about: nothing may end for having met too many.
-            retries_node_lost: u32::MAX,
+            retries_node_lost: draw_patience(world),
             retries_failed: u32::from(world.chance(300)),
             ..Policy::default()
         };

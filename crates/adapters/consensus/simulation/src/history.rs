@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use openraft::EmptyNode;
-use state_machine::{AdmitNode, Command, CreateJoinToken, CreateQueue, FoundCluster};
+use state_machine::{
+    AdmitNode, Command, CreateJoinToken, CreateQueue, ExperimentPhase, FoundCluster,
+};
 use types::{ClusterId, NodeFacts, Timestamp};
 
 use crate::adversary;
@@ -65,6 +67,8 @@ pub struct Report {
     pub entries: u64,
     /// Experiments.
     pub experiments: usize,
+    /// Those of them that failed because they lost more machines than they bear.
+    pub bereft: usize,
     /// Attempts that they took.
     pub attempts: usize,
     /// Events in the trace.
@@ -119,6 +123,9 @@ fn report(world: &Arc<World>, verdict: Verdict) -> Report {
         let attempts = state
             .experiments()
             .map(|experiment| experiment.attempts.len());
+        let bereft = state.experiments().filter(|experiment| {
+            matches!(&experiment.phase, ExperimentPhase::Ended { cause, .. } if cause.is_node_failure())
+        });
         Report {
             verdict,
             virtual_ms,
@@ -128,6 +135,7 @@ fn report(world: &Arc<World>, verdict: Verdict) -> Report {
             terms: terms.unwrap_or(0),
             entries: state.applied().0,
             experiments: state.experiments().count(),
+            bereft: bereft.count(),
             attempts: attempts.sum(),
             events: inner.trace.events,
             trace: inner.trace.hash,

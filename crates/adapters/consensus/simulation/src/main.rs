@@ -41,6 +41,7 @@ struct Sums {
     terms: u64,
     entries: u64,
     attempts: usize,
+    bereft: usize,
     slowest_heal_ms: u64,
 }
 
@@ -52,6 +53,7 @@ impl Sums {
         self.terms += report.terms;
         self.entries += report.entries;
         self.attempts += report.attempts;
+        self.bereft += report.bereft;
         self.slowest_heal_ms = self.slowest_heal_ms.max(report.counts.healed_after_ms);
     }
 }
@@ -99,14 +101,15 @@ fn main() -> anyhow::Result<ExitCode> {
     let seconds = begun.elapsed().as_secs_f64();
     writeln!(
         out,
-        "{} seeds from {first}, {verdict}: {:.1} h of virtual time, {} faults, {} operations, {} terms, {} entries, {} attempts, writes served again {:.1} s after the faults at the latest, in {seconds:.1} s ({:.1} seeds/s)",
+        "{} seeds from {first}, {verdict}: {:.2} days of virtual time, {} faults, {} operations, {} terms, {} entries, {} attempts, {} experiments given up after too many lost machines, writes served again {:.1} s after the faults at the latest, in {seconds:.1} s ({:.1} seeds/s)",
         arguments.seeds,
-        Duration::from_millis(sums.virtual_ms).as_secs_f64() / 3_600.0,
+        Duration::from_millis(sums.virtual_ms).as_secs_f64() / 86_400.0,
         sums.faults,
         sums.operations,
         sums.terms,
         sums.entries,
         sums.attempts,
+        sums.bereft,
         Duration::from_millis(sums.slowest_heal_ms).as_secs_f64(),
         Duration::from_secs(arguments.seeds).as_secs_f64() / seconds,
     )

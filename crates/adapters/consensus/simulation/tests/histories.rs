@@ -39,6 +39,7 @@ fn fixed_seeds_are_sound() {
     assert!(sum(|report| report.counts.snapshots_built) > 8);
     assert!(sum(|report| report.counts.snapshots_installed) > 0);
     assert!(sum(|report| report.counts.given_up) > 0);
+    assert!(sum(|report| report.bereft as u64) > 0);
     assert!(sum(|report| report.terms) > 20);
 }
 

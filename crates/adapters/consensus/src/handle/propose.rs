@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use openraft::errors::{ClientWriteError, ForwardToLeader, RaftError};
+use bytes::Bytes;
+use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, RaftError};
+use openraft::impls::ProgressResponder;
+use openraft::raft::ClientWriteResponse;
 use state_machine::{Command, LogEntry};
 use tokio::time::Instant;
 use types::{AuthorProof, codec};
@@ -32,7 +35,28 @@ impl Handle {
     /// Not the leader, no majority, too large, or storage failed; [`ProposeError::Unknown`] if it may
     /// have been committed.
     pub async fn propose(&self, entry: LogEntry) -> Result<Committed, ProposeError> {
-        let bytes = bytes::Bytes::from(codec::encode(&entry));
+        self.propose_in(entry, None).await
+    }
+
+    /// The same, for what is true in this term only: nothing is appended once the lead of `term` is over, also if this
+    /// node leads again.
+    ///
+    /// # Errors
+    /// The same; [`ProposeError::NotLeader`] in another term.
+    pub async fn propose_in_term(
+        &self,
+        entry: LogEntry,
+        term: u64,
+    ) -> Result<Committed, ProposeError> {
+        self.propose_in(entry, Some(term)).await
+    }
+
+    async fn propose_in(
+        &self,
+        entry: LogEntry,
+        term: Option<u64>,
+    ) -> Result<Committed, ProposeError> {
+        let bytes = Bytes::from(codec::encode(&entry));
         if bytes.len() > MAX_ENTRY_BYTES {
             return Err(ProposeError::TooLarge {
                 bytes: bytes.len(),
@@ -45,7 +69,7 @@ impl Handle {
         self.check_room(&entry)?;
         let start = Instant::now();
         loop {
-            let write = self.inner.raft.client_write(Proposal(bytes.clone()));
+            let write = self.write(Proposal(bytes.clone()), term);
             let result = match tokio::time::timeout_at(start + DEADLINE, write).await {
                 Ok(result) => result,
                 Err(_elapsed) => {
@@ -73,6 +97,25 @@ impl Handle {
                 }
                 Refused::Answer(error) => return Err(error),
             }
+        }
+    }
+
+    /// One try. openraft compares the term where it appends, so that nothing comes between.
+    async fn write(
+        &self,
+        proposal: Proposal,
+        term: Option<u64>,
+    ) -> Result<ClientWriteResponse<Types>, RaftError<Types, ClientWriteError<Types>>> {
+        let raft = &self.inner.raft;
+        let Some(term) = term else {
+            return raft.client_write(proposal).await;
+        };
+        let (responder, answer) = ProgressResponder::complete_only();
+        let write = raft.write(proposal).with_leader(term).responder(responder);
+        write.await.map_err(RaftError::Fatal)?;
+        match answer.await {
+            Ok(result) => result.map_err(RaftError::APIError),
+            Err(_dropped) => Err(RaftError::Fatal(Fatal::Stopped)),
         }
     }
 

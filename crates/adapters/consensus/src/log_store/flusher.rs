@@ -477,18 +477,18 @@ impl Flusher {
         }
     }
 
-    fn sled_error(&self, step: &'static str, source: sled::Error) -> Error {
-        Error::Sled {
+    fn sled_error(&self, step: &'static str, error: sled::Error) -> Error {
+        Error::Log {
             step,
             path: self.path.clone(),
-            source,
+            source: error.into(),
         }
     }
 
-    fn report_sled(&self, step: &'static str, source: sled::Error) -> io::Error {
+    fn report_sled(&self, step: &'static str, error: sled::Error) -> io::Error {
         self.shared
             .failure
-            .report_error(self.sled_error(step, source))
+            .report_error(self.sled_error(step, error))
     }
 
     fn report_fault(&self, fault: ReadFault) -> io::Error {

@@ -147,10 +147,10 @@ pub(super) fn open_sled(path: &Path) -> Result<Db, Error> {
     match opening.join() {
         Ok(Ok(db)) => Ok(db),
         Ok(Err(error)) if record::is_damage(&error) => Err(damaged(error.to_string())),
-        Ok(Err(source)) => Err(Error::Sled {
+        Ok(Err(error)) => Err(Error::Log {
             step: "open",
             path: path.to_owned(),
-            source,
+            source: error.into(),
         }),
         Err(_panic) => Err(damaged("sled panicked while it read them".into())),
     }
@@ -174,18 +174,18 @@ fn open_when_unlocked(config: &sled::Config) -> sled::Result<Db> {
 }
 
 fn open_tree(db: &Db, path: &Path, name: &str) -> Result<Tree, Error> {
-    db.open_tree(name).map_err(|source| {
-        if record::is_damage(&source) {
+    db.open_tree(name).map_err(|error| {
+        if record::is_damage(&error) {
             return Error::Damaged {
                 file: path.join("db"),
                 key: format!("tree {name}"),
-                what: source.to_string(),
+                what: error.to_string(),
             };
         }
-        Error::Sled {
+        Error::Log {
             step: "open a tree of",
             path: path.to_owned(),
-            source,
+            source: error.into(),
         }
     })
 }
@@ -212,10 +212,10 @@ fn claim(
         return Err(reader.damaged("m/owner", "the record is missing"));
     }
     let record = codec::encode(&OwnerRecord::V1 { node: node.clone() });
-    let sled_error = |source| Error::Sled {
+    let sled_error = |error: sled::Error| Error::Log {
         step: "write",
         path: reader.path.to_owned(),
-        source,
+        source: error.into(),
     };
     trees.raft.insert(OWNER_KEY, record).map_err(sled_error)?;
     trees.db.flush().map_err(sled_error)?;
@@ -322,10 +322,10 @@ impl Reader<'_> {
             ReadFault::Sled(error) if record::is_damage(&error) => {
                 self.damaged("sled's pages", error.to_string())
             }
-            ReadFault::Sled(source) => Error::Sled {
+            ReadFault::Sled(error) => Error::Log {
                 step: "read",
                 path: self.path.to_owned(),
-                source,
+                source: error.into(),
             },
             ReadFault::Damaged { key, what } => self.damaged(&key, what),
         }

@@ -1,3 +1,5 @@
+mod torn;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::Ordering;
@@ -237,60 +239,6 @@ async fn a_checksum_that_fails_while_the_node_runs_stops_it_with_file_key_and_re
             .is_err()
     );
     log.close().await;
-}
-
-/// The log's file is cut at every byte of what the last append wrote: a torn write of the disk.
-#[tokio::test]
-async fn a_log_cut_anywhere_in_its_last_record_opens_whole_or_is_refused() {
-    let directory = used_log().await;
-    let db = directory.path().join("log/db");
-    let before = std::fs::read(&db).unwrap();
-    let mut log = open(&directory).unwrap();
-    log.blocking_append([entry(1, 200, &[0xab; 300])])
-        .await
-        .unwrap();
-    let acknowledged = all(&mut log).await;
-    // As it is when the machine dies now: a close would write more.
-    let copied = tempfile::tempdir().unwrap();
-    copy_directory(directory.path(), copied.path());
-    log.close().await;
-    let after = std::fs::read(copied.path().join("log/db")).unwrap();
-    let differs = |at: usize| before.get(at).copied().unwrap_or(0) != after[at];
-    let first = (0..after.len()).find(|at| differs(*at)).unwrap();
-    let last = (0..after.len()).rfind(|at| differs(*at)).unwrap();
-    assert!((300..20_000).contains(&(last - first)), "{first}..{last}");
-    let (mut whole, mut refused) = (0, 0);
-    for at in first..=last + 1 {
-        let torn = tempfile::tempdir().unwrap();
-        copy_directory(copied.path(), torn.path());
-        let file = std::fs::File::options()
-            .write(true)
-            .open(torn.path().join("log/db"))
-            .unwrap();
-        // What follows is as it was before: the disk had not got to it.
-        let rest: Vec<u8> = (at..after.len())
-            .map(|at| before.get(at).copied().unwrap_or(0))
-            .collect();
-        file.write_all_at(&rest, at as u64).unwrap();
-        match open(&torn) {
-            Ok(mut log) => {
-                assert_eq!(all(&mut log).await, acknowledged, "cut at byte {at}");
-                log.close().await;
-                whole += 1;
-            }
-            Err(error @ Error::Damaged { .. }) => {
-                let text = error.to_string();
-                assert!(
-                    text.contains("log/db") && text.contains("--rejoin"),
-                    "cut at byte {at}: {text}"
-                );
-                refused += 1;
-            }
-            Err(error) => panic!("cut at byte {at}: {error:?}"),
-        }
-    }
-    println!("{whole} opened whole, {refused} refused");
-    assert!(whole > 0 && refused > 100, "{whole} {refused}");
 }
 
 #[tokio::test]

@@ -168,6 +168,40 @@ async fn leadership_moves_on_request_and_members_leave() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_true_in_one_term_is_not_written_in_a_later_one_of_the_same_leader() {
+    let cluster = Cluster::new();
+    let handles = cluster.of(3).await;
+    let term = handles[0].leader().borrow().term;
+    let write = |name: &str, term| {
+        let (handle, entry) = (handles[0].clone(), entry(name));
+        async move { handle.propose_in_term(entry, term).await }
+    };
+    let committed = write("in-time", term).await.unwrap();
+    assert_eq!(committed.outcome, state_machine::Outcome::Done);
+
+    handles[0].transfer_leader(node(1)).await.unwrap();
+    leads(&handles[1]).await;
+    let refused = write("without-lead", term).await;
+    assert!(
+        matches!(refused, Err(ProposeError::NotLeader { .. })),
+        "{refused:?}"
+    );
+    handles[1].transfer_leader(node(0)).await.unwrap();
+    leads(&handles[0]).await;
+    propose(&handles[0], "it-leads-again").await.unwrap();
+    let refused = write("too-late", term).await;
+    assert!(
+        matches!(refused, Err(ProposeError::NotLeader { .. })),
+        "{refused:?}"
+    );
+    for name in ["without-lead", "too-late"] {
+        assert!(!has_queue(&handles[0], name), "{name} was written");
+    }
+    let term = handles[0].leader().borrow().term;
+    write("in-time-again", term).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parallel_writes_share_commits_on_every_replica() {
     let cluster = Cluster::new();
     let handles = cluster.of(3).await;

@@ -11,8 +11,8 @@ use types::{ConsoleStream, RecordBody};
 
 use self::flood::{Allowance, Verdict};
 use super::metric::MetricLines;
+use super::recorder::Recorder;
 use crate::clock::boottime_ms;
-use crate::segment::SegmentWriter;
 
 /// Largest console record; also what one read takes off a pipe.
 const MAX_CONSOLE_BYTES: usize = 64 << 10;
@@ -21,7 +21,7 @@ const EVIDENCE_BYTES: usize = 8 << 10;
 /// Lines of standard error in the evidence.
 const EVIDENCE_LINES: usize = 8;
 
-/// Reads the pipes; memory is bounded by one read each, the pipe itself holds the job back.
+/// Reads the pipes; memory is bounded by one read each and by the recorder, the pipe itself holds the job back.
 #[derive(Debug)]
 pub(super) struct Console {
     buffer: Vec<u8>,
@@ -40,24 +40,24 @@ impl Console {
         }
     }
 
-    /// Takes what one read gives and appends it as a record, unless the job floods. Closes the pipe at end of file. True
-    /// if there was something.
+    /// Takes what one read gives and appends it as a record, unless the job floods; reads nothing while the recorder is
+    /// full. Closes the pipe at end of file. True if there was something.
     pub(super) fn read(
         &mut self,
         pipe: &mut Option<OwnedFd>,
         stream: ConsoleStream,
-        writer: &mut SegmentWriter,
+        recorder: &mut Recorder,
     ) -> io::Result<bool> {
         let Some(open) = pipe else {
             return Ok(false);
         };
-        if self.rest_until_ms().is_some() {
+        if self.rest_until_ms().is_some() || recorder.is_full() {
             return Ok(false);
         }
         let length = match rustix::io::read(&*open, &mut self.buffer) {
             Ok(0) => {
                 *pipe = None;
-                mark(writer, self.allowance.take_dropped());
+                mark(recorder, self.allowance.take_dropped());
                 return Ok(false);
             }
             Ok(length) => length,
@@ -73,24 +73,24 @@ impl Console {
             self.stderr_tail.drain(..surplus);
         }
         match self.allowance.judge(length as u64, boottime_ms()) {
-            Verdict::Keep { dropped } => mark(writer, dropped),
+            Verdict::Keep { dropped } => mark(recorder, dropped),
             Verdict::Drop => return Ok(true),
         }
-        writer.append(RecordBody::Console {
+        recorder.append(RecordBody::Console {
             stream,
             bytes: Bytes::copy_from_slice(bytes),
         });
         if stream == ConsoleStream::Stdout {
             for scalar in self.metrics.take(bytes) {
-                writer.append(scalar);
+                recorder.append(scalar);
             }
         }
         Ok(true)
     }
 
     /// Marks what was dropped last, when nothing more is read.
-    pub(super) fn close(&mut self, writer: &mut SegmentWriter) {
-        mark(writer, self.allowance.take_dropped());
+    pub(super) fn close(&mut self, recorder: &mut Recorder) {
+        mark(recorder, self.allowance.take_dropped());
     }
 
     /// Until when the pipes are left alone, because the job floods them: it waits for its own output meanwhile.
@@ -115,15 +115,15 @@ impl Console {
 }
 
 /// Marks where output was dropped.
-fn mark(writer: &mut SegmentWriter, dropped: u64) {
+fn mark(recorder: &mut Recorder, dropped: u64) {
     if dropped > 0 {
-        writer.append(RecordBody::Gap { bytes: dropped });
+        recorder.append(RecordBody::Gap { bytes: dropped });
     }
 }
 
 /// Appends a line of muster itself.
-pub(super) fn say(writer: &mut SegmentWriter, line: &str) {
-    writer.append(RecordBody::Console {
+pub(super) fn say(recorder: &mut Recorder, line: &str) {
+    recorder.append(RecordBody::Console {
         stream: ConsoleStream::Muster,
         bytes: Bytes::from(format!("{line}\n")),
     });

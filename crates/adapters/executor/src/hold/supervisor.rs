@@ -1,5 +1,5 @@
 //! The holder's loop: pipes into records, requests into deadlines, deadlines into signals, the end into a
-//! file. One thread, one `poll`, one timer.
+//! file. One thread, one `poll`, one timer; while the job runs it touches no disk, so that none can delay a kill.
 
 mod finishing;
 mod stopping;
@@ -9,21 +9,21 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
-use types::{CauseKind, ConsoleStream, codec};
+use types::{CauseKind, ConsoleStream};
 
+use super::HoldError;
 use super::console::{Console, say};
 use super::job::Job;
+use super::recorder::Recorder;
 use super::sampler::{SAMPLE_INTERVAL_MS, Sampler, record};
 use super::subscribers::Subscribers;
-use super::{HoldError, log};
 use crate::attempt_directory::AttemptDirectory;
 use crate::cgroup::{CgroupLimits, JobCgroups};
 use crate::clock::boottime_ms;
-use crate::durable_file;
 use crate::job_user::Confinement;
 use crate::process_tree;
 use crate::protocol::{Notice, Request};
-use crate::segment::{SegmentLimits, SegmentWriter};
+use crate::segment::SegmentLimits;
 use crate::stored::{OrderV1, Status};
 use stopping::Stopping;
 
@@ -40,7 +40,7 @@ pub(super) struct Supervisor {
     confinement: Confinement,
     job: Job,
     subscribers: Subscribers,
-    writer: SegmentWriter,
+    recorder: Recorder,
     console: Console,
     cgroups: JobCgroups,
     sampler: Sampler,
@@ -67,13 +67,18 @@ impl Supervisor {
             max_age_ms: order.segment_max_age_ms,
         };
         let now_ms = boottime_ms();
-        let writer = SegmentWriter::create(&directory.records(), limits, now_ms)
-            .map_err(HoldError::Records)?;
+        let status = Status::V1 {
+            holder_pid: std::process::id(),
+            pid: job.pid,
+            started_at: job.started_at,
+        };
+        let recorder =
+            Recorder::start(directory.clone(), status, limits).map_err(HoldError::Records)?;
         let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC)
             .map_err(HoldError::Wait)?;
         let mut supervisor = Self {
             subscribers: Subscribers::new(listener, node),
-            writer,
+            recorder,
             console: Console::new(),
             cgroups: JobCgroups::default(),
             sampler: Sampler::default(),
@@ -92,20 +97,8 @@ impl Supervisor {
         for notice in supervisor.greeting() {
             supervisor.subscribers.tell(&notice);
         }
-        supervisor.store_status()?;
         supervisor.confine()?;
         Ok(supervisor)
-    }
-
-    fn store_status(&self) -> Result<(), HoldError> {
-        let status = Status::V1 {
-            holder_pid: std::process::id(),
-            pid: self.job.pid,
-            started_at: self.job.started_at,
-        };
-        durable_file::create(&self.directory.status(), &codec::encode(&status))
-            .map(drop)
-            .map_err(HoldError::Status)
     }
 
     /// Makes the cgroups and moves the tree in. The job runs already: the first move waits for a grace
@@ -119,14 +112,14 @@ impl Supervisor {
         };
         let (cgroups, problems) = JobCgroups::create(&order.cgroups, &limits);
         for problem in problems {
-            log(&problem);
-            say(&mut self.writer, &problem);
+            self.recorder.log(&problem);
+            say(&mut self.recorder, &problem);
         }
         self.cgroups = cgroups;
         if let Err(error) = self.cgroups.join(self.job.pid) {
             let problem = format!("the job could not be moved into its cgroups: {error}");
-            log(&problem);
-            say(&mut self.writer, &problem);
+            self.recorder.log(&problem);
+            say(&mut self.recorder, &problem);
             return Ok(());
         }
         while let Some(inside) = self.cgroups.members() {
@@ -172,9 +165,10 @@ impl Supervisor {
     }
 
     fn tail(&self) -> Notice {
+        let written = self.recorder.written();
         Notice::Tail {
-            segment: self.writer.segment,
-            next_sequence: self.writer.next_sequence,
+            segment: written.segment,
+            next_sequence: written.next_sequence,
         }
     }
 
@@ -184,7 +178,7 @@ impl Supervisor {
             (&mut self.job.stderr, ConsoleStream::Stderr),
         ];
         for (pipe, stream) in pipes {
-            if let Err(error) = self.console.read(pipe, stream, &mut self.writer) {
+            if let Err(error) = self.console.read(pipe, stream, &mut self.recorder) {
                 *pipe = None;
                 let problem = format!("reading the job's output failed: {error}");
                 self.failure
@@ -217,17 +211,17 @@ impl Supervisor {
         self.next_sample_ms = now_ms + SAMPLE_INTERVAL_MS;
         match self.sampler.sample(&self.cgroups, now_ms) {
             Ok(usage) => {
-                self.writer.append(record(usage));
+                if !self.recorder.is_full() {
+                    self.recorder.append(record(usage));
+                }
                 self.subscribers.tell(&Notice::Usage(usage));
             }
-            Err(error) => log(&format!("sampling failed: {error}")),
+            Err(error) => self.recorder.log(&format!("sampling failed: {error}")),
         }
     }
 
     fn keep_records(&mut self, now_ms: u64) {
-        let written = self.writer.flush(now_ms);
-        let kept = written.and_then(|wrote| self.writer.tick(now_ms).map(|()| wrote));
-        match kept {
+        match self.recorder.news() {
             Ok(wrote) => self.untold |= wrote,
             Err(error) => self.fail_records(&error),
         }
@@ -247,8 +241,7 @@ impl Supervisor {
             _ => CauseKind::HolderFailed,
         };
         let problem = format!("the records could not be written: {error}");
-        log(&problem);
-        self.writer.stop();
+        self.recorder.log(&problem);
         self.failure.get_or_insert((kind, problem));
     }
 
@@ -257,6 +250,11 @@ impl Supervisor {
             return true;
         }
         if !(self.job.exit.is_some() && self.job.tree_is_gone) {
+            return false;
+        }
+        if self.recorder.is_full() {
+            // The pipes are left alone until the disk has taken what waits: their last words are still to be read.
+            self.gone_since_ms = None;
             return false;
         }
         let gone_since_ms = *self.gone_since_ms.get_or_insert(now_ms);

@@ -4,10 +4,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use types::{Record, RecordBody, encode_frame};
-
 use super::SegmentFile;
-use crate::clock::wall_clock;
 use crate::durable_file::sync_directory;
 
 /// Records are made durable at this interval: what a power cut may take.
@@ -20,7 +17,7 @@ pub(crate) struct SegmentLimits {
     pub(crate) max_age_ms: u64,
 }
 
-/// Numbers records, frames them and writes them to the open segment.
+/// Writes frames to the open segment. After an error it must not be used any more: what is on disk stays as it is.
 #[derive(Debug)]
 pub(crate) struct SegmentWriter {
     directory: PathBuf,
@@ -30,14 +27,9 @@ pub(crate) struct SegmentWriter {
     pub(crate) segment: u32,
     segment_bytes: u64,
     opened_at_ms: u64,
-    /// Number of the next record.
-    pub(crate) next_sequence: u64,
     /// Number after the last record on disk.
-    written_sequence: u64,
-    buffer: Vec<u8>,
+    pub(crate) next_sequence: u64,
     unsynced_since_ms: Option<u64>,
-    /// A write failed: what is on disk stays as it is, nothing is added.
-    failed: bool,
 }
 
 impl SegmentWriter {
@@ -51,48 +43,33 @@ impl SegmentWriter {
             segment_bytes: 0,
             opened_at_ms: now_ms,
             next_sequence: 0,
-            written_sequence: 0,
-            buffer: Vec::new(),
             unsynced_since_ms: None,
-            failed: false,
         })
     }
 
-    /// Numbers and frames a record; written by the next [`Self::flush`]. Dropped after a failed write.
-    pub(crate) fn append(&mut self, body: RecordBody) {
-        if self.failed {
-            return;
-        }
-        let record = Record {
-            sequence: self.next_sequence,
-            at: wall_clock(),
-            body,
-        };
-        encode_frame(&record, &mut self.buffer);
-        self.next_sequence += 1;
-    }
-
-    /// Writes what was appended and completes the segment if it is full or old. True if anything was written.
-    pub(crate) fn flush(&mut self, now_ms: u64) -> io::Result<bool> {
-        let wrote = !self.buffer.is_empty();
-        if wrote {
-            if let Err(error) = self.file.write_all(&self.buffer) {
-                self.give_up()?;
+    /// Writes whole frames, of which the last record is the one before number `next_sequence`, and completes the segment
+    /// if it is full or old. Without frames it only does the latter.
+    pub(crate) fn write(
+        &mut self,
+        frames: &[u8],
+        next_sequence: u64,
+        now_ms: u64,
+    ) -> io::Result<()> {
+        if !frames.is_empty() {
+            if let Err(error) = self.file.write_all(frames) {
+                // Takes back a half-written batch, so that the file ends with a whole record.
+                self.file.set_len(self.segment_bytes)?;
                 return Err(error);
             }
-            self.segment_bytes += self.buffer.len() as u64;
-            self.written_sequence = self.next_sequence;
-            self.buffer.clear();
+            self.segment_bytes += frames.len() as u64;
+            self.next_sequence = next_sequence;
             self.unsynced_since_ms.get_or_insert(now_ms);
-        }
-        if self.failed {
-            return Ok(false);
         }
         let old = now_ms >= self.opened_at_ms.saturating_add(self.limits.max_age_ms);
         if self.segment_bytes >= self.limits.max_bytes || (old && self.segment_bytes > 0) {
             self.rotate(now_ms)?;
         }
-        Ok(wrote)
+        Ok(())
     }
 
     /// When [`Self::tick`] has something to do next; none while everything is durable and the segment is empty.
@@ -103,7 +80,7 @@ impl SegmentWriter {
         sync.into_iter().chain(age).min()
     }
 
-    /// Makes records durable that are due. Completing by age happens in [`Self::flush`].
+    /// Makes records durable that are due. Completing by age happens in [`Self::write`].
     pub(crate) fn tick(&mut self, now_ms: u64) -> io::Result<()> {
         match self.unsynced_since_ms {
             Some(since) if now_ms >= since + SYNC_INTERVAL_MS => self.sync(),
@@ -111,28 +88,10 @@ impl SegmentWriter {
         }
     }
 
-    /// Writes and makes durable everything; the writer's last act.
-    pub(crate) fn finish(&mut self, now_ms: u64) -> io::Result<()> {
-        if self.failed {
-            return Ok(());
-        }
-        self.flush(now_ms)?;
+    /// Makes durable everything; the writer's last act.
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
         self.sync()?;
         sync_directory(&self.directory)
-    }
-
-    /// Writes nothing any more; what is on disk stays.
-    pub(crate) fn stop(&mut self) {
-        self.failed = true;
-        self.buffer.clear();
-        self.next_sequence = self.written_sequence;
-        self.unsynced_since_ms = None;
-    }
-
-    /// Takes back a half-written batch, so that the file ends with a whole record.
-    fn give_up(&mut self) -> io::Result<()> {
-        self.stop();
-        self.file.set_len(self.segment_bytes)
     }
 
     fn sync(&mut self) -> io::Result<()> {

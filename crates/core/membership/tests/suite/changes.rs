@@ -63,6 +63,30 @@ fn follow(members: &[Candidate], now: &mut Replicas) -> Vec<BTreeSet<NodeId>> {
     panic!("it does not settle: {now:?}");
 }
 
+/// A barred leader makes its heir of the one voter that stays, which is silent just now: until it is back, those that have
+/// lost their votes do not all stand by.
+#[test]
+fn no_more_than_two_stand_by_while_a_silent_heir_is_waited_for() {
+    let mut members = cluster(6);
+    for (member, presence) in members.iter_mut().zip([
+        Presence::Silent,
+        Presence::Gone,
+        Presence::Gone,
+        Presence::Here,
+        Presence::Settled,
+        Presence::Gone,
+    ]) {
+        member.presence = presence;
+    }
+    for barred in [1, 2, 4, 5] {
+        members[barred].barred = Some("barred".to_owned());
+    }
+    let mut now = replicas("abcde", "");
+    now.leader = Some(members[4].node.clone());
+    follow(&members, &mut now);
+    assert!(now.learners.len() <= MAX_LEARNERS, "{now:?}");
+}
+
 #[test]
 fn a_cluster_grows_from_one_to_three_to_five_without_an_even_step() {
     let mut now = replicas("a", "");

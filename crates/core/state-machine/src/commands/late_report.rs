@@ -92,6 +92,7 @@ impl ReportAttempt {
         for attempt in attempts.filter(|attempt| attempt.token == self.token) {
             attempt.late = Some(AttemptEnd {
                 cause: cause.clone(),
+                at: attempt.plausible_end(end.at, context.now),
                 ..end.clone()
             });
             attempt.add_segments(segments);

@@ -142,9 +142,9 @@ impl PlaceAttempt {
 
 /// Adds `want` to what is booked; names what there is then too little of.
 fn add(booked: &mut Booking, want: &Resources, total: &Resources) -> Option<&'static str> {
-    booked.cpu_milli = booked.cpu_milli.saturating_add(want.cpu_milli);
-    booked.memory_bytes = booked.memory_bytes.saturating_add(want.memory_bytes);
-    booked.disk_bytes = booked.disk_bytes.saturating_add(want.disk_bytes);
+    if let Err(short) = booked.add(want) {
+        return Some(short);
+    }
     if booked.cpu_milli > total.cpu_milli {
         return Some("cpus");
     }
@@ -155,11 +155,9 @@ fn add(booked: &mut Booking, want: &Resources, total: &Resources) -> Option<&'st
         return Some("disk");
     }
     let fits = want.gpus.iter().all(|share| {
-        let (milli, vram) = booked.gpus.entry(share.index.0).or_default();
-        *milli = milli.saturating_add(share.milli);
-        *vram = vram.saturating_add(share.vram_bytes);
+        let (milli, vram) = booked.gpus.get(&share.index.0).copied().unwrap_or_default();
         let whole = total.gpus.iter().find(|gpu| gpu.index == share.index);
-        whole.is_some_and(|gpu| *milli <= gpu.milli.min(1_000) && *vram <= gpu.vram_bytes)
+        whole.is_some_and(|gpu| milli <= gpu.milli.min(1_000) && vram <= gpu.vram_bytes)
     });
     if fits { None } else { Some("gpu") }
 }

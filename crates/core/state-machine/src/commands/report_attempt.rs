@@ -19,7 +19,7 @@ pub(super) const MAX_INLINE_RECORDS: usize = 4 << 10;
 pub enum AttemptReport {
     /// The process runs since then.
     Started {
-        /// Wall clock of the node.
+        /// Wall clock of the node; believed between the placement and the time of the log.
         at: Timestamp,
     },
     /// It is over; all its records are named and on their copies.
@@ -56,6 +56,10 @@ impl ReportAttempt {
             .last_mut()
             .expect("current() found an attempt");
         let rank = usize::try_from(self.rank).unwrap_or(usize::MAX);
+        let at = match &self.report {
+            AttemptReport::Started { at } => attempt.plausible_start(*at, context.now),
+            AttemptReport::Ended { end, .. } => attempt.plausible_end(end.at, context.now),
+        };
         let Some(rank) = attempt
             .ranks
             .get_mut(rank)
@@ -73,9 +77,9 @@ impl ReportAttempt {
             return Outcome::Done;
         }
         match &self.report {
-            AttemptReport::Started { at } => {
+            AttemptReport::Started { .. } => {
                 if rank.started_at.is_none() {
-                    rank.started_at = Some(*at);
+                    rank.started_at = Some(at);
                     let detail = format!("attempt {} on {}", self.token.attempt, self.node.short());
                     state.put(experiment);
                     state.record(
@@ -98,7 +102,8 @@ impl ReportAttempt {
                 rank.ended = true;
                 attempt.add_segments(segments);
                 attempt.inline_records = inline_records.clone();
-                state.end_attempt(context, experiment, end.clone());
+                let end = AttemptEnd { at, ..end.clone() };
+                state.end_attempt(context, experiment, end);
             }
         }
         Outcome::Done

@@ -6,7 +6,7 @@ use state_machine::{
 };
 use types::{Author, BlobHash, LogIndex, Timestamp, codec};
 
-use crate::samples::{Cluster, node, spec};
+use crate::samples::{Cluster, found, node, spec};
 
 fn entry(time: u64, command: Command) -> LogEntry {
     LogEntry {
@@ -96,4 +96,32 @@ fn a_changed_ledger_entry_breaks_the_chain_where_it_is() {
     let mut entries: Vec<_> = state.ledger().cloned().collect();
     entries[1].detail.push('!');
     assert_eq!(verify_chain([0; 32], &entries), Err(entries[1].sequence));
+}
+
+/// The stop of the 8,192nd experiment makes the ledger full as well.
+#[test]
+fn where_both_are_full_a_command_seals_one_file_and_the_next_the_other() {
+    let mut cluster = Cluster::default();
+    cluster.accept(found());
+    let mut state = cluster.state;
+    let (before, _) = long_history(&mut state, 8_191);
+    assert!(before.iter().all(|file| file.name.starts_with("ledger-")));
+    let mut sealed = |command| {
+        let index = LogIndex(state.applied().0 + 1);
+        let applied = state.apply(index, &entry(9_000, command));
+        let names: Vec<_> = applied.archives.into_iter().map(|file| file.name).collect();
+        (applied.outcome, names.join(" "))
+    };
+    let submit = || {
+        let submit = SubmitExperiment { spec: spec("x") };
+        Command::SubmitExperiment(Box::new(submit))
+    };
+    let (Outcome::Submitted(experiment), nothing) = sealed(submit()) else {
+        unreachable!()
+    };
+    assert_eq!(nothing, "");
+    let (_, first) = sealed(Command::StopExperiment(StopExperiment { experiment }));
+    assert_eq!(first, format!("ledger-{:012}", before.len()));
+    assert_eq!(sealed(submit()).1, "experiments-000000000000");
+    assert_eq!(sealed(submit()).1, "");
 }

@@ -6,7 +6,11 @@ mod admission;
 #[cfg(test)]
 mod archives;
 #[cfg(test)]
+mod clocks;
+#[cfg(test)]
 mod commands;
+#[cfg(test)]
+mod forged;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]

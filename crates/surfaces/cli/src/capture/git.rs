@@ -7,10 +7,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use types::MAX_TREE_ENTRIES;
 
 use super::ignore::IgnoreRules;
 use super::listing::{ListedPath, Listing, join};
-use super::{FILES_LIMIT, walk};
+use super::walk;
 use crate::error::Error;
 use command::git;
 use remote::without_credentials;
@@ -86,8 +87,10 @@ impl Checkout {
             if listed.is_repository {
                 self.list_repository(path, listed.untracked, depth, listing)?;
             } else {
-                if listing.paths.len() >= FILES_LIMIT {
-                    return Err(Error::TooManyFiles { limit: FILES_LIMIT });
+                if listing.paths.len() >= MAX_TREE_ENTRIES {
+                    return Err(Error::TooManyFiles {
+                        limit: MAX_TREE_ENTRIES,
+                    });
                 }
                 listing.paths.push(ListedPath {
                     bytes: path,

@@ -3,7 +3,8 @@
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use super::FILES_LIMIT;
+use types::MAX_TREE_ENTRIES;
+
 use super::ignore::IgnoreRules;
 use super::listing::{ListedPath, Listing, join};
 use crate::error::Error;
@@ -59,8 +60,10 @@ pub(super) fn walk_below(
 }
 
 fn add(listing: &mut Listing, bytes: Vec<u8>, untracked: bool) -> Result<(), Error> {
-    if listing.paths.len() >= FILES_LIMIT {
-        return Err(Error::TooManyFiles { limit: FILES_LIMIT });
+    if listing.paths.len() >= MAX_TREE_ENTRIES {
+        return Err(Error::TooManyFiles {
+            limit: MAX_TREE_ENTRIES,
+        });
     }
     listing.paths.push(ListedPath { bytes, untracked });
     Ok(())

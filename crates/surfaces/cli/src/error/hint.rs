@@ -56,6 +56,9 @@ pub(super) fn hint(error: &Error) -> String {
                 "commit the large changes, or allow more with --max-file-size".to_owned()
             }
             Error::AuditFile { .. } => "export it again with `muster audit export FILE`, or use the original".to_owned(),
+            Error::LedgerBroken { source: rest::audit::Broken::Unsigned, .. } => {
+                "nothing of it can be trusted; export it again while a voter of the cluster can be reached, or compare with an earlier export".to_owned()
+            }
             Error::LedgerBroken { .. } => {
                 "nothing after that record can be trusted; compare with another node: `muster audit verify --node OTHER`, or with an earlier export".to_owned()
             }

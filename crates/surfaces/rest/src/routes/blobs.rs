@@ -1,21 +1,19 @@
 //! Bytes by their hash: source trees on their way in, results on their way out.
 
-use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures::{Stream, StreamExt};
 use service::view::BlobHashes;
-use tokio_stream::StreamExt as _;
 use tokio_util::io::{ReaderStream, StreamReader};
 use types::BlobHash;
 
 use super::Api;
 use crate::blob_batch::{self, MAX_BATCH_BYTES};
-use crate::body::{self, BODY_IDLE_TIMEOUT, Json};
+use crate::body::{self, Json, Patience};
 use crate::error::Refusal;
 use crate::identity::Authenticated;
 
@@ -51,19 +49,16 @@ pub(super) async fn put(
 ) -> Result<StatusCode, Refusal> {
     caller.may_write()?;
     let hash = parse_hash(&hash)?;
-    let reader = StreamReader::new(Box::pin(timed(request.into_body())));
-    api.service.put_blob(hash, reader).await?;
+    let (frames, too_slow) = body::paced(request.into_body(), Patience::default());
+    let stored = api
+        .service
+        .put_blob(hash, StreamReader::new(Box::pin(frames)));
+    let stored = stored.await;
+    if too_slow.load(Ordering::Relaxed) {
+        return Err(Refusal::body_too_slow());
+    }
+    stored?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// The frames of `body`; fails when the next one is too long in coming.
-fn timed(body: Body) -> impl Stream<Item = io::Result<bytes::Bytes>> {
-    let frames = body.into_data_stream().timeout(BODY_IDLE_TIMEOUT);
-    StreamExt::map(frames, |frame| match frame {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) => Err(io::Error::other(error)),
-        Err(elapsed) => Err(io::Error::new(io::ErrorKind::TimedOut, elapsed)),
-    })
 }
 
 /// Stores many small blobs: frames of 32 bytes hash, little-endian `u32` length, that many bytes; 8 MiB in all.

@@ -18,8 +18,8 @@ const CGROUP_REMOVAL_LIMIT_MS: u64 = 1_000;
 impl Supervisor {
     pub(super) fn finish(mut self) -> Result<(), HoldError> {
         self.sampler.finish(&self.cgroups);
-        self.console.close(&mut self.writer);
-        if let Err(error) = self.writer.finish(boottime_ms()) {
+        self.console.close(&mut self.recorder);
+        if let Err(error) = self.recorder.finish() {
             self.fail_records(&error);
         }
         let ended = self.ended();
@@ -54,7 +54,7 @@ impl Supervisor {
             peak_memory_bytes: self.sampler.peak_memory_bytes,
             cpu_ms: self.sampler.cpu_ms,
             tree_kill_method: self.cgroups.kill_method().to_owned(),
-            records: self.writer.next_sequence,
+            records: self.recorder.written().next_sequence,
         }
     }
 

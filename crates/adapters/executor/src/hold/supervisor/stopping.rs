@@ -5,8 +5,8 @@ use types::DurationMs;
 
 use super::Supervisor;
 use crate::clock::boottime_ms;
+use crate::hold::HoldError;
 use crate::hold::console::say;
-use crate::hold::{HoldError, log};
 use crate::process_tree;
 use crate::protocol::StopReason;
 use crate::stored::OrderV1;
@@ -131,11 +131,11 @@ impl Supervisor {
         let line = if grace_ms == 0 {
             format!("{why}: SIGKILL at once")
         } else {
-            let told = signal_tree(Signal::TERM)?;
+            let told = self.signal_tree(Signal::TERM)?;
             let grace = DurationMs(grace_ms);
             format!("{why}: SIGTERM to {told} processes, SIGKILL after {grace}")
         };
-        say(&mut self.writer, &line);
+        say(&mut self.recorder, &line);
         self.stopping.reason = Some((reason, line));
         Ok(())
     }
@@ -160,7 +160,7 @@ impl Supervisor {
             left.len(),
             names.join(", ")
         );
-        say(&mut self.writer, &line);
+        say(&mut self.recorder, &line);
         self.begin_kill(now_ms)
     }
 
@@ -181,22 +181,26 @@ impl Supervisor {
     /// forked before the tree was moved in.
     fn kill_tree(&self) -> Result<(), HoldError> {
         if let Err(error) = self.cgroups.kill() {
-            log(&format!("the cgroup could not be killed: {error}"));
+            self.recorder
+                .log(&format!("the cgroup could not be killed: {error}"));
         }
-        signal_tree(Signal::KILL).map(drop)
+        self.signal_tree(Signal::KILL).map(drop)
     }
-}
 
-/// Signals everyone below this subreaper; returns how many.
-fn signal_tree(signal: Signal) -> Result<usize, HoldError> {
-    let mut count = 0;
-    let tree = process_tree::descendants(std::process::id()).map_err(HoldError::Signal)?;
-    for process in tree {
-        match process_tree::signal(&process, signal) {
-            Ok(true) => count += 1,
-            Ok(false) => {}
-            Err(error) => log(&format!("process {} gets no signal: {error}", process.pid)),
+    /// Signals everyone below this subreaper; returns how many.
+    fn signal_tree(&self, signal: Signal) -> Result<usize, HoldError> {
+        let mut count = 0;
+        let tree = process_tree::descendants(std::process::id()).map_err(HoldError::Signal)?;
+        for process in tree {
+            match process_tree::signal(&process, signal) {
+                Ok(true) => count += 1,
+                Ok(false) => {}
+                Err(error) => {
+                    let problem = format!("process {} gets no signal: {error}", process.pid);
+                    self.recorder.log(&problem);
+                }
+            }
         }
+        Ok(count)
     }
-    Ok(count)
 }

@@ -14,13 +14,15 @@ impl Supervisor {
         self.arm_timer()?;
         let mut watched = vec![
             PollFd::new(&self.timer, PollFlags::IN),
+            PollFd::new(self.recorder.wake(), PollFlags::IN),
             PollFd::new(&self.subscribers.listener, PollFlags::IN),
         ];
         if self.job.exit.is_none() {
             watched.push(PollFd::new(&self.job.pidfd, PollFlags::IN));
         }
         let pipes = [&self.job.stdout, &self.job.stderr].into_iter().flatten();
-        for pipe in pipes.filter(|_| self.console.rest_until_ms().is_none()) {
+        let rests = self.console.rest_until_ms().is_some() || self.recorder.is_full();
+        for pipe in pipes.filter(|_| !rests) {
             watched.push(PollFd::new(pipe, PollFlags::IN));
         }
         for subscriber in &self.subscribers.connected {
@@ -44,7 +46,7 @@ impl Supervisor {
         let tell = self.untold.then_some(self.told_at_ms + TELL_INTERVAL_MS);
         let drain = self.gone_since_ms.map(|since| since + DRAIN_LIMIT_MS);
         let rest = self.console.rest_until_ms();
-        let at_ms = [sample, tell, drain, rest, self.writer.next_tick_ms()]
+        let at_ms = [sample, tell, drain, rest]
             .into_iter()
             .flatten()
             .chain(self.stopping.next_wake_ms(self.job.exit.is_some(), now_ms))
