@@ -199,7 +199,11 @@ impl Plane {
                 ..
             } => {
                 let plane = self.kind.name();
-                tracing::error!(plane, ?reason, "listener closed");
+                match reason {
+                    // As when the node ends.
+                    Ok(()) => tracing::debug!(plane, "listener closed"),
+                    Err(error) => tracing::error!(plane, %error, "listener failed for good"),
+                }
                 self.listening
                     .send_modify(|now| now.waiting_for.retain(|id| *id != listener_id));
             }
