@@ -13,6 +13,7 @@ pub mod invariants;
 mod leader;
 mod log;
 mod network;
+mod placement;
 mod random;
 mod schedule;
 mod voters;
@@ -23,6 +24,7 @@ pub use brain::{Brain, BrainBugs, Purpose};
 pub use host::{
     Effect, HOST_CPU_MILLI, HOST_MEMORY_BYTES, HolderStep, Host, HostBugs, LeaseAnswers, Timer,
 };
+pub use placement::{Allocation, PlacementPolicy, Task, Trace, TraceError, TraceNode, allocate};
 pub use random::Random;
 pub use schedule::{Backlog, most_resident_bytes};
 pub use world::{Outcome, Plant, Report, run};

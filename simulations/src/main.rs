@@ -1,12 +1,16 @@
 //! `cargo run --release -p simulations -- faults --seeds 1000`: histories of a virtual cluster, each from one seed.
 
 use std::io::Write as _;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
-use simulations::{Backlog, Outcome, Plant, Report, most_resident_bytes, run};
+use simulations::{
+    Backlog, Outcome, PlacementPolicy, Plant, Report, Trace, allocate, most_resident_bytes, run,
+};
 
 #[derive(Parser)]
 #[command(about = "Simulates clusters over the core of muster and checks its invariants")]
@@ -41,6 +45,33 @@ enum Scenario {
         #[arg(long, default_value_t = 1_000)]
         waiting: u32,
     },
+    /// How much of a cluster's GPUs each policy fills: the openb allocation experiment (Weng et al. 2023).
+    Placement {
+        /// Machines: a file with the columns cpu_milli, memory_mib, gpu, model.
+        #[arg(long, value_name = "FILE")]
+        nodes: PathBuf,
+        /// Tasks: a file with the columns name, cpu_milli, memory_mib, num_gpu, gpu_milli and, if they name models, gpu_spec.
+        #[arg(long, value_name = "FILE")]
+        tasks: PathBuf,
+        /// Which policy.
+        #[arg(long, value_enum, default_value_t = PolicyName::All)]
+        policy: PolicyName,
+        /// How many seeds.
+        #[arg(long, default_value_t = 10)]
+        seeds: u64,
+        /// The first of them.
+        #[arg(long, default_value_t = 42)]
+        seed: u64,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PolicyName {
+    All,
+    Random,
+    BestFit,
+    Fgd,
+    Muster,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -83,6 +114,13 @@ fn main() -> anyhow::Result<ExitCode> {
             verbose,
         } => faults(seeds, seed, plant, verbose),
         Scenario::Schedule { nodes, waiting } => schedule(nodes, waiting),
+        Scenario::Placement {
+            nodes,
+            tasks,
+            policy,
+            seeds,
+            seed,
+        } => placement(&nodes, &tasks, policy, seed..seed.saturating_add(seeds)),
     }
 }
 
@@ -149,6 +187,52 @@ fn schedule(nodes: u32, waiting: u32) -> anyhow::Result<ExitCode> {
         most_resident_bytes() >> 20
     )
     .context("writing the figure")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn placement(
+    nodes: &Path,
+    tasks: &Path,
+    policy: PolicyName,
+    seeds: Range<u64>,
+) -> anyhow::Result<ExitCode> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+    };
+    let both = || format!("{} with {}", nodes.display(), tasks.display());
+    let trace = Trace::read(&read(nodes)?, &read(tasks)?).with_context(both)?;
+    let chosen = PlacementPolicy::ALL.into_iter().filter(|one| match policy {
+        PolicyName::All => true,
+        PolicyName::Random => *one == PlacementPolicy::Random,
+        PolicyName::BestFit => *one == PlacementPolicy::BestFit,
+        PolicyName::Fgd => *one == PlacementPolicy::Fgd,
+        PolicyName::Muster => *one == PlacementPolicy::Muster,
+    });
+    let mut out = std::io::stdout().lock();
+    for policy in chosen {
+        let begun = Instant::now();
+        let runs: Vec<_> = seeds
+            .clone()
+            .map(|seed| allocate(&trace, policy, seed))
+            .collect();
+        let count = f64::from(u32::try_from(runs.len()).context("too many seeds")?);
+        let mean = runs.iter().map(|run| run.percent).sum::<f64>() / count;
+        let squares = runs
+            .iter()
+            .map(|run| (run.percent - mean).powi(2))
+            .sum::<f64>();
+        let sd = (squares / (count - 1.0).max(1.0)).sqrt();
+        let decided: usize = runs.iter().map(|run| run.tasks).sum();
+        let seconds = begun.elapsed().as_secs_f64();
+        writeln!(
+            out,
+            "policy={} mean={mean:.3} sd={sd:.3} seconds={seconds:.2} decisions_per_second={:.0} seeds={}",
+            policy.name(),
+            f64::from(u32::try_from(decided).context("too many tasks")?) / seconds,
+            runs.len(),
+        )
+        .context("writing a line")?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

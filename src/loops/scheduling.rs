@@ -1,9 +1,10 @@
 //! Demand to placement, on the leader: woken by each event that could let something run.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use scheduler::SchedulerConfig;
+use scheduler::{Experience, SchedulerConfig};
 use service::{Handle, view_now};
 use state_machine::{Command, Event, PlaceAttempt};
 use tokio::sync::broadcast::Receiver;
@@ -11,6 +12,8 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::CancellationToken;
 use types::{ExperimentId, LogIndex};
 
+/// Time for which what the state teaches is used: reading it takes some milliseconds with thousands of experiments.
+const EXPERIENCE_LIFE: Duration = Duration::from_secs(30);
 /// Pause before a refused placement is decided anew: the state that refused it is applied by then.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -54,7 +57,8 @@ impl Work {
 pub(crate) async fn run(handle: Handle, cancel: CancellationToken) {
     let mut events = handle.consensus().subscribe();
     let mut succession = handle.succession();
-    let config = SchedulerConfig::default();
+    let mut config = SchedulerConfig::default();
+    let mut learned: Option<Instant> = None;
     let mut refused = false;
     loop {
         let mut work = Work::default();
@@ -76,6 +80,10 @@ pub(crate) async fn run(handle: Handle, cancel: CancellationToken) {
         let (leads, is_new) = handle.takes_over(&mut succession).await;
         work.all |= is_new;
         if leads && (work.all || !work.new.is_empty()) {
+            if learned.is_none_or(|at| at.elapsed() >= EXPERIENCE_LIFE) {
+                config.experience = Arc::new(Experience::of(&handle.consensus().state()));
+                learned = Some(Instant::now());
+            }
             refused = place(&handle, &config, &work).await.refused > 0;
         }
     }

@@ -1,5 +1,7 @@
 //! Whether a request fits a node, and what it would book.
 
+use std::collections::BTreeSet;
+
 use membership::Health;
 use types::{GpuShare, ResourceRequest, Resources};
 
@@ -171,6 +173,30 @@ fn choose_gpus(offer: &NodeOffer, request: &ResourceRequest) -> Option<Vec<GpuSh
         vram_bytes: want.vram_on(gpu, request),
     };
     Some(found.iter().take(want.count).map(share).collect())
+}
+
+/// The ways in which a request can be put on a node now: one booking for each GPU that makes a difference to what is left.
+pub(crate) fn ways(offer: &NodeOffer, request: &ResourceRequest) -> Vec<Resources> {
+    let Some(first) = fits(offer, request) else {
+        return Vec::new();
+    };
+    let want = Want::of(request);
+    if want.count != 1 {
+        return vec![first];
+    }
+    let mut alike = BTreeSet::new();
+    suitable(offer, request)
+        .filter(|gpu| want.fits(gpu, request))
+        .filter(|gpu| alike.insert((gpu.booked_milli, gpu.free().vram_bytes, gpu.model.as_str())))
+        .map(|gpu| Resources {
+            gpus: vec![GpuShare {
+                index: gpu.index,
+                milli: want.milli_each,
+                vram_bytes: want.vram_on(gpu, request),
+            }],
+            ..first.clone()
+        })
+        .collect()
 }
 
 fn gpu_shortfall(offer: &NodeOffer, request: &ResourceRequest) -> GpuShortfall {

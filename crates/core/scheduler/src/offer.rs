@@ -1,5 +1,6 @@
 //! What each node has left to give.
 
+use crate::experience::Room;
 use membership::{Health, View, failure_domain};
 use state_machine::{Booking, ClusterState, NodeRecord};
 use types::{GpuIndex, GpuShare, NodeId, NodeReport, Resources, Timestamp};
@@ -80,6 +81,15 @@ impl NodeOffer {
             && !self.draining
             && self.refuses_work.is_none()
             && self.health == Health::Live
+    }
+
+    /// What is left for typical requests.
+    pub(crate) fn room(&self) -> Room {
+        Room {
+            cpu_milli: self.free.cpu_milli,
+            memory_bytes: self.free.memory_bytes,
+            gpus: self.gpus.iter().map(|gpu| gpu.free().milli).collect(),
+        }
     }
 
     /// Takes the resources of a placement that is not applied yet off what is left.

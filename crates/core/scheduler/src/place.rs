@@ -1,14 +1,16 @@
 //! The decision: who goes where.
 
+use std::sync::Arc;
+
 use membership::View;
 use state_machine::{ClusterState, Experiment, ExperimentPhase, PlaceAttempt, RankCapacity};
-use types::{
-    DurationMs, ExperimentId, NodeId, RankPlacement, ResourceRequest, Resources, Timestamp,
-};
+use types::{DurationMs, ExperimentId, NodeId, RankPlacement, ResourceRequest, Timestamp};
 
 use crate::amount::{bytes, cpus, whole};
-use crate::fit::{could_ever_fit, fits};
+use crate::experience::Experience;
+use crate::fit::could_ever_fit;
 use crate::offer::{NodeOffer, offers};
+use crate::packing::{Choice, Packing};
 
 /// Requests that were found not to fit in this round and are compared with later ones; more differing shapes than
 /// this are rare and only cost a walk over the nodes.
@@ -25,6 +27,8 @@ pub struct SchedulerConfig {
     pub max_placements_per_round: usize,
     /// Age at which a waiting experiment keeps a node free for itself; default 10 min.
     pub reserve_after: DurationMs,
+    /// What earlier requests teach about those to come; none by default, renewed by who runs the scheduler.
+    pub experience: Arc<Experience>,
 }
 
 impl Default for SchedulerConfig {
@@ -33,6 +37,7 @@ impl Default for SchedulerConfig {
             lease_ms: DurationMs::from_secs(5),
             max_placements_per_round: 64,
             reserve_after: DurationMs::from_secs(600),
+            experience: Arc::default(),
         }
     }
 }
@@ -110,38 +115,25 @@ pub fn keeps_nodes_free(state: &ClusterState, config: &SchedulerConfig) -> bool 
 /// What one round has decided so far.
 struct Round<'a> {
     config: &'a SchedulerConfig,
-    offers: Vec<NodeOffer>,
+    packing: Packing,
     /// Nodes that are kept free, each for one experiment in front.
     kept: Vec<NodeId>,
-    /// Largest amounts of any node: what left-overs are measured by.
-    scale: Resources,
     misfits: Vec<ResourceRequest>,
 }
 
 impl<'a> Round<'a> {
     fn new(offers: Vec<NodeOffer>, config: &'a SchedulerConfig) -> Self {
-        let most = |of: fn(&Resources) -> u64| {
-            let amounts = offers.iter().map(|offer| of(&offer.capacity));
-            amounts.max().unwrap_or_default().max(1)
-        };
-        let scale = Resources {
-            cpu_milli: most(|resources| resources.cpu_milli),
-            memory_bytes: most(|resources| resources.memory_bytes),
-            disk_bytes: 1,
-            gpus: Vec::new(),
-        };
         Self {
             config,
-            offers,
+            packing: Packing::new(offers, Arc::clone(&config.experience)),
             kept: Vec::new(),
-            scale,
             misfits: Vec::new(),
         }
     }
 
     /// No node takes anything.
     fn is_closed(&self) -> bool {
-        !self.offers.iter().any(NodeOffer::is_open)
+        !self.packing.offers().iter().any(NodeOffer::is_open)
     }
 
     fn place(&mut self, state: &ClusterState, experiment: &Experiment) -> Option<PlaceAttempt> {
@@ -150,44 +142,23 @@ impl<'a> Round<'a> {
             return None;
         }
         let failed_on = failed_nodes(experiment);
-        let mut best: Option<(Score<'_>, usize, Resources)> = None;
-        let mut fitting = 0_usize;
-        for (at, offer) in self.offers.iter().enumerate() {
-            let Some(resources) = fits(offer, request).filter(|_| !self.kept.contains(&offer.node))
-            else {
-                continue;
-            };
-            fitting += 1;
-            let score = Score {
-                failed_before: failed_on.contains(&&offer.node),
-                wastes_gpus: request.gpu_milli == 0 && !offer.gpus.is_empty(),
-                left_over: self.left_over(offer, &resources),
-                node: &offer.node,
-            };
-            if best.as_ref().is_none_or(|(least, _, _)| score < *least) {
-                best = Some((score, at, resources));
-            }
-        }
-        let chosen = best.map(|(_, at, resources)| (at, resources));
-        let Some((at, resources)) = chosen else {
+        let Some(choice) = self.packing.choose(request, &failed_on, &self.kept) else {
             if self.misfits.len() < MAX_REMEMBERED_MISFITS {
                 self.misfits.push(request.clone());
             }
             return None;
         };
-        self.offers[at].book(&resources);
-        Some(self.placement(state, experiment, at, resources, fitting))
+        self.packing.book(choice.at, &choice.resources);
+        Some(self.placement(state, experiment, choice))
     }
 
     fn placement(
         &self,
         state: &ClusterState,
         experiment: &Experiment,
-        at: usize,
-        resources: Resources,
-        fitting: usize,
+        choice: Choice,
     ) -> PlaceAttempt {
-        let offer = &self.offers[at];
+        let offer = &self.packing.offers()[choice.at];
         let asked = experiment.spec.policy.lease_ms;
         let lease_ms = if asked.0 > 0 {
             asked.max(MIN_LEASE)
@@ -196,7 +167,7 @@ impl<'a> Round<'a> {
         };
         let rank = RankPlacement {
             node: offer.node.clone(),
-            resources,
+            resources: choice.resources,
         };
         let capacity = RankCapacity {
             node_started_at: offer.node_started_at,
@@ -209,31 +180,14 @@ impl<'a> Round<'a> {
             ranks: vec![(rank, capacity)],
             mirror: self.mirror(experiment.id, offer),
             lease_ms,
-            reason: reason(offer, fitting),
+            reason: reason(offer, choice.fitting),
         }
-    }
-
-    /// Thousandths of the largest node that stay unused, over all kinds: the fewer, the better the fit.
-    fn left_over(&self, offer: &NodeOffer, take: &Resources) -> u64 {
-        let part = |free: u64, take: u64, scale: u64| {
-            u128::from(free.saturating_sub(take)) * 1_000 / u128::from(scale)
-        };
-        let cpu = part(offer.free.cpu_milli, take.cpu_milli, self.scale.cpu_milli);
-        let memory = part(
-            offer.free.memory_bytes,
-            take.memory_bytes,
-            self.scale.memory_bytes,
-        );
-        let gpu_free: u64 = offer.free.gpus.iter().map(|gpu| gpu.milli).sum();
-        let gpu_take: u64 = take.gpus.iter().map(|gpu| gpu.milli).sum();
-        let left = cpu + memory + u128::from(gpu_free.saturating_sub(gpu_take));
-        u64::try_from(left).unwrap_or(u64::MAX)
     }
 
     /// The keeper of the second copy of the records: another live node, rather a storage node, rather in another failure
     /// domain; among equals by a hash of both names, so that the load spreads and stays when nodes come and go.
     fn mirror(&self, experiment: ExperimentId, on: &NodeOffer) -> Option<NodeId> {
-        let others = self.offers.iter().filter(|offer| {
+        let others = self.packing.offers().iter().filter(|offer| {
             offer.node != on.node
                 && offer.health == membership::Health::Live
                 && offer.refuses_work.is_none()
@@ -254,12 +208,12 @@ impl<'a> Round<'a> {
         let ExperimentPhase::Queued { since } = experiment.phase else {
             return;
         };
-        let most = (self.offers.len() / 4).max(1);
+        let most = (self.packing.offers().len() / 4).max(1);
         if state_time.since(since) < self.config.reserve_after || self.kept.len() >= most {
             return;
         }
         let request = &experiment.spec.resources;
-        let could = self.offers.iter().filter(|offer| {
+        let could = self.packing.offers().iter().filter(|offer| {
             offer.is_open() && !self.kept.contains(&offer.node) && could_ever_fit(offer, request)
         });
         // By size and id, not by what is free just now: the choice must not move while the node empties.
@@ -275,15 +229,6 @@ impl<'a> Round<'a> {
         let smallest = smallest.map(|offer| offer.node.clone());
         self.kept.extend(smallest);
     }
-}
-
-/// Less is better, field by field.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Score<'a> {
-    failed_before: bool,
-    wastes_gpus: bool,
-    left_over: u64,
-    node: &'a NodeId,
 }
 
 /// Nodes on which an attempt of it was lost.
