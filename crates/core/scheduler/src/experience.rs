@@ -163,13 +163,12 @@ impl Profile {
 
     /// For each typical shape, which GPUs of a node it accepts: the same as long as the node has the same GPUs.
     #[must_use]
-    pub fn accepted<'a>(&self, models: impl Iterator<Item = &'a str> + Clone) -> Accepted {
+    pub fn accepted(&self, models: &[&str]) -> Accepted {
         let accepts = |shape: &Shape, model: &str| {
             shape.models.is_empty() || shape.models.iter().any(|accepted| accepted == model)
         };
         let of_shape = |(shape, _): &(Shape, i64)| {
-            let taken = models.clone().map(|model| accepts(shape, model));
-            let taken: Vec<_> = taken.collect();
+            let taken: Vec<_> = models.iter().map(|model| accepts(shape, model)).collect();
             if taken.iter().all(|taken| *taken) {
                 Takes::All
             } else if taken.iter().any(|taken| *taken) {
@@ -295,7 +294,7 @@ mod tests {
 
     fn cost(profile: &Profile, room: &Room) -> i64 {
         let models = vec!["H100"; room.gpus.len()];
-        profile.cost(room, &profile.accepted(models.into_iter()))
+        profile.cost(room, &profile.accepted(&models))
     }
 
     #[test]
@@ -328,7 +327,7 @@ mod tests {
         };
         let profile = Profile::learn(&[picky]);
         let room = room(&[1_000]);
-        let of = |model| profile.cost(&room, &profile.accepted([model].into_iter()));
+        let of = |model| profile.cost(&room, &profile.accepted(&[model]));
         assert!(of("A100 80GB") < of("H100"));
     }
 

@@ -73,8 +73,8 @@ impl Packing {
             amounts.max().unwrap_or_default().max(1)
         };
         let models = |offer: &NodeOffer| {
-            let models = offer.gpus.iter().map(|gpu| gpu.model.as_str());
-            profile.accepted(models)
+            let models: Vec<_> = offer.gpus.iter().map(|gpu| gpu.model.as_str()).collect();
+            profile.accepted(&models)
         };
         let accepted: Vec<_> = offers.iter().map(models).collect();
         let costs = offers.iter().zip(&accepted);
