@@ -258,7 +258,7 @@ fn resident() -> u64 {
 }
 
 #[tokio::test]
-async fn a_stranger_that_says_nothing_until_cut_off() {
+async fn a_stranger_that_says_nothing_is_cut_off() {
     let mut member = Box::pin(node()).await;
     let stranger = Stranger::knock(&member, Way::Tcp).await.expect("let in");
     let id = stranger.id.clone();
