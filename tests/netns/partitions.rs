@@ -95,7 +95,7 @@ fn two_of_five_voters_decide_nothing_and_three_go_on() {
             let said = said.failure(1);
             assert!(said.contains("hint:"), "{said}");
             assert!(
-                said.contains("of 5 voters") && said.contains("3 are needed"),
+                said.contains("2 of 5 voters") && said.contains("3 are needed"),
                 "{said}"
             );
         }
