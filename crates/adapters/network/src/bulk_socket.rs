@@ -46,10 +46,9 @@ pub(crate) fn prepare(plane: PlaneKind, stream: &TcpStream, control: &Links) {
     }
     if plane == PlaneKind::Bulk {
         let host = peer.ip().to_canonical();
-        let bytes = in_flight_bytes(host, control.shortest_round_trip(host));
-        bytes
-            .into_iter()
-            .for_each(|bytes| hold_little(stream, bytes));
+        if let Some(bytes) = in_flight_bytes(host, control.shortest_round_trip(host)) {
+            hold_little(stream, bytes);
+        }
     }
 }
 

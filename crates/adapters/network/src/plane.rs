@@ -235,7 +235,7 @@ impl Plane {
                 address,
                 reason,
             }) => {
-                tracing::debug!(peer_id = %peer, %address, reason, "stranger cut off");
+                tracing::debug!(peer_id = %peer, %address, reason, "not known as a member: connection closed");
                 self.refuse_stranger(Some(peer), Source::of_address(&address), &reason);
             }
             BehaviourEvent::Gate(GateEvent::Inner(event)) => match event {
