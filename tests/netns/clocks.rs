@@ -81,10 +81,6 @@ fn submitted_at(node: &Node) -> u64 {
 }
 
 #[test]
-#[expect(
-    clippy::too_many_lines,
-    reason = "one story, told from its beginning to its end"
-)]
 fn wall_clocks_that_jump_cost_no_lease_and_the_log_keeps_the_time_of_the_majority() {
     let Some(library) = library() else { return };
     let Some(lab) = NetLab::new() else { return };
