@@ -75,6 +75,7 @@ fn offer(node: &TraceNode, number: u32) -> NodeOffer {
             vram_total_bytes: vram_bytes,
             vram_booked_bytes: 0,
             vram_used_bytes: 0,
+            vram_foreign_bytes: 0,
             booked_milli: 0,
         })
         .collect();

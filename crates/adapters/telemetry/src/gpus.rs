@@ -153,6 +153,7 @@ pub(crate) fn lose(gpu: GpuReport) -> GpuReport {
     GpuReport {
         vram_total_bytes: 0,
         vram_used_bytes: 0,
+        vram_foreign_bytes: 0,
         utilisation_percent: 0,
         ..gpu
     }
@@ -199,7 +200,10 @@ mod tests {
             model: "H100".to_owned(),
             vram_total_bytes: 80 << 30,
             vram_used_bytes: 1 << 30,
+            vram_foreign_bytes: 0,
             utilisation_percent: 50,
+            links: 0,
+            numa_node: None,
         };
         let lost = lose(gpu);
         assert_eq!((lost.uuid.as_str(), lost.vram_total_bytes), ("GPU-1", 0));

@@ -48,7 +48,10 @@ impl Driver {
             model: "unknown".to_owned(),
             vram_total_bytes: 0,
             vram_used_bytes: 0,
+            vram_foreign_bytes: 0,
             utilisation_percent: 0,
+            links: 0,
+            numa_node: None,
         };
         self.last.get(index).cloned().map_or(unknown, lose)
     }
@@ -70,7 +73,10 @@ fn read(gpu: &Device<'_>) -> Result<GpuReport, NvmlError> {
             .used
             .saturating_add(memory.reserved)
             .min(memory.total),
+        vram_foreign_bytes: 0,
         utilisation_percent: u8::try_from(utilisation).unwrap_or(100),
+        links: 0,
+        numa_node: None,
     })
 }
 

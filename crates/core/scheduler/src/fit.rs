@@ -131,10 +131,9 @@ impl Want {
             && gpu.vram_booked_bytes.saturating_add(vram) <= gpu.vram_total_bytes;
         let tolerated = gpu.vram_total_bytes / 100 * FOREIGN_VRAM_TOLERANCE_PERCENT;
         room && if request.vram_bytes > 0 {
-            gpu.vram_used_bytes.saturating_add(vram) <= gpu.vram_total_bytes
-                || gpu.foreign_vram_bytes() == 0
+            vram <= gpu.free().vram_bytes
         } else {
-            gpu.foreign_vram_bytes() <= tolerated
+            gpu.unbooked_vram_bytes() <= tolerated
         }
     }
 }
@@ -212,8 +211,8 @@ fn gpu_shortfall(offer: &NodeOffer, request: &ResourceRequest) -> GpuShortfall {
         suitable: suitable(offer, request).count(),
         total: offer.gpus.len(),
         models: if no_model { models.clone() } else { Vec::new() },
-        foreign_vram_bytes: suitable(offer, request)
-            .map(GpuOffer::foreign_vram_bytes)
+        unbooked_vram_bytes: suitable(offer, request)
+            .map(GpuOffer::unbooked_vram_bytes)
             .max()
             .unwrap_or_default(),
     }

@@ -18,21 +18,27 @@ pub struct GpuOffer {
     pub vram_booked_bytes: u64,
     /// Bytes in use by anybody at the last report.
     pub vram_used_bytes: u64,
+    /// Bytes in use at the last report by processes that muster did not start.
+    pub vram_foreign_bytes: u64,
     /// Thousandths that attempts have booked.
     pub booked_milli: u64,
 }
 
 impl GpuOffer {
-    /// Bytes in use beyond what attempts have booked: processes that muster did not start.
+    /// Bytes in use that no attempt has booked: of processes that muster did not start, of the driver, or of an attempt
+    /// that takes more than it asked for. Those processes count in full while attempts do not use all of theirs yet.
     #[must_use]
-    pub fn foreign_vram_bytes(&self) -> u64 {
-        self.vram_used_bytes.saturating_sub(self.vram_booked_bytes)
+    pub fn unbooked_vram_bytes(&self) -> u64 {
+        let beyond = self.vram_used_bytes.saturating_sub(self.vram_booked_bytes);
+        beyond.max(self.vram_foreign_bytes)
     }
 
     /// What is left of it.
     #[must_use]
     pub fn free(&self) -> GpuShare {
-        let taken = self.vram_booked_bytes.max(self.vram_used_bytes);
+        let taken = self
+            .vram_booked_bytes
+            .saturating_add(self.unbooked_vram_bytes());
         GpuShare {
             index: self.index,
             milli: 1_000_u64.saturating_sub(self.booked_milli),
@@ -183,6 +189,7 @@ fn gpu_offers(report: &NodeReport, booking: &Booking) -> Vec<GpuOffer> {
             vram_total_bytes: gpu.vram_total_bytes,
             vram_booked_bytes: vram,
             vram_used_bytes: gpu.vram_used_bytes,
+            vram_foreign_bytes: gpu.vram_foreign_bytes,
             booked_milli: milli,
         }
     };

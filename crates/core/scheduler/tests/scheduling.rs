@@ -45,7 +45,10 @@ fn report(name: &str, cpus: u64, memory_gib: u64, gpus: &[(u64, u64)]) -> NodeRe
         model: "H100".to_owned(),
         vram_total_bytes: total * GIB,
         vram_used_bytes: used * GIB,
+        vram_foreign_bytes: 0,
         utilisation_percent: 0,
+        links: 0,
+        numa_node: None,
     };
     NodeReport {
         node: id(name),

@@ -36,8 +36,14 @@ pub struct GpuReport {
     pub vram_total_bytes: u64,
     /// Bytes in use by anybody.
     pub vram_used_bytes: u64,
+    /// Bytes in use by processes that belong to no attempt of the node.
+    pub vram_foreign_bytes: u64,
     /// Utilisation in percent.
     pub utilisation_percent: u8,
+    /// The GPUs that NVLink joins it to: a bit for the place of each in the list, the lowest for the first.
+    pub links: u32,
+    /// NUMA node of its PCI slot.
+    pub numa_node: Option<u8>,
 }
 
 /// A node's gossip: soft state, never in the log.
