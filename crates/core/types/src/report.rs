@@ -1,5 +1,7 @@
 //! What a node says of itself. Facts are committed when it joins; reports are gossip.
 
+mod packed;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{NodeId, Timestamp};
@@ -26,7 +28,7 @@ pub struct NodeFacts {
 }
 
 /// One GPU, as NVML or the node's configuration tells.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GpuReport {
     /// NVML uuid, or `declared-N`.
     pub uuid: String,
@@ -70,6 +72,7 @@ pub struct NodeReport {
     /// Bytes free on the disk of the data directory.
     pub disk_free_bytes: u64,
     /// GPUs.
+    #[serde(with = "packed")]
     pub gpus: Vec<GpuReport>,
     /// Which of these were declared in the node's configuration rather than measured: `cpus`, `memory`, `gpus`, `vram`.
     pub declared: Vec<String>,
