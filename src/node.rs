@@ -241,6 +241,7 @@ impl Started {
             blobs,
             executor,
             mirror: executor::mirror::Mirror::open(&directory.path("mirror"))?,
+            telemetry: telemetry.clone(),
             cluster_key,
             members: signed,
             keep_cluster_key: Box::new(move |bytes| write_durably(&key_path, bytes)),

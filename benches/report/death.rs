@@ -21,14 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What runs on a machine with an experiment: the node, the holder and the experiment.
 const LEAST_PROCESSES: usize = 3;
 
-pub(crate) async fn measure(arguments: &Arguments, table: &mut Table) -> anyhow::Result<()> {
-    for &voters in &arguments.voters {
-        measure_one(arguments, voters, table).await?;
-    }
-    Ok(())
-}
-
-async fn measure_one(
+pub(crate) async fn measure(
     arguments: &Arguments,
     voters: usize,
     table: &mut Table,

@@ -24,14 +24,7 @@ const REST: Duration = Duration::from_secs(1);
 /// Flags that bring etcd near the times of our own `lan` profile.
 const FAST: [&str; 4] = ["--heartbeat-interval", "100", "--election-timeout", "500"];
 
-pub(crate) async fn measure(arguments: &Arguments, table: &mut Table) -> anyhow::Result<()> {
-    for &voters in &arguments.voters {
-        measure_one(arguments, voters, table).await?;
-    }
-    Ok(())
-}
-
-async fn measure_one(
+pub(crate) async fn measure(
     arguments: &Arguments,
     voters: usize,
     table: &mut Table,

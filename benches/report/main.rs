@@ -76,11 +76,13 @@ async fn measure(arguments: &Arguments, table: &mut Table) -> anyhow::Result<()>
     if wanted(What::Start) {
         start::measure(arguments, table).await?;
     }
-    if wanted(What::Failover) {
-        failover::measure(arguments, table).await?;
-    }
-    if wanted(What::Death) {
-        death::measure(arguments, table).await?;
+    for &voters in &arguments.voters {
+        if wanted(What::Failover) {
+            failover::measure(arguments, voters, table).await?;
+        }
+        if wanted(What::Death) {
+            death::measure(arguments, voters, table).await?;
+        }
     }
     if wanted(What::Submits) {
         submits::measure(arguments, table).await?;

@@ -47,10 +47,10 @@ enum Scenario {
     },
     /// How much of a cluster's GPUs each policy fills: the openb allocation experiment (Weng et al. 2023).
     Placement {
-        /// Machines: a file with the columns cpu_milli, memory_mib, gpu, model.
+        /// Machines: a file with the columns `cpu_milli`, `memory_mib`, `gpu`, `model`.
         #[arg(long, value_name = "FILE")]
         nodes: PathBuf,
-        /// Tasks: a file with the columns name, cpu_milli, memory_mib, num_gpu, gpu_milli, gpu_spec.
+        /// Tasks: a file with the columns `name`, `cpu_milli`, `memory_mib`, `num_gpu`, `gpu_milli` and, if they name models, `gpu_spec`.
         #[arg(long, value_name = "FILE")]
         tasks: PathBuf,
         /// Which policy.

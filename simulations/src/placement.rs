@@ -94,7 +94,11 @@ pub fn allocate(trace: &Trace, policy: PlacementPolicy, seed: u64) -> Allocation
         }
     }
     Allocation {
-        percent: sum / f64::from(steps.max(1)),
+        // In a small cluster no step may come so near: then what is allocated in the end.
+        percent: match steps {
+            0 => percent(allocated, capacity),
+            steps => sum / f64::from(steps),
+        },
         tasks: tasks.len(),
     }
 }

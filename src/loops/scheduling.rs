@@ -16,7 +16,7 @@ use types::{ExperimentId, LogIndex};
 /// While something waits it is looked at so often, since time alone may serve it: who waits for long keeps a node free or
 /// takes a place, a reservation ends.
 const LOOK: Duration = Duration::from_secs(5);
-/// Time for which what the state teaches is used: reading it costs some milliseconds with thousands of experiments.
+/// Time for which what the state teaches is used: reading it takes some milliseconds with thousands of experiments.
 const EXPERIENCE_LIFE: Duration = Duration::from_secs(30);
 /// Pause before a refused placement is decided anew: the state that refused it is applied by then.
 const RETRY: Duration = Duration::from_millis(200);

@@ -93,6 +93,15 @@ fn lose_machine(lab: &Lab, nodes: &[Node; 3], job: &str, limit: Duration) -> Exp
     detail
 }
 
+/// Three machines, of which the two that do not found the cluster have the label `pool=followers`.
+fn cluster_with_followers(lab: &Lab) -> [Node; 3] {
+    let machines = ["a", "b", "c"].map(|name| lab.machine(name));
+    for follower in &machines[1..] {
+        follower.settings("pool=followers", "64MiB");
+    }
+    cluster_of(machines)
+}
+
 /// From `start` to a time that the cluster tells; all machines here share a wall clock.
 fn since(start: SystemTime, told_ms: u64) -> Duration {
     let at = SystemTime::UNIX_EPOCH + Duration::from_millis(told_ms);
@@ -109,11 +118,7 @@ fn numbered(stop: &Path) -> String {
 #[test]
 fn an_experiment_whose_machine_is_lost_runs_again_elsewhere_and_its_output_is_kept() {
     let lab = Lab::new();
-    let machines = ["a", "b", "c"].map(|name| lab.machine(name));
-    for follower in &machines[1..] {
-        follower.settings("pool=followers", "64MiB");
-    }
-    let nodes = cluster_of(machines);
+    let nodes = cluster_with_followers(&lab);
     let script = numbered(&lab.path().join("stop"));
     let job = nodes[0].submit(&["--constraint", "pool=followers", "--", "sh", "-c", &script]);
     lose_machine(&lab, &nodes, &job, REPLACEMENT);
@@ -122,11 +127,7 @@ fn an_experiment_whose_machine_is_lost_runs_again_elsewhere_and_its_output_is_ke
 #[test]
 fn twenty_experiments_of_a_lost_machine_are_all_placed_again_within_seven_seconds() {
     let lab = Lab::new();
-    let machines = ["a", "b", "c"].map(|name| lab.machine(name));
-    for follower in &machines[1..] {
-        follower.settings("pool=followers", "64MiB");
-    }
-    let nodes = cluster_of(machines);
+    let nodes = cluster_with_followers(&lab);
     let (leader, [lost, _]) = leader_and_others(&nodes);
     assert_eq!(leader.name, "a", "the founder leads while all is well");
     // The other follower is full until all of them run.
@@ -215,11 +216,7 @@ fn an_experiment_is_placed_again_also_when_the_lost_machine_led() {
 #[test]
 fn a_paused_node_loses_its_experiment_before_another_starts_it() {
     let lab = Lab::new();
-    let machines = ["a", "b", "c"].map(|name| lab.machine(name));
-    for follower in &machines[1..] {
-        follower.settings("pool=followers", "64MiB");
-    }
-    let nodes = cluster_of(machines);
+    let nodes = cluster_with_followers(&lab);
     let (stop, trace) = (lab.path().join("stop"), lab.path().join("trace"));
     let script = format!(
         "while [ ! -e {} ]; do echo $MUSTER_ATTEMPT $(date +%s%N) >> {}; sleep 0.02; done",

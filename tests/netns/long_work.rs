@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use service::view::ExperimentDetail;
 
-use crate::clocks::{give_clock, library, set_clock};
+use crate::clocks::{hosts_with_clocks, library, set_clock};
 use crate::harness::{Node, PATIENCE, counted, counting, wait_lines, wait_until};
 use crate::lab::{NetLab, found, say, split_leader, stay};
 
@@ -45,10 +45,7 @@ fn count_on(node: &Node, name: &str, script: &str) -> String {
 fn four_minutes_without_a_majority_kill_no_experiment_that_has_run_for_ten() {
     let Some(library) = library() else { return };
     let Some(lab) = NetLab::new() else { return };
-    let mut nodes = ["a", "b", "c"].map(|name| lab.host(name));
-    for node in &mut nodes {
-        give_clock(node, library);
-    }
+    let nodes = hosts_with_clocks(&lab, library);
     found(&nodes);
     let (_, others) = split_leader(&nodes);
     let keeper = others[0];

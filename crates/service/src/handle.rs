@@ -41,6 +41,7 @@ pub(crate) struct Inner {
     pub(crate) blobs: blobs::Handle,
     pub(crate) executor: executor::Handle,
     pub(crate) mirror: executor::mirror::Mirror,
+    pub(crate) telemetry: telemetry::Handle,
     pub(crate) cluster_key: Mutex<Option<network::ClusterKey>>,
     pub(crate) members: Mutex<Option<SignedMemberList>>,
     pub(crate) leader_hint: Mutex<Option<NodeId>>,
@@ -87,6 +88,8 @@ pub struct Adapters {
     pub executor: executor::Handle,
     /// Tails of other nodes' attempts.
     pub mirror: executor::mirror::Mirror,
+    /// What the machine does.
+    pub telemetry: telemetry::Handle,
     /// The cluster's signing key, on voters.
     pub cluster_key: Option<network::ClusterKey>,
     /// Last known member list.
@@ -112,6 +115,7 @@ impl Handle {
             blobs: adapters.blobs,
             executor: adapters.executor,
             mirror: adapters.mirror,
+            telemetry: adapters.telemetry,
             cluster_key: Mutex::new(adapters.cluster_key),
             members: Mutex::new(adapters.members),
             leader_hint: Mutex::new(None),

@@ -54,13 +54,18 @@ impl Unstated {
             1 => format!("from {}", lesson.experiment),
             runs => format!("from {runs} runs, the last {}", lesson.experiment),
         };
-        spec.learned = learned.iter().map(|what| format!("{what}, {from}")).collect();
+        spec.learned = learned
+            .iter()
+            .map(|what| format!("{what}, {from}"))
+            .collect();
         spec.learned.clone()
     }
 }
 
 fn with_margin(amount: u64) -> u64 {
-    amount.saturating_add(amount / 100 * MARGIN_PERCENT).saturating_add(amount % 100 * MARGIN_PERCENT / 100)
+    amount
+        .saturating_add(amount / 100 * MARGIN_PERCENT)
+        .saturating_add(amount % 100 * MARGIN_PERCENT / 100)
 }
 
 fn stepped(amount: u64, step: u64) -> u64 {

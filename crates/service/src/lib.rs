@@ -22,6 +22,7 @@ mod leases;
 mod liveness;
 mod lockout;
 mod logs;
+mod machines;
 mod members;
 mod nodes;
 pub mod offline;

@@ -407,7 +407,9 @@ fn drained(state: &ClusterState, node: &NodeId, name: &str) -> String {
 fn marked(state: &ClusterState, node: &NodeId, name: &str) -> String {
     let labels = state.node(node).map_or_else(Vec::new, |record| {
         let labels = record.labels.iter();
-        labels.map(|(name, value)| format!("{name}={value}")).collect()
+        labels
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect()
     });
     let labels = match labels.is_empty() {
         true => "no labels".to_owned(),

@@ -204,6 +204,7 @@ fn gpu_views(gpus: &[types::GpuReport], booking: &Booking) -> Vec<GpuView> {
             model: gpu.model.clone(),
             vram_total_bytes: gpu.vram_total_bytes,
             vram_used_bytes: gpu.vram_used_bytes,
+            vram_foreign_bytes: gpu.vram_foreign_bytes,
             utilisation_percent: gpu.utilisation_percent,
             booked_milli,
             booked_vram_bytes,

@@ -148,6 +148,9 @@ impl Handle {
             PeerMessage::Reach { node, within } => {
                 PeerReply::Reached(self.answer_reach(&node, within).await)
             }
+            PeerMessage::Machine => {
+                PeerReply::Machine(Box::new(self.inner.telemetry.machine().as_ref().clone()))
+            }
             PeerMessage::AttestLedger { length, hash } => {
                 PeerReply::Attested(self.attest_ledger(length, hash).await)
             }

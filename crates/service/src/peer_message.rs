@@ -78,6 +78,8 @@ pub enum PeerMessage {
         /// Version of the member list that it has.
         members_version: u64,
     },
+    /// What does the receiver's machine do?
+    Machine,
 }
 
 /// The answer to a lease request.
@@ -110,6 +112,8 @@ pub enum PeerReply {
     Attested(Result<Vec<u8>, ServiceError>),
     /// Whether the member was reached.
     Reached(bool),
+    /// What the machine does.
+    Machine(Box<telemetry::MachineSample>),
 }
 
 /// A bulk-plane request. Appended only.

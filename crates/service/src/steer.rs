@@ -155,7 +155,8 @@ impl Handle {
         queue: &str,
         request: PauseRequest,
     ) -> Result<Answer<QueueView>, ServiceError> {
-        self.change_queue(caller, queue, QueueChange::Pause(request)).await
+        self.change_queue(caller, queue, QueueChange::Pause(request))
+            .await
     }
 
     /// Lets a paused queue go on.
@@ -180,7 +181,8 @@ impl Handle {
         queue: &str,
         request: ShapeQueueRequest,
     ) -> Result<Answer<QueueView>, ServiceError> {
-        self.change_queue(caller, queue, QueueChange::Shape(request)).await
+        self.change_queue(caller, queue, QueueChange::Shape(request))
+            .await
     }
 
     async fn change_queue(

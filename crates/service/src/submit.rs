@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use state_machine::{Command, MoveExperiment, Outcome, StopExperiment, SubmitExperiment};
 use types::{
-    Author, BlobHash, DurationMs, Environment, ExperimentId, ExperimentSpec, LogIndex, NodeId, Policy,
-    QueueName, RequestId, ResourceRequest, Role, SourceTreeRef, validate_tree_path,
+    Author, BlobHash, DurationMs, Environment, ExperimentId, ExperimentSpec, LogIndex, NodeId,
+    Policy, QueueName, RequestId, ResourceRequest, Role, SourceTreeRef, validate_tree_path,
 };
 
 use crate::author::Caller;

@@ -5,6 +5,7 @@
 mod audit;
 mod experiment;
 mod log;
+mod machine;
 mod node;
 mod request;
 mod steer;
@@ -16,6 +17,10 @@ pub use experiment::{
     LedgerEntryView, WhyNodeView, WhyView,
 };
 pub use log::LogItem;
+pub use machine::{
+    DiskDetail, GpuDetail, GpuProcess, HostDetail, InterfaceDetail, MachineSample, MachineView,
+    MachinesView, Pressure, Temperature,
+};
 pub use node::{
     ClusterView, DrainRequest, GpuView, NodeChangeView, NodeRefView, NodeView, NodesView,
     PinRequest, QueueView, RemoveNodeRequest,

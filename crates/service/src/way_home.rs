@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use types::{ClusterId, JoinReply, JoinRequest, MemberList, SignedMemberList, codec};
+use types::{ClusterId, JoinReply, JoinRequest, MemberList, NodeId, SignedMemberList, codec};
 
 use crate::handle::Handle;
 
@@ -45,7 +45,8 @@ pub async fn look_for_leader(handle: &Handle) -> std::convert::Infallible {
 }
 
 /// Asks for a newer list. A node that members do not know any more asks as the stranger it is to them: whoever goes on to
-/// speak as a member is cut off before it hears the answer.
+/// speak as a member is cut off before it hears the answer. Those that answer as members stay members meanwhile: cut off,
+/// they would take it for a refusal and do the same, and a group without a leader would tear itself apart.
 async fn ask_for_home(
     handle: &Handle,
     list: &MemberList,
@@ -55,17 +56,28 @@ async fn ask_for_home(
     if !handle.was_refused_lately() {
         return newer_members(network, list.cluster, list, ask_strangers).await;
     }
-    network.set_members(list.version, Vec::new()).await;
+    let all: Vec<_> = list
+        .members
+        .iter()
+        .map(|member| {
+            let facts = &member.facts;
+            (
+                member.node.clone(),
+                facts.control_addresses.clone(),
+                facts.bulk_addresses.clone(),
+            )
+        })
+        .collect();
+    let peers = network.peers();
+    let is_up = |node: &NodeId| {
+        peers
+            .iter()
+            .any(|peer| peer.connected && peer.node == *node)
+    };
+    let up = all.iter().filter(|(node, ..)| is_up(node)).cloned();
+    network.set_members(list.version, up.collect()).await;
     let answer = newer_members(network, list.cluster, list, ask_strangers).await;
-    let table = list.members.iter().map(|member| {
-        let facts = &member.facts;
-        (
-            member.node.clone(),
-            facts.control_addresses.clone(),
-            facts.bulk_addresses.clone(),
-        )
-    });
-    network.set_members(list.version, table.collect()).await;
+    network.set_members(list.version, all).await;
     answer
 }
 

@@ -50,9 +50,12 @@ impl Chooser for AnyFit {
 /// The best score, remembered for each node and shape until the node changes.
 pub(super) struct Scored {
     score: Score,
-    /// By shape, then node: version, score and GPU; none: it does not fit.
-    known: Vec<Vec<(u32, Option<(i64, usize)>)>>,
+    /// By shape, then node.
+    known: Vec<Vec<Known>>,
 }
+
+/// What a node at one version is worth to a shape: score and GPU; none: it does not fit.
+type Known = (u32, Option<(i64, usize)>);
 
 enum Score {
     BestFit,

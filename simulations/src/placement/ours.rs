@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use membership::Health;
-use scheduler::{Choice, Experience, GpuOffer, NodeOffer, Openness, Packing, Who, Wishes};
+use scheduler::{Choice, Experience, GpuOffer, NodeOffer, Openness, Packing, Tenants, Who, Wishes};
 use types::{GpuIndex, GpuShare, NodeId, ResourceRequest, Resources, Timestamp};
 
 use super::Chooser;
@@ -82,10 +82,11 @@ fn offer(node: &TraceNode, number: u32) -> NodeOffer {
             model: node.model.clone(),
             vram_total_bytes: vram_bytes,
             vram_booked_bytes: 0,
+            vram_used_bytes: 0,
             vram_foreign_bytes: 0,
             booked_milli: 0,
-            link_group: 0,
-            root: 0,
+            links: 0,
+            numa_node: None,
         })
         .collect();
     let all = Resources {
@@ -116,8 +117,7 @@ fn offer(node: &TraceNode, number: u32) -> NodeOffer {
         refuses_work: None,
         failure_domain: String::new(),
         reserved: None,
-        attempts: 0,
-        taken_alone: false,
+        tenants: Tenants::default(),
         kept: Vec::new(),
     }
 }

@@ -15,6 +15,9 @@ fn files_are_read_by_the_names_of_their_columns() {
     assert_eq!(trace.tasks[0].models, ["A100"]);
     assert_eq!(trace.tasks[1].milli, 500);
     assert_eq!(trace.tasks[3].models, ["A100", "T4"]);
+    let without = "name,cpu_milli,memory_mib,num_gpu,gpu_milli\np,1000,1024,1,500\n";
+    let without = Trace::read(NODES, without).unwrap();
+    assert!(without.tasks[0].models.is_empty());
 }
 
 #[test]

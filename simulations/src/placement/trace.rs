@@ -95,7 +95,7 @@ impl Trace {
     /// # Errors
     /// A column is missing, a field is no number, or there is nothing.
     pub fn read(nodes: &str, tasks: &str) -> Result<Self, TraceError> {
-        let nodes = Table::read(nodes, &["cpu_milli", "memory_mib", "gpu", "model"])?;
+        let nodes = Table::read(nodes, &["cpu_milli", "memory_mib", "gpu", "model"], &[])?;
         let nodes: Vec<_> = nodes.rows(|row| {
             Ok(TraceNode {
                 cpu_milli: row.number(0, 1 << 40)?,
@@ -107,15 +107,8 @@ impl Trace {
         if nodes.iter().all(|node| node.gpus == 0) {
             return Err(TraceError::NoGpus);
         }
-        let columns = [
-            "name",
-            "cpu_milli",
-            "memory_mib",
-            "num_gpu",
-            "gpu_milli",
-            "gpu_spec",
-        ];
-        let tasks = Table::read(tasks, &columns)?;
+        let columns = ["name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli"];
+        let tasks = Table::read(tasks, &columns, &["gpu_spec"])?;
         let mut named: Vec<_> = tasks.rows(|row| {
             let gpus = row.number(3, MAX_GPUS)?;
             let milli = match gpus {
@@ -155,32 +148,38 @@ impl Trace {
 
 /// Lines of fields.
 struct Table<'t> {
-    columns: Vec<(&'static str, usize)>,
+    /// Names and where they are; a column that may be missing is nowhere.
+    columns: Vec<(&'static str, Option<usize>)>,
     lines: Vec<(usize, Vec<&'t str>)>,
 }
 
 struct Row<'r> {
-    columns: &'r [(&'static str, usize)],
+    columns: &'r [(&'static str, Option<usize>)],
     line: usize,
     fields: &'r [&'r str],
 }
 
 impl<'t> Table<'t> {
-    fn read(text: &'t str, wanted: &[&'static str]) -> Result<Self, TraceError> {
+    fn read(
+        text: &'t str,
+        wanted: &[&'static str],
+        optional: &[&'static str],
+    ) -> Result<Self, TraceError> {
         let mut lines = (1..).zip(text.lines());
         let (_, head) = lines.next().unwrap_or((1, ""));
         let names: BTreeMap<_, _> = head.split(',').map(str::trim).zip(0_usize..).collect();
-        let column = |name: &&'static str| {
-            let at = names.get(name).ok_or_else(|| TraceError::Column {
-                wanted: wanted.join(","),
-                missing: name,
-            })?;
-            Ok((*name, *at))
-        };
-        let columns = wanted
+        let found = |name: &&'static str| (*name, names.get(name).copied());
+        let columns: Vec<_> = wanted.iter().chain(optional).map(found).collect();
+        let missing = columns
             .iter()
-            .map(column)
-            .collect::<Result<_, TraceError>>()?;
+            .take(wanted.len())
+            .find(|(_, at)| at.is_none());
+        if let Some((missing, _)) = missing {
+            return Err(TraceError::Column {
+                wanted: wanted.join(","),
+                missing,
+            });
+        }
         let lines: Vec<_> = lines
             .filter(|(_, line)| !line.trim().is_empty())
             .map(|(number, line)| (number, line.split(',').map(str::trim).collect()))
@@ -209,7 +208,7 @@ impl<'t> Table<'t> {
 impl Row<'_> {
     fn text(&self, column: usize) -> &str {
         let (_, at) = self.columns[column];
-        self.fields.get(at).copied().unwrap_or("")
+        at.and_then(|at| self.fields.get(at)).copied().unwrap_or("")
     }
 
     fn number(&self, column: usize, most: u64) -> Result<u64, TraceError> {

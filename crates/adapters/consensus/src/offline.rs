@@ -216,7 +216,7 @@ fn remove_all(directory: &Path) -> Result<(), Error> {
     }
 }
 
-/// A store in the making. Not in use by anybody before [`Self::finish`] has returned.
+/// A store in the making. Not in use by anybody before `finish` has returned.
 pub struct NewReplica {
     layout: Layout,
     node: NodeId,

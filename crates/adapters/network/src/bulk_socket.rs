@@ -45,20 +45,31 @@ pub(crate) fn prepare(plane: PlaneKind, stream: &TcpStream, control: &Links) {
         tracing::debug!(%error, "type of service not set");
     }
     if plane == PlaneKind::Bulk {
-        let round_trip = control.shortest_round_trip(peer.ip().to_canonical());
-        let bytes = in_flight_bytes(round_trip) / KERNEL_FACTOR;
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        if let Err(error) = sockopt::set_socket_send_buffer_size(stream, bytes) {
-            tracing::warn!(%error, "send buffer of a bulk connection not set; a transfer may delay heartbeats");
+        let host = peer.ip().to_canonical();
+        if let Some(bytes) = in_flight_bytes(host, control.shortest_round_trip(host)) {
+            hold_little(stream, bytes);
         }
     }
 }
 
-/// What may be under way at once on a path.
-fn in_flight_bytes(round_trip: Option<Duration>) -> u64 {
+/// Lets no more than this be under way on a connection.
+fn hold_little(stream: &tokio::net::TcpStream, bytes: u64) {
+    let bytes = usize::try_from(bytes / KERNEL_FACTOR).unwrap_or(usize::MAX);
+    if let Err(error) = sockopt::set_socket_send_buffer_size(stream, bytes) {
+        tracing::warn!(%error, "send buffer of a bulk connection not set; a transfer may delay heartbeats");
+    }
+}
+
+/// What may be under way at once on a path; none on the machine itself: there is no hop to fill, and one segment there
+/// is as large as all of this, so that each would wait 40 ms for its acknowledgement.
+fn in_flight_bytes(host: IpAddr, round_trip: Option<Duration>) -> Option<u64> {
+    if host.is_loopback() {
+        return None;
+    }
     let micros = round_trip.map_or(0, |round_trip| round_trip.as_micros());
     let micros = u64::try_from(micros).unwrap_or(u64::MAX);
-    SHORT_PATH_BYTES + micros.saturating_mul(LONG_PATH_BYTES_PER_SECOND) / 1_000_000
+    let long = micros.saturating_mul(LONG_PATH_BYTES_PER_SECOND) / 1_000_000;
+    Some(SHORT_PATH_BYTES.saturating_add(long))
 }
 
 /// The host part of an address of the control plane.
@@ -91,18 +102,23 @@ mod tests {
         assert_eq!(booked(&control), before);
         assert_eq!(sockopt::ip_tos(&control.0).unwrap(), CONTROL_SERVICE);
 
-        let near = fresh().await;
-        prepare(PlaneKind::Bulk, &near, &links);
-        assert_eq!(booked(&near), 64 << 10);
-        assert_eq!(sockopt::ip_tos(&near.0).unwrap(), BULK_SERVICE);
+        let own = fresh().await;
+        prepare(PlaneKind::Bulk, &own, &links);
+        assert_eq!(booked(&own), before, "on this machine there is no hop");
+        assert_eq!(sockopt::ip_tos(&own.0).unwrap(), BULK_SERVICE);
+
+        let host = IpAddr::from([10, 0, 0, 1]);
+        let near = in_flight_bytes(host, None).expect("a limit");
+        hold_little(&own.0, near);
+        assert_eq!(booked(&own), 64 << 10);
 
         let (peer, id) = (PeerId::random(), ConnectionId::new_unchecked(1));
-        links.connected(peer, id, "/ip4/127.0.0.1/tcp/1".parse().unwrap());
+        links.connected(peer, id, "/ip4/10.0.0.1/tcp/1".parse().unwrap());
         for millis in [9, 8, 90] {
             links.answered(&peer, id, Duration::from_millis(millis));
         }
-        let far = fresh().await;
-        prepare(PlaneKind::Bulk, &far, &links);
-        assert_eq!(booked(&far), (64 << 10) + 100_000, "8 ms at 100 Mbit/s");
+        let far = in_flight_bytes(host, links.shortest_round_trip(host));
+        assert_eq!(far, Some((64 << 10) + 100_000), "8 ms at 100 Mbit/s");
+        assert_eq!(in_flight_bytes([127, 0, 0, 1].into(), None), None);
     }
 }

@@ -28,6 +28,8 @@ type OpenSlot = tokio::sync::OwnedMutexGuard<Option<Arc<Pipe>>>;
 /// Time to connect and open a stream; on a live connection it takes two ways there and back. Short: an opening that
 /// hangs, as on a connection that is about to end, keeps every call to that member waiting, heartbeats too.
 const OPEN_PATIENCE: Duration = Duration::from_millis(1_500);
+/// The same on bulk, where no heartbeat waits.
+const BULK_OPEN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The pipes of one protocol to all members.
 pub(crate) struct Pipes {
@@ -124,11 +126,14 @@ impl Opener {
     /// Opens a pipe and puts it into its slot.
     async fn open(self, mut slot: OpenSlot, to: NodeId) -> Result<Arc<Pipe>, CallError> {
         let opening = self.connector.open(&to, &self.protocol);
+        let deadline = match &self.bulk {
+            None => OPEN_PATIENCE,
+            Some(_) => BULK_OPEN_PATIENCE,
+        };
         let opened = tokio::select! {
             () = self.stop.cancelled() => return Err(CallError::Stopped),
-            opened = tokio::time::timeout(OPEN_PATIENCE, opening) => opened,
+            opened = tokio::time::timeout(deadline, opening) => opened,
         };
-        let deadline = OPEN_PATIENCE;
         let stream = opened.map_err(|_elapsed| CallError::Timeout {
             to: to.clone(),
             deadline,

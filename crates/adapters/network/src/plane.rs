@@ -199,7 +199,11 @@ impl Plane {
                 ..
             } => {
                 let plane = self.kind.name();
-                tracing::error!(plane, ?reason, "listener closed");
+                match reason {
+                    // As when the node ends.
+                    Ok(()) => tracing::debug!(plane, "listener closed"),
+                    Err(error) => tracing::error!(plane, %error, "listener failed for good"),
+                }
                 self.listening
                     .send_modify(|now| now.waiting_for.retain(|id| *id != listener_id));
             }
@@ -231,7 +235,7 @@ impl Plane {
                 address,
                 reason,
             }) => {
-                tracing::debug!(peer_id = %peer, %address, reason, "stranger cut off");
+                tracing::debug!(peer_id = %peer, %address, reason, "not known as a member: connection closed");
                 self.refuse_stranger(Some(peer), Source::of_address(&address), &reason);
             }
             BehaviourEvent::Gate(GateEvent::Inner(event)) => match event {

@@ -153,6 +153,7 @@ pub(crate) fn lose(gpu: GpuReport) -> GpuReport {
     GpuReport {
         vram_total_bytes: 0,
         vram_used_bytes: 0,
+        vram_foreign_bytes: 0,
         utilisation_percent: 0,
         ..gpu
     }
@@ -200,9 +201,9 @@ mod tests {
             vram_total_bytes: 80 << 30,
             vram_used_bytes: 1 << 30,
             vram_foreign_bytes: 0,
-            link_group: 0,
-            root: 0,
             utilisation_percent: 50,
+            links: 0,
+            numa_node: None,
         };
         let lost = lose(gpu);
         assert_eq!((lost.uuid.as_str(), lost.vram_total_bytes), ("GPU-1", 0));

@@ -1,11 +1,14 @@
 //! Processors, memory and disk of the machine, or of the container that the node lives in.
 
+mod detail;
+
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
-use crate::Error;
+use crate::{Error, HostDetail};
+use detail::Details;
 
 /// Limits of the control group and the number of processors are read again after this many samples: they change
 /// only when a person changes them.
@@ -35,6 +38,7 @@ pub(crate) struct Host {
     samples: u32,
     cores: u64,
     memory_limited: bool,
+    details: Details,
 }
 
 impl Host {
@@ -46,6 +50,7 @@ impl Host {
             samples: 0,
             cores: 1,
             memory_limited: false,
+            details: Details::new(),
         })
     }
 
@@ -72,6 +77,12 @@ impl Host {
             memory_used_bytes,
             disk_free_bytes: disk_free_bytes(&self.data_directory)?,
         })
+    }
+
+    /// Everything else, as of the last sample. Blocks for about a millisecond.
+    pub(crate) fn detail(&mut self, sample: &HostSample) -> HostDetail {
+        let memory = (sample.memory_bytes, sample.memory_used_bytes);
+        self.details.look(&self.system, memory)
     }
 
     /// Bytes of memory, and those in use.

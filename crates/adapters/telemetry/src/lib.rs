@@ -11,9 +11,14 @@ mod host;
 mod nvml;
 mod publish;
 mod report;
+mod sample;
 mod sampler;
 
 pub use boot::boot_id;
 pub use config::{Config, Declared, DeclaredGpu};
 pub use error::Error;
+pub use sample::{
+    AttemptGpus, DiskDetail, GpuDetail, GpuProcess, HostDetail, InterfaceDetail, MachineSample,
+    OwnTree, Pressure, Temperature,
+};
 pub use sampler::{Handle, start};

@@ -49,9 +49,9 @@ impl Driver {
             vram_total_bytes: 0,
             vram_used_bytes: 0,
             vram_foreign_bytes: 0,
-            link_group: 0,
-            root: 0,
             utilisation_percent: 0,
+            links: 0,
+            numa_node: None,
         };
         self.last.get(index).cloned().map_or(unknown, lose)
     }
@@ -74,9 +74,9 @@ fn read(gpu: &Device<'_>) -> Result<GpuReport, NvmlError> {
             .saturating_add(memory.reserved)
             .min(memory.total),
         vram_foreign_bytes: 0,
-        link_group: 0,
-        root: 0,
         utilisation_percent: u8::try_from(utilisation).unwrap_or(100),
+        links: 0,
+        numa_node: None,
     })
 }
 

@@ -39,7 +39,10 @@ fn is_gpu_news(told: &GpuReport, new: &GpuReport) -> bool {
     told.uuid != new.uuid
         || told.model != new.model
         || told.vram_total_bytes != new.vram_total_bytes
+        || told.links != new.links
+        || told.numa_node != new.numa_node
         || told.vram_used_bytes.abs_diff(new.vram_used_bytes) >= memory
+        || told.vram_foreign_bytes.abs_diff(new.vram_foreign_bytes) >= memory
         || told.utilisation_percent.abs_diff(new.utilisation_percent) >= NOTABLE_UTILISATION_PERCENT
 }
 
@@ -81,9 +84,9 @@ mod tests {
                 vram_total_bytes: 80 << 30,
                 vram_used_bytes: 0,
                 vram_foreign_bytes: 0,
-                link_group: 0,
-                root: 0,
                 utilisation_percent: 0,
+                links: 0,
+                numa_node: None,
             }],
             declared: Vec::new(),
             warnings: Vec::new(),
@@ -107,7 +110,7 @@ mod tests {
 
     #[test]
     fn each_change_that_matters_is_news() {
-        let changes: [fn(&mut NodeReport); 13] = [
+        let changes: [fn(&mut NodeReport); 16] = [
             |r| r.cpu_busy_milli += 1_600,
             |r| r.cpu_busy_milli = 0,
             |r| r.cpu_milli += 1,
@@ -116,6 +119,9 @@ mod tests {
             |r| r.disk_free_bytes -= 1 << 30,
             |r| r.gpus.clear(),
             |r| r.gpus[0].vram_used_bytes = 4 << 30,
+            |r| r.gpus[0].vram_foreign_bytes = 4 << 30,
+            |r| r.gpus[0].links = 1,
+            |r| r.gpus[0].numa_node = Some(0),
             |r| r.gpus[0].vram_total_bytes = 0,
             |r| r.gpus[0].utilisation_percent = 10,
             |r| r.gpus[0].uuid = "GPU-b".to_owned(),

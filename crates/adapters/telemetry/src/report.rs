@@ -98,10 +98,10 @@ fn offered_gpus(declared: &Declared, measured: Vec<GpuReport>) -> Vec<GpuReport>
                     model: gpu.model.clone(),
                     vram_total_bytes: gpu.vram_bytes,
                     vram_used_bytes: measured.map_or(0, |m| m.vram_used_bytes),
-                    vram_foreign_bytes: 0,
-                    link_group: 0,
-                    root: 0,
+                    vram_foreign_bytes: measured.map_or(0, |m| m.vram_foreign_bytes),
                     utilisation_percent: measured.map_or(0, |m| m.utilisation_percent),
+                    links: measured.map_or(0, |m| m.links),
+                    numa_node: measured.and_then(|m| m.numa_node),
                 }
             })
             .collect(),
@@ -149,9 +149,9 @@ mod tests {
             vram_total_bytes: 80 << 30,
             vram_used_bytes: 3 << 30,
             vram_foreign_bytes: 0,
-            link_group: 0,
-            root: 0,
             utilisation_percent: 7,
+            links: 0,
+            numa_node: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The loop: sample, decide, publish.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Notify, watch};
@@ -12,7 +12,7 @@ use crate::gpus::Gpus;
 use crate::host::{Host, HostSample};
 use crate::publish::{due_after, is_news};
 use crate::report::Reporter;
-use crate::{Config, Error};
+use crate::{Config, Error, MachineSample};
 
 /// GPUs are read every so many samples of the host: NVML costs much more than `/proc`.
 const GPU_INTERVAL_FACTOR: u32 = 2;
@@ -25,6 +25,7 @@ const DRIVER_PATIENCE: Duration = Duration::from_millis(50);
 pub struct Handle {
     latest: watch::Receiver<Arc<NodeReport>>,
     urgent: Arc<Notify>,
+    machine: Arc<Mutex<Arc<MachineSample>>>,
 }
 
 impl Handle {
@@ -33,6 +34,13 @@ impl Handle {
     #[must_use]
     pub fn latest(&self) -> watch::Receiver<Arc<NodeReport>> {
         self.latest.clone()
+    }
+
+    /// What the machine did at the last look, at most one interval ago unless a disk or a sensor hangs.
+    #[must_use]
+    pub fn machine(&self) -> Arc<MachineSample> {
+        let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner); // Replaced whole.
+        Arc::clone(&machine)
     }
 
     /// Takes a sample now and tells it, changed or not.
@@ -61,17 +69,21 @@ pub fn start(
         tracing::warn!(warning, "node has a limitation");
     }
     let (publish, latest) = watch::channel(Arc::new(first));
-    let sampler = Sampler {
+    let machine = Arc::default();
+    let mut sampler = Sampler {
+        machine: Arc::clone(&machine),
         host,
         last_sample,
         gpus,
         reporter,
         warnings,
     };
+    sampler.look();
     let urgent = Arc::new(Notify::new());
     let handle = Handle {
         latest,
         urgent: Arc::clone(&urgent),
+        machine,
     };
     Ok((handle, run(sampler, publish, interval, urgent)))
 }
@@ -110,6 +122,7 @@ async fn run(
 }
 
 struct Sampler {
+    machine: Arc<Mutex<Arc<MachineSample>>>,
     host: Host,
     last_sample: HostSample,
     gpus: Gpus,
@@ -119,6 +132,16 @@ struct Sampler {
 }
 
 impl Sampler {
+    /// Keeps all there is to see for whoever asks.
+    fn look(&mut self) {
+        let seen = Arc::new(MachineSample {
+            taken_at: now().0,
+            host: self.host.detail(&self.last_sample),
+            ..MachineSample::default()
+        });
+        *self.machine.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+    }
+
     fn sample(&mut self) -> NodeReport {
         let mut warnings = self.warnings.clone();
         match self.host.sample() {
@@ -129,6 +152,7 @@ impl Sampler {
                 warnings.push(format!("{error} ({cause}): its figures are old"));
             }
         }
+        self.look();
         let host = self.last_sample;
         self.reporter
             .report(host, self.gpus.latest(), warnings, now())

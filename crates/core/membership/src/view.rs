@@ -217,7 +217,9 @@ fn matters(told: &NodeReport, new: &NodeReport) -> bool {
         || told.gpus.iter().zip(&new.gpus).any(|(told, new)| {
             told.uuid != new.uuid
                 || told.vram_total_bytes != new.vram_total_bytes
+                || told.links != new.links
                 || more(new.vram_used_bytes, told.vram_used_bytes)
+                || more(new.vram_foreign_bytes, told.vram_foreign_bytes)
         })
 }
 
@@ -244,9 +246,9 @@ mod tests {
                 vram_total_bytes: 80 << 30,
                 vram_used_bytes: 10 << 30,
                 vram_foreign_bytes: 0,
-                link_group: 0,
-                root: 0,
                 utilisation_percent: 0,
+                links: 0,
+                numa_node: None,
             }],
             declared: Vec::new(),
             warnings: Vec::new(),

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use state_machine::{ClusterState, ExperimentPhase};
-use types::{BlobHash, NodeId, ResourceRequest};
+use types::{BlobHash, NodeId, ResourceRequest, accepts_model};
 
 /// A whole GPU.
 pub(crate) const WHOLE: u64 = 1_000;
@@ -55,7 +55,7 @@ impl Experience {
             warm.entry(source.tree).or_default().extend(nodes);
         }
         let counted = experiments().filter(|one| {
-            // One that was stopped while it waited says little; what never fits would count for ever.
+            // One that was stopped while it waited says little.
             !one.attempts.is_empty() || matches!(one.phase, ExperimentPhase::Queued { .. })
         });
         Self {
@@ -64,7 +64,7 @@ impl Experience {
         }
     }
 
-    /// Experience of requests alone, for simulations.
+    /// Learns from requests alone.
     #[must_use]
     pub fn of_requests<'a>(requests: impl IntoIterator<Item = &'a ResourceRequest>) -> Self {
         Self {
@@ -192,16 +192,11 @@ impl Profile {
 
     /// For each typical shape, which GPUs of a node it accepts: the same as long as the node has the same GPUs.
     #[must_use]
-    pub fn accepted<'a>(&self, models: impl Iterator<Item = &'a str> + Clone) -> Accepted {
-        let accepts = |shape: &Shape, model: &str| {
-            let request = ResourceRequest {
-                gpu_models: shape.models.clone(),
-                ..ResourceRequest::default()
-            };
-            request.accepts_model(model)
-        };
+    pub fn accepted(&self, models: &[&str]) -> Accepted {
         let of_shape = |(shape, _): &(Shape, i64)| {
-            let taken = models.clone().map(|model| accepts(shape, model));
+            let taken = models
+                .iter()
+                .map(|model| accepts_model(&shape.models, model));
             let taken: Vec<_> = taken.collect();
             if taken.iter().all(|taken| *taken) {
                 Takes::All
@@ -328,7 +323,7 @@ mod tests {
 
     fn cost(profile: &Profile, room: &Room) -> i64 {
         let models = vec!["H100"; room.gpus.len()];
-        profile.cost(room, &profile.accepted(models.into_iter()))
+        profile.cost(room, &profile.accepted(&models))
     }
 
     #[test]
@@ -361,7 +356,7 @@ mod tests {
         };
         let profile = Profile::learn(&[picky]);
         let room = room(&[1_000]);
-        let of = |model| profile.cost(&room, &profile.accepted([model].into_iter()));
+        let of = |model| profile.cost(&room, &profile.accepted(&[model]));
         assert!(of("NVIDIA A100-SXM4-40GB") < of("NVIDIA H100"));
     }
 

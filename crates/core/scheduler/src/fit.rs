@@ -1,18 +1,15 @@
 //! Whether a request fits a node, and what it would book.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use membership::Health;
 use state_machine::Reserved;
 use types::{GpuShare, ResourceRequest, Resources, Timestamp};
 
+use crate::closeness::{closest, company};
 use crate::experience::WHOLE;
 use crate::offer::{GpuOffer, NodeOffer};
 use crate::shortfall::{Amounts, GpuShortfall, Shortfall};
-
-/// Part of a GPU's memory that others may use while the GPU still counts as free for requests that name no amount:
-/// a driver and a display take up to 3 % of the smallest cards.
-const FOREIGN_VRAM_TOLERANCE_PERCENT: u64 = 5;
 
 /// Everything that keeps the request off the node now; empty: it fits.
 pub(crate) fn shortfalls(offer: &NodeOffer, who: Who<'_>) -> Vec<Shortfall> {
@@ -41,10 +38,10 @@ pub(crate) fn shortfalls(offer: &NodeOffer, who: Who<'_>) -> Vec<Shortfall> {
             left: reserved.until.since(who.now),
         });
     }
-    if offer.taken_alone {
+    if offer.tenants.alone {
         short.push(Shortfall::TakenAlone);
-    } else if request.exclusive && offer.attempts > 0 {
-        let attempts = offer.attempts;
+    } else if request.exclusive && !offer.is_empty() {
+        let attempts = offer.tenants.attempts;
         short.push(Shortfall::NotEmpty { attempts });
     }
     let labels = request
@@ -91,8 +88,8 @@ pub fn fits(offer: &NodeOffer, who: Who<'_>) -> Vec<Resources> {
         && request.cpu_milli <= free.cpu_milli
         && request.memory_bytes <= free.memory_bytes
         && request.disk_bytes <= free.disk_bytes
-        && !offer.taken_alone
-        && (!request.exclusive || offer.attempts == 0)
+        && !offer.tenants.alone
+        && (!request.exclusive || offer.is_empty())
         && offer.reserved.as_ref().is_none_or(mine)
         && carries_labels(offer, request);
     if !room {
@@ -157,10 +154,6 @@ impl Want {
         }
     }
 
-    fn is_whole(&self) -> bool {
-        self.milli_each == Some(WHOLE)
-    }
-
     fn milli_on(&self, gpu: &GpuOffer, request: &ResourceRequest) -> u64 {
         self.milli_each.unwrap_or_else(|| {
             let total = u128::from(gpu.vram_total_bytes.max(1));
@@ -175,7 +168,7 @@ impl Want {
         } else {
             // Rounded down, so that shares that make up a whole never book more than there is.
             let milli = self.milli_on(gpu, request);
-            let share = u128::from(gpu.vram_total_bytes) * u128::from(milli) / 1_000;
+            let share = u128::from(gpu.vram_total_bytes) * u128::from(milli) / u128::from(WHOLE);
             u64::try_from(share).unwrap_or(u64::MAX)
         }
     }
@@ -184,14 +177,10 @@ impl Want {
         let vram = self.vram_on(gpu, request);
         let room = gpu.booked_milli.saturating_add(self.milli_on(gpu, request)) <= WHOLE
             && gpu.vram_booked_bytes.saturating_add(vram) <= gpu.vram_total_bytes;
-        let tolerated = gpu.vram_total_bytes / 100 * FOREIGN_VRAM_TOLERANCE_PERCENT;
-        let foreign = gpu.vram_foreign_bytes;
-        let taken = gpu.vram_booked_bytes.saturating_add(vram);
-        let beside = taken.saturating_add(foreign) <= gpu.vram_total_bytes;
         room && if request.vram_bytes > 0 {
-            beside
+            vram <= gpu.free().vram_bytes
         } else {
-            foreign <= tolerated
+            gpu.unbooked_vram_bytes() <= gpu.tolerated_vram_bytes()
         }
     }
 }
@@ -214,7 +203,8 @@ fn free_gpus<'a>(offer: &'a NodeOffer, request: &'a ResourceRequest) -> Vec<&'a 
         .collect()
 }
 
-/// Sets of GPUs to choose from: for a share each GPU that has another amount left, else the set that is closest together.
+/// Sets of GPUs to choose from: for one GPU, or a share, each that has another amount left, else the set that is closest
+/// together. Among equals the better one is in front: the fullest, then who leaves the fewest neighbours alone.
 fn choices(offer: &NodeOffer, request: &ResourceRequest) -> Vec<Vec<GpuShare>> {
     let want = Want::of(request);
     let found = free_gpus(offer, request);
@@ -226,37 +216,28 @@ fn choices(offer: &NodeOffer, request: &ResourceRequest) -> Vec<Vec<GpuShare>> {
         milli: want.milli_on(gpu, request),
         vram_bytes: want.vram_on(gpu, request),
     };
-    if want.is_whole() {
-        let closest = closest(found, want.count);
+    if want.count != 1 {
+        let closest = closest(&found, want.count);
         return vec![closest.into_iter().map(share).collect()];
     }
+    let key = |gpu: &GpuOffer| {
+        (
+            gpu.free().milli,
+            gpu.vram_total_bytes,
+            company(gpu, &found),
+            gpu.index,
+        )
+    };
+    let mut ordered = found.clone();
+    ordered.sort_by_cached_key(|gpu| key(gpu));
     let mut choices = Vec::new();
     let mut seen = BTreeSet::new();
-    for gpu in found {
-        if seen.insert((gpu.free_milli(), gpu.free().vram_bytes, gpu.model.as_str())) {
+    for gpu in ordered {
+        if seen.insert((gpu.booked_milli, gpu.free().vram_bytes, gpu.model.as_str())) {
             choices.push(vec![share(gpu)]);
         }
     }
     choices
-}
-
-/// GPUs of one link group if one has enough, the smallest that does; else of one PCIe root, else any; of these those with
-/// the least memory.
-fn closest(mut found: Vec<&GpuOffer>, count: usize) -> Vec<&GpuOffer> {
-    found.sort_by_key(|gpu| (gpu.vram_total_bytes, gpu.index));
-    for group_of in [|gpu: &GpuOffer| gpu.link_group, |gpu: &GpuOffer| gpu.root] {
-        let mut groups: BTreeMap<u8, Vec<&GpuOffer>> = BTreeMap::new();
-        for gpu in found.iter().filter(|gpu| group_of(gpu) > 0) {
-            groups.entry(group_of(gpu)).or_default().push(gpu);
-        }
-        let enough = groups.into_values().filter(|group| group.len() >= count);
-        if let Some(mut group) = enough.min_by_key(Vec::len) {
-            group.truncate(count);
-            return group;
-        }
-    }
-    found.truncate(count);
-    found
 }
 
 fn gpu_shortfall(offer: &NodeOffer, request: &ResourceRequest) -> GpuShortfall {
@@ -275,8 +256,8 @@ fn gpu_shortfall(offer: &NodeOffer, request: &ResourceRequest) -> GpuShortfall {
         suitable: suitable(offer, request).count(),
         total: offer.gpus.len(),
         models: if no_model { models.clone() } else { Vec::new() },
-        foreign_vram_bytes: suitable(offer, request)
-            .map(|gpu| gpu.vram_foreign_bytes)
+        unbooked_vram_bytes: suitable(offer, request)
+            .map(GpuOffer::unbooked_vram_bytes)
             .max()
             .unwrap_or_default(),
     }

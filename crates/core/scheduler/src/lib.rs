@@ -6,6 +6,7 @@
 
 mod amount;
 mod backfill;
+mod closeness;
 mod experience;
 mod explain;
 mod fit;
@@ -20,7 +21,7 @@ mod shortfall;
 pub use experience::{Accepted, Experience, Profile, Room};
 pub use explain::{Explanation, NodeExplanation, Verdict, explain};
 pub use fit::{Who, could_ever_fit, fits};
-pub use offer::{GpuOffer, NodeOffer, offers};
+pub use offer::{GpuOffer, NodeOffer, Tenants, offers};
 pub use packing::{Choice, Openness, Packing, Wishes};
 pub use place::{SchedulerConfig, keeps_nodes_free, place_new, place_next};
 pub use preempt::preempt_next;

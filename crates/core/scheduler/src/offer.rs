@@ -4,7 +4,10 @@ use membership::{Health, View, failure_domain};
 use state_machine::{Booking, ClusterState, NodeRecord, Reserved};
 use types::{ExperimentId, GpuIndex, GpuShare, NodeId, NodeReport, Resources, Timestamp};
 
-use crate::experience::{Accepted, Profile, Room, WHOLE};
+use crate::experience::{Room, WHOLE};
+
+/// Part of a GPU's memory that may be used unbooked while it still counts as free.
+const TOLERATED_VRAM_PERCENT: u64 = 5;
 
 /// One GPU of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,32 +20,44 @@ pub struct GpuOffer {
     pub vram_total_bytes: u64,
     /// Bytes that attempts have booked.
     pub vram_booked_bytes: u64,
-    /// Bytes in use by processes that muster did not start, at the last report.
+    /// Bytes in use by anybody at the last report.
+    pub vram_used_bytes: u64,
+    /// Bytes in use at the last report by processes that muster did not start.
     pub vram_foreign_bytes: u64,
     /// Thousandths that attempts have booked.
     pub booked_milli: u64,
-    /// GPUs of one group above 0 are joined by NVLink.
-    pub link_group: u8,
-    /// GPUs of one number above 0 hang on the same PCIe root.
-    pub root: u8,
+    /// Bit mask of the GPUs of its node that NVLink joins it to, by index.
+    pub links: u32,
+    /// Its memory node; none: not told.
+    pub numa_node: Option<u8>,
 }
 
 impl GpuOffer {
-    /// Thousandths that nobody has booked and no process outside muster keeps: of those, as much as its memory.
+    /// Bytes in use that no attempt has booked: of processes that muster did not start, of the driver, or of an attempt
+    /// that takes more than it asked for. Those processes count in full while attempts do not use all of theirs yet.
+    #[must_use]
+    pub fn unbooked_vram_bytes(&self) -> u64 {
+        let beyond = self.vram_used_bytes.saturating_sub(self.vram_booked_bytes);
+        beyond.max(self.vram_foreign_bytes)
+    }
+
+    /// What a driver and a display may use while the GPU still counts as free for requests that name no amount: up to 3 %
+    /// of the smallest cards.
+    pub(crate) fn tolerated_vram_bytes(&self) -> u64 {
+        self.vram_total_bytes / 100 * TOLERATED_VRAM_PERCENT
+    }
+
+    /// Thousandths that nobody has booked and nobody else keeps: of what is used unbooked, as much as its memory.
     #[must_use]
     pub fn free_milli(&self) -> u64 {
-        let whole = self.vram_total_bytes.max(1);
-        let foreign = u128::from(self.vram_foreign_bytes) * u128::from(WHOLE) / u128::from(whole);
-        let foreign = u64::try_from(foreign).unwrap_or(WHOLE);
-        // What a driver keeps for itself is not counted: a GPU is whole although some of its memory is taken.
-        let foreign = if foreign * 100 <= WHOLE * 5 {
+        let unbooked = self.unbooked_vram_bytes();
+        let kept = if unbooked <= self.tolerated_vram_bytes() {
             0
         } else {
-            foreign
+            let whole = u128::from(self.vram_total_bytes.max(1));
+            u64::try_from(u128::from(unbooked) * u128::from(WHOLE) / whole).unwrap_or(WHOLE)
         };
-        WHOLE
-            .saturating_sub(self.booked_milli)
-            .saturating_sub(foreign)
+        WHOLE.saturating_sub(self.booked_milli).saturating_sub(kept)
     }
 
     /// What is left of it.
@@ -50,10 +65,10 @@ impl GpuOffer {
     pub fn free(&self) -> GpuShare {
         let taken = self
             .vram_booked_bytes
-            .saturating_add(self.vram_foreign_bytes);
+            .saturating_add(self.unbooked_vram_bytes());
         GpuShare {
             index: self.index,
-            milli: 1_000_u64.saturating_sub(self.booked_milli),
+            milli: WHOLE.saturating_sub(self.booked_milli),
             vram_bytes: self.vram_total_bytes.saturating_sub(taken),
         }
     }
@@ -91,12 +106,19 @@ pub struct NodeOffer {
     pub failure_domain: String,
     /// Whose it is just now; none: everybody's.
     pub reserved: Option<Reserved>,
+    /// Who runs on it.
+    pub tenants: Tenants,
+    /// Places that preemption has freed and keeps for somebody; they are not in what is free.
+    pub kept: Vec<(ExperimentId, Resources)>,
+}
+
+/// Who runs on a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tenants {
     /// Attempts on it.
     pub attempts: usize,
     /// One of them wants it alone.
-    pub taken_alone: bool,
-    /// Places that preemption has freed and keeps for somebody; they are not in what is free.
-    pub kept: Vec<(ExperimentId, Resources)>,
+    pub alone: bool,
 }
 
 impl NodeOffer {
@@ -109,6 +131,11 @@ impl NodeOffer {
             && self.health == Health::Live
     }
 
+    /// Nothing runs on it, and it is kept for nobody.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tenants.attempts == 0 && self.kept.is_empty()
+    }
+
     /// What is left for typical requests.
     pub(crate) fn room(&self) -> Room {
         Room {
@@ -118,14 +145,9 @@ impl NodeOffer {
         }
     }
 
-    /// Which of its GPUs typical requests accept.
-    pub(crate) fn accepted(&self, profile: &Profile) -> Accepted {
-        profile.accepted(self.gpus.iter().map(|gpu| gpu.model.as_str()))
-    }
-
     /// Takes the resources of a placement that is not applied yet off what is left.
     pub(crate) fn book(&mut self, resources: &Resources) {
-        self.attempts += 1;
+        self.tenants.attempts += 1;
         self.free.cpu_milli = self.free.cpu_milli.saturating_sub(resources.cpu_milli);
         self.free.memory_bytes = self
             .free
@@ -145,8 +167,8 @@ impl NodeOffer {
     pub(crate) fn unbook(&mut self, resources: &Resources) {
         let back = |free: u64, held: u64, all: u64| free.saturating_add(held).min(all);
         let (free, all) = (&mut self.free, &self.capacity);
-        self.attempts = self.attempts.saturating_sub(1);
-        self.taken_alone &= self.attempts > 0;
+        self.tenants.attempts = self.tenants.attempts.saturating_sub(1);
+        self.tenants.alone &= self.tenants.attempts > 0;
         free.cpu_milli = back(free.cpu_milli, resources.cpu_milli, all.cpu_milli);
         free.memory_bytes = back(free.memory_bytes, resources.memory_bytes, all.memory_bytes);
         free.disk_bytes = back(free.disk_bytes, resources.disk_bytes, all.disk_bytes);
@@ -223,8 +245,7 @@ fn offer(
         }),
         failure_domain: failure_domain(&record.node, &record.labels),
         reserved: None,
-        attempts: 0,
-        taken_alone: false,
+        tenants: Tenants::default(),
         kept: Vec::new(),
     }
 }
@@ -233,15 +254,20 @@ fn offer(
 fn add_claims(state: &ClusterState, offer: &mut NodeOffer) {
     offer.reserved = state.reserved(&offer.node).cloned();
     let booking = state.booking(&offer.node);
-    offer.attempts = booking.attempts.len();
-    offer.taken_alone = booking.attempts.iter().any(|token| {
+    offer.tenants.attempts = booking.attempts.len();
+    offer.tenants.alone = booking.attempts.iter().any(|token| {
         let experiment = state.experiment(token.experiment);
         experiment.is_some_and(|one| one.spec.resources.exclusive)
     });
     offer.kept = state.kept_on(&offer.node).collect();
+    // What is kept for one that wants the node alone is kept whole.
+    offer.tenants.alone |= offer.kept.iter().any(|(id, _)| {
+        let experiment = state.experiment(*id);
+        experiment.is_some_and(|one| one.spec.resources.exclusive)
+    });
     for (_, kept) in offer.kept.clone() {
         offer.book(&kept);
-        offer.attempts -= 1;
+        offer.tenants.attempts -= 1;
     }
 }
 
@@ -253,10 +279,11 @@ fn gpu_offers(report: &NodeReport, booking: &Booking) -> Vec<GpuOffer> {
             model: gpu.model.clone(),
             vram_total_bytes: gpu.vram_total_bytes,
             vram_booked_bytes: vram,
+            vram_used_bytes: gpu.vram_used_bytes,
             vram_foreign_bytes: gpu.vram_foreign_bytes,
             booked_milli: milli,
-            link_group: gpu.link_group,
-            root: gpu.root,
+            links: gpu.links,
+            numa_node: gpu.numa_node,
         }
     };
     (0..).zip(&report.gpus).map(offer).collect()

@@ -36,7 +36,7 @@ struct Known {
 }
 
 /// What it costs to put a request on a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Fit {
     /// Rise of the node's cost.
     rise: i64,
@@ -88,7 +88,11 @@ impl Packing {
             let amounts = offers.iter().map(|offer| of(&offer.capacity));
             amounts.max().unwrap_or_default().max(1)
         };
-        let accepted: Vec<_> = offers.iter().map(|offer| offer.accepted(profile)).collect();
+        let models = |offer: &NodeOffer| {
+            let models: Vec<_> = offer.gpus.iter().map(|gpu| gpu.model.as_str()).collect();
+            profile.accepted(&models)
+        };
+        let accepted: Vec<_> = offers.iter().map(models).collect();
         let costs = offers.iter().zip(&accepted);
         let costs = costs.map(|(offer, accepted)| profile.cost(&offer.room(), accepted));
         Self {
@@ -218,25 +222,20 @@ impl Packing {
             };
             (fit, resources)
         });
-        rated.min_by_key(|(fit, resources)| {
-            let gpu = resources.gpus.first().map(|gpu| gpu.index);
-            (fit.rise, fit.left_over, gpu)
-        })
+        rated.min_by_key(|(fit, _)| *fit) // among equals the first
     }
 
     fn rise(&self, at: usize, resources: &Resources) -> i64 {
         let profile = self.experience.profile();
-        if profile.is_empty() || self.offers[at].gpus.is_empty() {
+        let offer = &self.offers[at];
+        if profile.is_empty() || offer.gpus.is_empty() {
             return 0;
         }
-        let mut room = self.offers[at].room();
+        let mut room = offer.room();
         room.cpu_milli = room.cpu_milli.saturating_sub(resources.cpu_milli);
         room.memory_bytes = room.memory_bytes.saturating_sub(resources.memory_bytes);
         for share in &resources.gpus {
-            let place = self.offers[at]
-                .gpus
-                .iter()
-                .position(|gpu| gpu.index == share.index);
+            let place = offer.gpus.iter().position(|gpu| gpu.index == share.index);
             if let Some(left) = place.and_then(|place| room.gpus.get_mut(place)) {
                 *left = left.saturating_sub(share.milli);
             }

@@ -250,6 +250,10 @@ impl<'a> Round<'a> {
         };
         let placement = self.placement(experiment, &choice);
         self.packing.book(choice.at, &choice.resources);
+        if who.request.exclusive {
+            let alone = |offer: &mut NodeOffer| offer.tenants.alone = true;
+            self.packing.change(choice.at, alone);
+        }
         if let Some(kept) = self.kept.get_mut(&choice.at)
             && !kept.is_back(duration, self.now)
         {
@@ -269,7 +273,7 @@ impl<'a> Round<'a> {
             offer.kept = others;
             let own: Vec<(ExperimentId, Resources)> = own;
             for (_, kept) in &own {
-                offer.attempts += 1;
+                offer.tenants.attempts += 1;
                 offer.unbook(kept);
             }
         });

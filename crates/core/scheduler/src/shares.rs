@@ -149,7 +149,7 @@ impl Decay {
         let mut weight = 1_u64 << 32;
         for _ in 0..=HOURS_KEPT {
             weights.push(weight);
-            let next = u128::from(weight) * u128::from(HOURLY_DECAY) >> 32;
+            let next = (u128::from(weight) * u128::from(HOURLY_DECAY)) >> 32;
             weight = u64::try_from(next).unwrap_or(0);
         }
         let sum: u128 = weights.iter().map(|weight| u128::from(*weight)).sum();

@@ -81,7 +81,7 @@ pub struct GpuShortfall {
     /// Accepted models, when no GPU of the node is of one.
     pub models: Vec<String>,
     /// Most bytes that processes outside muster use on a suitable GPU.
-    pub foreign_vram_bytes: u64,
+    pub unbooked_vram_bytes: u64,
 }
 
 impl Shortfall {
@@ -175,11 +175,11 @@ impl fmt::Display for GpuShortfall {
             return write!(f, ", has {} such in all", self.suitable);
         }
         write!(f, ", has {} of {} free", self.free, self.suitable)?;
-        if self.foreign_vram_bytes > 0 {
+        if self.unbooked_vram_bytes > 0 {
             write!(
                 f,
                 " (processes outside muster use {} of vram)",
-                bytes(self.foreign_vram_bytes)
+                bytes(self.unbooked_vram_bytes)
             )?;
         }
         Ok(())

@@ -25,7 +25,7 @@ pub const MAX_BACKUP_DATA_BYTES: usize = 1 << 20;
 /// Largest frame: data, or a header with a public key and some names.
 const MAX_FRAME_BYTES: usize = MAX_BACKUP_DATA_BYTES + (64 << 10);
 
-/// What the whole file is about. Frozen: a change is a new variant of [`Frame`].
+/// What the whole file is about. Frozen: a change is a new variant of `Frame`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupHeader {
     /// Of which cluster.

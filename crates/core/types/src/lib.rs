@@ -40,8 +40,8 @@ pub use records::{
 };
 pub use report::{GpuReport, NodeFacts, NodeReport};
 pub use resources::{
-    GpuIndex, GpuShare, ParseResourceError, ResourceRequest, Resources, parse_bytes, parse_cpus,
-    parse_gpus,
+    GpuIndex, GpuShare, ParseResourceError, ResourceRequest, Resources, accepts_model, parse_bytes,
+    parse_cpus, parse_gpus,
 };
 pub use source_tree::{
     Chunk, GitFacts, MAX_TREE_ENTRIES, SourceTree, TreeEntry, TreeEntryKind, TreePathError,

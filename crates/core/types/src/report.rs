@@ -1,5 +1,7 @@
 //! What a node says of itself. Facts are committed when it joins; reports are gossip.
 
+mod packed;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{NodeId, Timestamp};
@@ -26,7 +28,7 @@ pub struct NodeFacts {
 }
 
 /// One GPU, as NVML or the node's configuration tells.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GpuReport {
     /// NVML uuid, or `declared-N`.
     pub uuid: String,
@@ -36,15 +38,14 @@ pub struct GpuReport {
     pub vram_total_bytes: u64,
     /// Bytes in use by anybody.
     pub vram_used_bytes: u64,
-    /// Of these, bytes of processes that are no attempts of this node: what people run by hand, a display, another
-    /// program. What the driver keeps for itself is not counted.
+    /// Bytes in use by processes that belong to no attempt of the node.
     pub vram_foreign_bytes: u64,
     /// Utilisation in percent.
     pub utilisation_percent: u8,
-    /// GPUs of one group above 0 are joined by NVLink.
-    pub link_group: u8,
-    /// GPUs of one number above 0 hang on the same PCIe root.
-    pub root: u8,
+    /// The GPUs that NVLink joins it to: a bit for the place of each in the list, the lowest for the first.
+    pub links: u32,
+    /// NUMA node of its PCI slot.
+    pub numa_node: Option<u8>,
 }
 
 /// A node's gossip: soft state, never in the log.
@@ -71,6 +72,7 @@ pub struct NodeReport {
     /// Bytes free on the disk of the data directory.
     pub disk_free_bytes: u64,
     /// GPUs.
+    #[serde(with = "packed")]
     pub gpus: Vec<GpuReport>,
     /// Which of these were declared in the node's configuration rather than measured: `cpus`, `memory`, `gpus`, `vram`.
     pub declared: Vec<String>,

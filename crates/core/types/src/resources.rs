@@ -49,24 +49,38 @@ impl Default for ResourceRequest {
 }
 
 impl ResourceRequest {
-    /// Whether a GPU of this model is accepted: one of the accepted names is the model's, or a run of whole words of
-    /// it, whatever their case. `A100` accepts `NVIDIA A100-SXM4-80GB`, `A10` does not.
+    /// Whether a GPU of this model is accepted.
     #[must_use]
     pub fn accepts_model(&self, model: &str) -> bool {
-        let model = words(model);
-        let accepts = |name: &String| {
-            let name = words(name);
-            !name.is_empty() && model.windows(name.len()).any(|run| run == name)
-        };
-        self.gpu_models.is_empty() || self.gpu_models.iter().any(accepts)
+        accepts_model(&self.gpu_models, model)
     }
 }
 
-/// The words of a model's name in lower case.
-fn words(name: &str) -> Vec<String> {
+/// Whether a GPU of this model is accepted: one of the names, if there are any, is the model's, or a run of whole words
+/// of it, whatever the case of their letters. `A100` accepts `NVIDIA A100-SXM4-80GB`, `A10` does not.
+#[must_use]
+pub fn accepts_model(names: &[String], model: &str) -> bool {
+    names.is_empty() || names.iter().any(|name| is_part_of(name, model))
+}
+
+fn is_part_of(name: &str, model: &str) -> bool {
+    let mut rest = words(model);
+    loop {
+        let mut run = rest.clone();
+        let mut wanted = words(name).peekable();
+        if wanted.peek().is_none() || rest.next().is_none() {
+            return false;
+        }
+        if wanted.all(|word| run.next().is_some_and(|one| one.eq_ignore_ascii_case(word))) {
+            return true;
+        }
+    }
+}
+
+/// The words of a model's name.
+fn words(name: &str) -> impl Iterator<Item = &str> + Clone {
     let words = name.split(|letter: char| !letter.is_alphanumeric());
-    let words = words.filter(|word| !word.is_empty());
-    words.map(str::to_lowercase).collect()
+    words.filter(|word| !word.is_empty())
 }
 
 /// Part of one GPU, booked.

@@ -27,6 +27,8 @@ pub struct GpuView {
     pub vram_total_bytes: u64,
     /// Bytes in use by anybody.
     pub vram_used_bytes: u64,
+    /// Bytes in use by processes that muster did not start.
+    pub vram_foreign_bytes: u64,
     /// Percent.
     pub utilisation_percent: u8,
     /// Thousandths booked by attempts.

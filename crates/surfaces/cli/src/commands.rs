@@ -13,6 +13,7 @@ mod show;
 mod steer;
 mod stop;
 mod token;
+mod top;
 mod user;
 mod why;
 
@@ -65,6 +66,8 @@ pub enum Command {
     Accept(accept::Arguments),
     /// List the nodes of the cluster
     Nodes,
+    /// Show what every machine does now: processors, memory, disks, network, GPUs and who uses them
+    Top(top::Arguments),
     /// Drain, label, reserve, remove, promote and demote nodes
     #[command(subcommand)]
     Node(node::Command),
@@ -146,6 +149,7 @@ async fn dispatch(command: Command, session: &Session) -> Result<ExitCode, Error
         Command::Priority(arguments) => steer::priority(&arguments, session).await?,
         Command::Accept(arguments) => accept::run(&arguments, session).await?,
         Command::Nodes => nodes::run(session).await?,
+        Command::Top(arguments) => top::run(&arguments, session).await?,
         Command::Node(command) => node::run(&command, session).await?,
         Command::Why(arguments) => why::run(&arguments, session).await?,
         Command::Queue(command) => queue::run(&command, session).await?,

@@ -6,6 +6,7 @@ mod cluster;
 mod experiments;
 mod ledger;
 mod logs;
+mod machines;
 mod nodes;
 mod page;
 mod queues;
@@ -103,6 +104,7 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(cluster::document))
         .routes(routes!(cluster::show))
         .routes(routes!(cluster::nodes))
+        .routes(routes!(machines::list))
         .routes(routes!(nodes::drain))
         .routes(routes!(nodes::undrain))
         .routes(routes!(nodes::pin))

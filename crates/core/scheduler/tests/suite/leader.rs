@@ -48,8 +48,8 @@ pub(crate) fn report(name: &str, cpus: u64, memory_gib: u64, gpus: &[(u64, u64)]
         vram_used_bytes: used * GIB,
         vram_foreign_bytes: used * GIB,
         utilisation_percent: 0,
-        link_group: 0,
-        root: 0,
+        links: 0,
+        numa_node: None,
     };
     NodeReport {
         node: id(name),

@@ -193,7 +193,10 @@ fn shares_pack_one_gpu_and_whole_gpus_stay_whole() {
 
 #[test]
 fn vram_that_others_use_counts() {
-    let mut leader = Leader::of(vec![report("a", 16, 64, &[(80, 50)])]);
+    // Nobody tells whose it is: what attempts have booked may be theirs.
+    let mut untold = report("a", 16, 64, &[(80, 50)]);
+    untold.gpus[0].vram_foreign_bytes = 0;
+    let mut leader = Leader::of(vec![untold]);
     let whole = leader.submit(ask_gpu(1_000, 0));
     let much = leader.submit(ask_gpu(500, 40));
     let little = leader.submit(ask_gpu(500, 30));

@@ -330,10 +330,23 @@ fn an_experiment_that_wants_to_be_alone_is() {
 }
 
 #[test]
+fn nothing_is_placed_beside_one_that_is_alone_in_the_same_round() {
+    let mut leader = Leader::of(vec![report("a", 8, 64, &[])]);
+    let alone = leader.submit(ResourceRequest {
+        exclusive: true,
+        ..ask(1, 1)
+    });
+    leader.submit(ask(1, 1));
+    let round = leader.round();
+    let placed: Vec<_> = round.iter().map(|place| place.experiment).collect();
+    assert_eq!(placed, [alone]);
+}
+
+#[test]
 fn gpus_that_are_joined_are_taken_together() {
     let mut four = report("a", 32, 64, &[(80, 0); 4]);
-    for (gpu, group) in four.gpus.iter_mut().zip([1, 2, 1, 2]) {
-        gpu.link_group = group;
+    for (gpu, links) in four.gpus.iter_mut().zip([0b0100, 0b1000, 0b0001, 0b0010]) {
+        gpu.links = links;
     }
     let mut leader = Leader::of(vec![four]);
     leader.submit(ask_gpu(2_000, 0));

@@ -56,10 +56,7 @@ fn refuse_labels(labels: &[(String, Option<String>)]) -> Option<Outcome> {
     let bad = |text: &str| text.len() > MAX_LABEL_BYTES || text.chars().any(char::is_control);
     let wrong = labels.len() > MAX_LABELS
         || labels.iter().any(|(name, value)| {
-            name.is_empty()
-                || name.contains('=')
-                || bad(name)
-                || value.as_deref().is_some_and(|value| bad(value))
+            name.is_empty() || name.contains('=') || bad(name) || value.as_deref().is_some_and(&bad)
         });
     wrong.then(|| {
         let message = format!(

@@ -13,7 +13,7 @@ use crate::event::Event;
 use crate::holdings::book_kept;
 use crate::ledger::Action;
 use crate::outcome::{Outcome, RefusalCode};
-use crate::records::{Attempt, Booking, ExperimentPhase, RankRecord};
+use crate::records::{Attempt, Booking, Experiment, ExperimentPhase, RankRecord};
 use crate::state::{ClusterState, Context};
 
 /// What a node had to give when the decision was made; bookings are checked against it again.
@@ -64,7 +64,7 @@ impl PlaceAttempt {
         if let Some(over) = state.over_limit(experiment) {
             return Outcome::refused(RefusalCode::DoesNotFit, over.to_string());
         }
-        if let Some(why) = self.misfit(state, &experiment.author.user) {
+        if let Some(why) = self.misfit(state, experiment) {
             return Outcome::refused(RefusalCode::DoesNotFit, why);
         }
         let token = AttemptToken {
@@ -112,7 +112,8 @@ impl PlaceAttempt {
 
 impl PlaceAttempt {
     /// Why the ranks cannot all be booked, if so: each is checked on top of those before it.
-    fn misfit(&self, state: &ClusterState, user: &str) -> Option<String> {
+    fn misfit(&self, state: &ClusterState, experiment: &Experiment) -> Option<String> {
+        let user = &experiment.author.user;
         let mut bookings: BTreeMap<&NodeId, Booking> = BTreeMap::new();
         self.ranks.iter().find_map(|(rank, capacity)| {
             let Some(node) = state.nodes.get(&rank.node) else {
@@ -122,8 +123,11 @@ impl PlaceAttempt {
             if node.draining {
                 return Some(format!("{name} takes no new attempts"));
             }
-            if let Some(reserved) = state.reserved(&rank.node).filter(|one| one.user != user) {
+            if let Some(reserved) = state.reserved(&rank.node).filter(|one| one.user != *user) {
                 return Some(format!("{name} is reserved for {}", reserved.user));
+            }
+            if let Some(why) = not_alone(state, &rank.node, experiment) {
+                return Some(format!("{name} {why}"));
             }
             let booked = bookings.entry(&rank.node).or_insert_with(|| {
                 let mut booked = state.booking(&rank.node);
@@ -138,6 +142,20 @@ impl PlaceAttempt {
             Some(format!("{name} has not enough {short} left"))
         })
     }
+}
+
+/// Why a node is not there for one that wants it alone, or beside such a one.
+fn not_alone(state: &ClusterState, node: &NodeId, experiment: &Experiment) -> Option<&'static str> {
+    let attempts = state.booking(node).attempts;
+    let wants_all = |id| {
+        let other = state.experiment(id);
+        other.is_some_and(|other| other.spec.resources.exclusive)
+    };
+    if attempts.iter().any(|token| wants_all(token.experiment)) {
+        return Some("runs an experiment that asked to be alone there");
+    }
+    let is_taken = experiment.spec.resources.exclusive && !attempts.is_empty();
+    is_taken.then_some("is not empty, and it asks to be alone")
 }
 
 /// Adds `want` to what is booked; names what there is then too little of.

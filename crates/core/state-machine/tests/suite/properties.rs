@@ -396,7 +396,7 @@ fn command(state: &ClusterState, op: &Op) -> (Author, Command) {
     (by_node, command)
 }
 
-/// What people say of what waits, of queues and of machines, and what the leader does for those who wait.
+/// What people say of what waits.
 fn said_by_people(state: &ClusterState, op: &Op) -> Command {
     match *op {
         Op::Hold { pick, held: true } => Command::HoldExperiment(HoldExperiment {
@@ -419,6 +419,13 @@ fn said_by_people(state: &ClusterState, op: &Op) -> Command {
             experiment: some_experiment(state, pick),
             priority,
         }),
+        ref said => said_of_cluster(state, said),
+    }
+}
+
+/// What people say of queues and machines, and what the leader does for those who wait.
+fn said_of_cluster(state: &ClusterState, op: &Op) -> Command {
+    match *op {
         Op::Shape {
             queue: number,
             gpus,

@@ -217,3 +217,22 @@ fn a_reserved_machine_takes_attempts_of_one_person_until_the_time() {
     let outcome = cluster.at(until.0 + DurationMs(1).0, placement);
     assert!(matches!(outcome, Outcome::Placed(_)), "{outcome:?}");
 }
+
+#[test]
+fn one_that_asked_to_be_alone_has_no_neighbour() {
+    let mut cluster = Cluster::founded();
+    let mut alone = spec("alone");
+    alone.resources.exclusive = true;
+    let alone = cluster.submit(alone);
+    let other = cluster.submit(spec("other"));
+    let on = || [(node(0), resources(500))];
+    cluster.accept(place(alone, 1, &on()));
+    cluster.refuse(place(other, 1, &on()), RefusalCode::DoesNotFit);
+    let token = cluster.state.experiment(alone).unwrap().attempts[0].token;
+    cluster.accept(report(token, node(0), ended(CauseKind::Finished)));
+    cluster.accept(place(other, 1, &on()));
+    let mut late = spec("late");
+    late.resources.exclusive = true;
+    let late = cluster.submit(late);
+    cluster.refuse(place(late, 1, &on()), RefusalCode::DoesNotFit);
+}

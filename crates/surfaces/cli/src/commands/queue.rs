@@ -195,7 +195,9 @@ impl Shape {
     /// Limits are changed as a whole: those that are not given stay as they are.
     fn request(&self, known: Option<&QueueView>) -> ShapeQueueRequest {
         let known = known.filter(|_| !self.no_limits);
-        let (all, each) = known.map(|known| (known.limits, known.user_limits)).unwrap_or_default();
+        let (all, each) = known
+            .map(|known| (known.limits, known.user_limits))
+            .unwrap_or_default();
         ShapeQueueRequest {
             priority: self.priority,
             weight: self.weight,

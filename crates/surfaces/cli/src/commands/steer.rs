@@ -67,7 +67,11 @@ async fn change(session: &Session, request: impl Fn() -> Request) -> Result<(), 
         "an experiment",
         |changed: &ExperimentSummary, _look| {
             let (id, state) = (plain(&changed.id), plain(&changed.state));
-            format!("{id}  {}  {state}: {}", plain(&changed.name), plain(&changed.reason))
+            format!(
+                "{id}  {}  {state}: {}",
+                plain(&changed.name),
+                plain(&changed.reason)
+            )
         },
     )
 }

@@ -133,6 +133,7 @@ mod tests {
             model: "NVIDIA H100".into(),
             vram_total_bytes: 80 << 30,
             vram_used_bytes: 0,
+            vram_foreign_bytes: 0,
             utilisation_percent: 0,
             booked_milli: 500,
             booked_vram_bytes: 40 << 30,

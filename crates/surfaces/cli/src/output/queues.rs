@@ -44,10 +44,22 @@ fn limits(queue: &QueueView) -> String {
 
 fn words(limits: &LimitsView) -> String {
     let all = [
-        (limits.experiments, format!("{} experiments", limits.experiments)),
-        (limits.gpu_milli, format!("{} gpus", milli(limits.gpu_milli))),
-        (limits.cpu_milli, format!("{} cpus", milli(limits.cpu_milli))),
-        (limits.memory_bytes, format!("{} memory", bytes(limits.memory_bytes))),
+        (
+            limits.experiments,
+            format!("{} experiments", limits.experiments),
+        ),
+        (
+            limits.gpu_milli,
+            format!("{} gpus", milli(limits.gpu_milli)),
+        ),
+        (
+            limits.cpu_milli,
+            format!("{} cpus", milli(limits.cpu_milli)),
+        ),
+        (
+            limits.memory_bytes,
+            format!("{} memory", bytes(limits.memory_bytes)),
+        ),
     ];
     let set = all.into_iter().filter(|(limit, _)| *limit > 0);
     let set: Vec<_> = set.map(|(_, text)| text).collect();

@@ -1,0 +1,98 @@
+//! What each machine does at this moment, by its own word.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use types::NodeId;
+
+use crate::author::Caller;
+use crate::call::ReadOptions;
+use crate::error::{ErrorKind, ServiceError};
+use crate::handle::Handle;
+use crate::peer_message::{PeerMessage, PeerReply};
+use crate::view::{Answer, MachineSample, MachineView, MachinesView, NodeView};
+
+/// How long a machine may take to answer; whoever looks does not wait longer for one that is gone.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Handle {
+    /// Asks machines what they do: all, or those whose name or id is, or begins with, one of `wanted`.
+    ///
+    /// # Errors
+    /// No majority answers (unless a stale answer will do), or no node is called so.
+    pub async fn machines(
+        &self,
+        caller: &Caller,
+        wanted: &[String],
+        read: ReadOptions,
+    ) -> Result<Answer<MachinesView>, ServiceError> {
+        let nodes = self.nodes(caller, read).await?;
+        let mut chosen = choose(nodes.body.nodes, wanted)?;
+        chosen.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+        let asked = chosen.into_iter().map(|node| self.machine(node));
+        Ok(Answer {
+            index: nodes.index,
+            age_ms: nodes.age_ms,
+            body: MachinesView {
+                machines: futures::future::join_all(asked).await,
+                warnings: nodes.body.warnings,
+            },
+        })
+    }
+
+    async fn machine(&self, node: NodeView) -> MachineView {
+        let (sample, silent) = match self.sample_of(&node.id).await {
+            Ok(sample) => (Some(sample), None),
+            Err(why) => (None, Some(why)),
+        };
+        MachineView {
+            node,
+            sample,
+            silent,
+        }
+    }
+
+    async fn sample_of(&self, id: &str) -> Result<MachineSample, String> {
+        let node: NodeId = id.parse().map_err(|_not_an_id| format!("{id} is no id"))?;
+        if node == *self.node_id() {
+            return Ok(self.inner.telemetry.machine().as_ref().clone());
+        }
+        match self.ask(&node, &PeerMessage::Machine, PATIENCE).await {
+            Ok(PeerReply::Machine(sample)) => Ok(*sample),
+            Ok(_other) => Err("it answered something else: is it of another version?".to_owned()),
+            Err(error) => Err(error.message),
+        }
+    }
+}
+
+/// The nodes that are called by one of the words; all, if there are none.
+fn choose(nodes: Vec<NodeView>, words: &[String]) -> Result<Vec<NodeView>, ServiceError> {
+    if words.is_empty() {
+        return Ok(nodes);
+    }
+    let mut chosen = BTreeSet::new();
+    for word in words {
+        let called = |fits: fn(&str, &str) -> bool| -> Vec<_> {
+            let fitting = nodes.iter().enumerate();
+            fitting
+                .filter(|(_number, node)| fits(&node.name, word) || fits(&node.id, word))
+                .map(|(number, _node)| number)
+                .collect()
+        };
+        let mut numbers = called(|name, word| name == word);
+        if numbers.is_empty() {
+            numbers = called(|name, word| name.starts_with(word));
+        }
+        if numbers.is_empty() {
+            let message = format!("no node is called {word}");
+            let error = ServiceError::new(ErrorKind::NotFound, "no-such-node", message);
+            return Err(error.hint("`muster nodes` lists them"));
+        }
+        chosen.extend(numbers);
+    }
+    let nodes = nodes.into_iter().enumerate();
+    Ok(nodes
+        .filter(|(number, _node)| chosen.contains(number))
+        .map(|(_number, node)| node)
+        .collect())
+}
