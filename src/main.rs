@@ -42,7 +42,7 @@ enum Command {
     Demo(demo::DemoFlags),
     /// (internal) Hold one attempt.
     #[command(hide = true)]
-    Hold {
+    HoldAttempt {
         /// Directory of the attempt.
         directory: PathBuf,
     },
@@ -53,7 +53,9 @@ enum Command {
 fn main() -> ExitCode {
     // The holder is small: no runtime, no argument parser, decided before anything else is set up.
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == "hold")
+    if arguments
+        .next()
+        .is_some_and(|first| first == "hold-attempt")
         && let Some(directory) = arguments.next()
     {
         return executor::hold(directory.as_ref());
@@ -70,7 +72,7 @@ fn main() -> ExitCode {
         Command::Demo(flags) => runtime
             .block_on(demo::run(&flags))
             .unwrap_or_else(|error| fail(&error)),
-        Command::Hold { directory } => executor::hold(&directory),
+        Command::HoldAttempt { directory } => executor::hold(&directory),
         Command::Client(command) => runtime.block_on(cli::execute(command, arguments.globals)),
     }
 }

@@ -43,6 +43,7 @@ fn success(token: AttemptToken, node: &NodeId) -> Command {
         },
         at: Timestamp(1),
         peak_memory_bytes: 0,
+        peak_vram_bytes: 0,
         cpu_ms: DurationMs(0),
         tree_kill_method: String::new(),
     };

@@ -151,6 +151,9 @@ pub(crate) fn cause_view(cause: &Cause) -> CauseView {
         CauseKind::RefusedByNode => "refused-by-node",
         CauseKind::Moved { .. } => "moved",
         CauseKind::HistoryReplaced => "history-replaced",
+        CauseKind::Preempted { .. } => "preempted",
+        CauseKind::VramOveruse => "vram-overuse",
+        CauseKind::RankEnded { .. } => "rank-ended",
     };
     CauseView {
         kind: kind.to_owned(),

@@ -28,7 +28,7 @@ impl Handle {
                 changed = leadership.changed() => if changed.is_err() { return },
                 changed = applied.changed(), if leads && held.is_none() => if changed.is_err() { return },
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
-                    self.release(held.map(|(incarnation, _)| incarnation)).await;
+                    self.propose_release(held.map(|(incarnation, _)| incarnation)).await;
                 }
             }
         }
@@ -51,7 +51,7 @@ impl Handle {
         Some((state.incarnation(), hold.length))
     }
 
-    async fn release(&self, incarnation: Option<Incarnation>) {
+    async fn propose_release(&self, incarnation: Option<Incarnation>) {
         let Some(incarnation) = incarnation else {
             return;
         };

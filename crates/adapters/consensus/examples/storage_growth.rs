@@ -133,6 +133,7 @@ fn end(node: &NodeId, number: usize, kind: CauseKind) -> AttemptReport {
             cause: Cause::new(kind, evidence),
             at: Timestamp(1_700_000_000_000),
             peak_memory_bytes: 700 << 20,
+            peak_vram_bytes: 0,
             cpu_ms: DurationMs::from_secs(600),
             tree_kill_method: String::new(),
         },

@@ -1,4 +1,4 @@
-//! The smallest holder program: what `muster hold <attempt directory>` does, for tests and benchmarks.
+//! The smallest holder program: what `muster hold-attempt <attempt directory>` does, for tests and benchmarks.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -62,7 +62,7 @@ enum HoldError {
     Exit(#[source] io::Error),
 }
 
-/// Entry point of `muster hold <attempt directory>`, called before any runtime or thread is made: holds
+/// Entry point of `muster hold-attempt <attempt directory>`, called before any runtime or thread is made: holds
 /// one attempt from its start to its durable end. The program must pass its arguments through unchanged
 /// when started again with the same ones (this is how the job process is launched).
 #[must_use]

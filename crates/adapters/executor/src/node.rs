@@ -59,13 +59,13 @@ pub struct Config {
 }
 
 impl Config {
-    /// The settings of flow 4 for attempts below `directory`, with `muster hold` as holder.
+    /// The settings of flow 4 for attempts below `directory`, with `muster hold-attempt` as holder.
     #[must_use]
     pub fn new(directory: PathBuf, holder_program: PathBuf) -> Self {
         Self {
             directory,
             holder_program,
-            holder_arguments: vec!["hold".to_owned()],
+            holder_arguments: vec!["hold-attempt".to_owned()],
             use_cgroups: true,
             // Killing a tree takes about 10 ms; the rest is for a busy machine.
             stop_margin: DurationMs(100),

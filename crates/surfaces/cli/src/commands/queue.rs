@@ -235,7 +235,7 @@ async fn change(
     session.print(&bytes, "a queue", text)
 }
 
-fn text(queue: &QueueView, _look: &crate::output::Look) -> String {
+fn text(queue: &QueueView, _look: &output::Look) -> String {
     let name = plain(&queue.name);
     match &queue.paused {
         Some(word) => format!("queue {name} is paused by {}", plain(word)),
