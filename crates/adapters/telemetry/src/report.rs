@@ -66,7 +66,7 @@ impl Reporter {
             memory_bytes: declared.memory_bytes.unwrap_or(host.memory_bytes),
             memory_used_bytes: host.memory_used_bytes,
             disk_free_bytes: host.disk_free_bytes,
-            gpus: offered_gpus(declared, gpus.gpus),
+            gpus: offered_gpus(declared, gpus.reports),
             declared: names(declared),
             warnings,
             refuses_work: self.refuses_work,
@@ -167,8 +167,9 @@ mod tests {
     #[test]
     fn measured_figures_are_reported_and_nothing_is_called_declared() {
         let gpus = GpuSample {
-            gpus: vec![gpu("GPU-a")],
+            reports: vec![gpu("GPU-a")],
             warnings: vec!["old".to_owned()],
+            ..GpuSample::default()
         };
         let mut reporter = reporter(Declared::default());
         let report = reporter.report(host(), gpus, Vec::new(), Timestamp(2));
@@ -196,8 +197,9 @@ mod tests {
             vram_bytes: Some(10 << 30),
         };
         let gpus = GpuSample {
-            gpus: vec![gpu("GPU-a")],
+            reports: vec![gpu("GPU-a")],
             warnings: vec!["no NVIDIA driver library".to_owned()],
+            ..GpuSample::default()
         };
         let report = reporter(declared).report(host(), gpus, Vec::new(), Timestamp(2));
         assert_eq!((report.cpu_milli, report.memory_bytes), (2_000, 1 << 30));
