@@ -16,6 +16,9 @@ use crate::{AttemptGpus, Config, Error, GpuDetail, OwnTree};
 const AGES_S: [u64; 4] = [15, 60, 600, 3_600];
 /// The thread rests at least so many times as long as a sample took: a slow driver costs at most a twentieth of a core.
 const REST_FACTOR: u32 = 20;
+/// A driver that lost a card is opened anew ever more seldom, up to this many times [`Config::gpu_retry`]: most such
+/// cards come back with a restart of the machine only, and opening takes a driver seconds.
+const MAX_LOST_FACTOR: u32 = 20;
 /// The kernel module has a directory here for each GPU that it drives.
 const DRIVEN: &str = "/proc/driver/nvidia/gpus";
 
@@ -87,6 +90,7 @@ impl Gpus {
             library: config.nvml_path.clone(),
             interval: config.interval,
             retry: config.gpu_retry,
+            lost_factor: 1,
             stopped,
             first: Some(first),
         };
@@ -136,6 +140,8 @@ struct Thread {
     library: Option<PathBuf>,
     interval: Duration,
     retry: Duration,
+    /// Times [`Self::retry`] until a driver that lost a card is opened anew.
+    lost_factor: u32,
     stopped: Receiver<()>,
     first: Option<SyncSender<()>>,
 }
@@ -202,7 +208,13 @@ impl Thread {
                 return End::Stopped;
             }
             // The library knows the GPUs that were there when it was opened.
-            if driven != self::driven() || has_lost && opened_at.elapsed() >= self.retry {
+            if driven != self::driven() {
+                return End::Stale;
+            }
+            if !has_lost {
+                self.lost_factor = 1;
+            } else if opened_at.elapsed() >= self.retry.saturating_mul(self.lost_factor) {
+                self.lost_factor = MAX_LOST_FACTOR.min(self.lost_factor * 2);
                 return End::Stale;
             }
         }

@@ -70,11 +70,11 @@ pub(crate) fn open(path: Option<&Path>) -> Result<Nvml, NvmlError> {
     if let Some(path) = path {
         return builder.lib_path(path.as_os_str()).init();
     }
-    // The name without a number belongs to the development package, which drivers of containers do not bring.
-    builder
-        .lib_path("libnvidia-ml.so.1".as_ref())
-        .init()
-        .or_else(|_error| Nvml::init())
+    // The name without a number, nvml-wrapper's default, is a link that many distributions and containers leave out.
+    match builder.lib_path("libnvidia-ml.so.1".as_ref()).init() {
+        Err(NvmlError::LibloadingError(_)) => Nvml::init(),
+        opened => opened,
+    }
 }
 
 /// The open driver.
@@ -96,13 +96,11 @@ impl<'nvml> Driver<'nvml> {
         }
     }
 
-    /// To hand on to the next driver. Cards that are lost begin anew: if they answer again, they were reset.
+    /// To hand on to the next driver.
     pub(crate) fn into_memory(self) -> Memory {
-        let Self {
-            cards, mut memory, ..
-        } = self;
-        for card in cards.into_iter().flatten().filter(|card| card.is_lost) {
-            memory.xids.remove(&card.uuid);
+        let mut memory = self.memory;
+        for card in self.cards.into_iter().flatten().filter(|card| card.is_lost) {
+            memory.xids.entry(card.uuid).or_default().lose();
         }
         memory
     }
@@ -180,12 +178,13 @@ impl<'nvml> Driver<'nvml> {
         let uuid = device.uuid()?;
         let place = &mut self.cards[index];
         let is_new = place.as_ref().is_none_or(|card| card.uuid != uuid);
+        let log = self.memory.xids.entry(uuid.clone()).or_default();
         if is_new {
-            // The others moved up, or it is new: who it is was only known by its index.
+            // It was never seen by this driver, or another had its index.
             *place = Some(Card::open(self.nvml, &device, uuid)?);
+            log.find();
         }
         let card = place.as_mut().expect("it was put there");
-        let log = self.memory.xids.entry(card.uuid.clone()).or_default();
         card.read(&device, is_due || is_new, log, lineage)
     }
 }
@@ -200,7 +199,10 @@ fn warnings(details: &[GpuDetail], worries: &BTreeMap<&str, Option<String>>) -> 
         if !told.insert(card) {
             continue;
         }
-        let said = [detail.problem.as_deref(), worry];
+        let has_no_size = detail.problem.is_none() && detail.vram_total_bytes == 0;
+        let size = "the driver does not tell how much memory it has: declare its `vram`, or nothing fits on it";
+        let size = has_no_size.then_some(size);
+        let said = [detail.problem.as_deref(), size, worry];
         let said = said.into_iter().flatten();
         warnings.extend(said.map(|text| format!("GPU {place} ({}): {text}", detail.model)));
     }
@@ -261,6 +263,101 @@ mod tests {
     use fake_nvml::{Fake, Process, World};
 
     use super::*;
+
+    #[test]
+    fn lost_card_keeps_its_reason_until_it_answers_a_driver_that_was_opened_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let whole = World::named("8xh100").unwrap();
+        let fake = Fake::new(directory.path(), &whole).unwrap();
+        let nvml = open(Some(fake.library())).unwrap();
+        let mut driver = Driver::new(&nvml, Memory::default());
+        assert!(!driver.sample(&[]).unwrap().has_lost);
+        fake.set(&World::named("xid79").unwrap()).unwrap();
+        let is_told = |sample: &Sample| {
+            let gpu = &sample.details[5];
+            let problem = gpu.problem.as_deref().unwrap_or_default();
+            gpu.xids == [79] && problem.starts_with("XID 79") && sample.warnings.len() == 1
+        };
+        let sample = driver.sample(&[]).unwrap();
+        assert!(is_told(&sample) && sample.has_lost, "{sample:#?}");
+        // Opened anew it does not say which card is lost.
+        let memory = driver.into_memory();
+        drop(nvml);
+        let nvml = open(Some(fake.library())).unwrap();
+        let mut driver = Driver::new(&nvml, memory);
+        let sample = driver.sample(&[]).unwrap();
+        assert!(is_told(&sample) && sample.has_lost, "{sample:#?}");
+        let uuids = sample.details.iter().map(|gpu| &gpu.uuid);
+        assert!(uuids.eq(whole.gpus.iter().map(|gpu| &gpu.uuid)));
+        // Not found again by a driver that lost it, but by the next one.
+        fake.set(&whole).unwrap();
+        assert!(driver.sample(&[]).unwrap().has_lost);
+        let memory = driver.into_memory();
+        drop(nvml);
+        let nvml = open(Some(fake.library())).unwrap();
+        let sample = Driver::new(&nvml, memory).sample(&[]).unwrap();
+        assert!(
+            !sample.has_lost && sample.warnings.is_empty(),
+            "{sample:#?}"
+        );
+        assert_eq!(sample.details[5].xids, Vec::<u64>::new());
+    }
+
+    #[test]
+    fn card_that_only_broke_stays_broken_when_the_driver_is_opened_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut world = World::named("8xh100").unwrap();
+        let fake = Fake::new(directory.path(), &world).unwrap();
+        let nvml = open(Some(fake.library())).unwrap();
+        let mut driver = Driver::new(&nvml, Memory::default());
+        driver.sample(&[]).unwrap();
+        world.gpus[1].xids = vec![95];
+        fake.set(&world).unwrap();
+        assert!(driver.sample(&[]).unwrap().details[1].problem.is_some());
+        let memory = driver.into_memory();
+        drop(nvml);
+        let nvml = open(Some(fake.library())).unwrap();
+        let sample = Driver::new(&nvml, memory).sample(&[]).unwrap();
+        assert!(sample.details[1].problem.is_some(), "nobody has reset it");
+    }
+
+    #[test]
+    fn card_that_never_told_its_name_is_counted_and_gets_it_later() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut world = World::named("4xa10g").unwrap();
+        world.gpus[1].lost = true;
+        let fake = Fake::new(directory.path(), &world).unwrap();
+        let nvml = open(Some(fake.library())).unwrap();
+        let mut driver = Driver::new(&nvml, Memory::default());
+        let sample = driver.sample(&[]).unwrap();
+        assert_eq!(sample.details[1].uuid, "lost-1");
+        assert_eq!(sample.details.len(), 4);
+        world.gpus[1].lost = false;
+        fake.set(&world).unwrap();
+        let memory = driver.into_memory();
+        drop(nvml);
+        let nvml = open(Some(fake.library())).unwrap();
+        let sample = Driver::new(&nvml, memory).sample(&[]).unwrap();
+        let uuids = sample.details.iter().map(|gpu| &gpu.uuid);
+        assert!(uuids.eq(world.gpus.iter().map(|gpu| &gpu.uuid)));
+    }
+
+    #[test]
+    fn card_without_memory_of_its_own_is_counted_and_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut world = World::named("4xa10g").unwrap();
+        world.gpus.truncate(1);
+        world.gpus[0].vram_total_bytes = 0;
+        let fake = Fake::new(directory.path(), &world).unwrap();
+        let nvml = open(Some(fake.library())).unwrap();
+        let sample = Driver::new(&nvml, Memory::default()).sample(&[]).unwrap();
+        assert_eq!(sample.details[0].problem, None);
+        assert!(
+            sample.warnings[0].contains("declare its `vram`"),
+            "{:?}",
+            sample.warnings
+        );
+    }
 
     /// What our side of a sample costs; a real driver adds its own.
     #[test]

@@ -74,7 +74,7 @@ pub fn start(
     let warnings = config.warnings.clone();
     let mut reporter = Reporter::new(config, now());
     let seen = gpus.latest();
-    let first = reporter.report(last_sample, seen.clone(), warnings.clone(), now());
+    let first = reporter.report(last_sample, &seen, warnings.clone(), now());
     for warning in &first.warnings {
         tracing::warn!(warning, "node has a limitation");
     }
@@ -169,7 +169,7 @@ impl Sampler {
         let gpus = self.gpus.latest();
         self.look(&gpus);
         self.reporter
-            .report(self.last_sample, gpus, warnings, now())
+            .report(self.last_sample, &gpus, warnings, now())
     }
 }
 

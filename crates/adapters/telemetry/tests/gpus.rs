@@ -240,10 +240,10 @@ async fn process_of_somebody_else_takes_its_memory_from_what_is_offered() {
     // A driver that does not tell bytes of processes: all that is in use is foreign.
     world.gpus[1].processes[0].vram_bytes = None;
     world.gpus[1].processes[0].draws = true;
-    world.gpus[1].vram_used_bytes = 10 * GIB;
+    world.gpus[1].vram_used_bytes = 12 * GIB;
     machine.set(&world);
     machine
-        .told(|gpus| gpus[1].vram_foreign_bytes == 10 * GIB)
+        .told(|gpus| gpus[1].vram_foreign_bytes == 12 * GIB)
         .await;
 }
 
@@ -346,6 +346,7 @@ async fn xid_79_says_what_to_do_and_other_cards_go_on() {
         problem.starts_with("XID 79: the GPU has fallen off the bus; restart the machine"),
         "{problem}"
     );
+    // The driver is opened anew, and does not tell which card fails: what is known of it stays.
     let reports = machine.told(|gpus| gpus[5].vram_total_bytes == 0).await;
     assert!(reports[4].vram_total_bytes > 0 && reports[6].vram_total_bytes > 0);
     // The machine was not restarted, but the card is back.
@@ -415,10 +416,12 @@ async fn hanging_driver_blocks_nobody_and_goes_on_afterwards() {
     assert!(latest.borrow().sequence > before);
     world.gpus[0].temperature_celsius = Some(77);
     machine.set(&world);
-    let seen = machine
-        .until(|seen| seen.gpus[0].temperature_celsius == Some(77))
+    machine
+        .until(|seen| {
+            let is_young = seen.gpus_age_ms.is_some_and(|age_ms| age_ms < 500);
+            is_young && seen.gpus[0].temperature_celsius == Some(77)
+        })
         .await;
-    assert!(seen.gpus_age_ms.is_some_and(|age_ms| age_ms < 500));
 }
 
 #[tokio::test]

@@ -170,17 +170,17 @@ fn figures(device: &Device<'_>, detail: &mut GpuDetail) -> Result<(), NvmlError>
     Ok(())
 }
 
-/// Fills in the memory of a card or an instance, and who uses it. One that tells none cannot be offered.
+/// Fills in the memory of a card or an instance, and who uses it. No total: it does not tell.
 pub(super) fn memory(
     device: &Device<'_>,
     detail: &mut GpuDetail,
     lineage: &mut Lineage<'_>,
 ) -> Result<(), NvmlError> {
     detail.processes = processes::read(device, lineage)?;
-    let Some(memory) = told(device.memory_info())? else {
-        let text = "the driver tells no memory of its own for it; declare its `vram`";
-        detail.problem.get_or_insert_with(|| text.to_owned());
-        return Ok(());
+    let memory = match device.memory_info() {
+        // It shares the machine's memory, or the driver is from before 2022.
+        Err(NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_)) => return Ok(()),
+        answer => answer?,
     };
     detail.vram_total_bytes = memory.total;
     // NVML counts what the driver keeps for itself apart; nobody else can have it either.

@@ -70,10 +70,7 @@ impl Places {
         for (known, found) in std::iter::zip(&mut self.0, found) {
             *known = match found {
                 Found::Read(detail) => *detail,
-                Found::Failed { problem, xids } => GpuDetail {
-                    xids,
-                    ..lost(known, &problem)
-                },
+                Found::Failed { problem, xids } => fail(known, &problem, xids),
                 Found::Nothing if known.part_of.is_some() => lost(known, REMOVED),
                 Found::Nothing => lost(known, VANISHED),
             };
@@ -126,6 +123,16 @@ fn nameless(index: usize) -> GpuDetail {
         model: "unknown".to_owned(),
         ..GpuDetail::default()
     }
+}
+
+/// What was known of a card that does not say who it is says more than its error.
+fn fail(known: &GpuDetail, problem: &str, xids: Vec<u64>) -> GpuDetail {
+    let earlier = known.problem.as_deref().filter(|_| xids.is_empty());
+    let mut failed = lost(known, earlier.unwrap_or(problem));
+    if !xids.is_empty() {
+        failed.xids = xids;
+    }
+    failed
 }
 
 /// A GPU that does not answer: who it is, and why it is not offered.

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nvml_wrapper::Device;
 use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::struct_wrappers::device::ProcessInfo;
 
 use super::lineage::Lineage;
 use super::told;
@@ -14,6 +15,9 @@ use crate::{AttemptGpus, GpuDetail, GpuProcess, OwnTree};
 /// Samples of utilisation up to this old count: the driver takes one in 1/6 to 1 s (`nvmlDeviceGetUtilizationRates`).
 const RECENT: Duration = Duration::from_secs(2);
 
+/// Lists are asked for again so often if processes come while they are read.
+const MAX_RACES: u32 = 3;
+
 /// The processes on a card or an instance, by id.
 pub(super) fn read(
     device: &Device<'_>,
@@ -21,12 +25,12 @@ pub(super) fn read(
 ) -> Result<Vec<GpuProcess>, NvmlError> {
     // One that computes and draws is in two lists, with the same memory in both.
     let lists = [
-        told(device.running_compute_processes())?,
-        told(device.running_graphics_processes())?,
-        told(device.mps_running_compute_processes())?,
+        list(|| device.running_compute_processes())?,
+        list(|| device.running_graphics_processes())?,
+        list(|| device.mps_running_compute_processes())?,
     ];
     let mut memory: BTreeMap<u32, Option<u64>> = BTreeMap::new();
-    for process in lists.into_iter().flatten().flatten() {
+    for process in lists.into_iter().flatten() {
         let bytes = match process.used_gpu_memory {
             UsedGpuMemory::Used(bytes) => Some(bytes),
             UsedGpuMemory::Unavailable => None,
@@ -49,6 +53,19 @@ pub(super) fn read(
         attempt: lineage.attempt(pid).map(ToOwned::to_owned),
     };
     Ok(memory.into_iter().map(process).collect())
+}
+
+/// A list that NVML first tells the length of: more may have come since.
+fn list(
+    ask: impl Fn() -> Result<Vec<ProcessInfo>, NvmlError>,
+) -> Result<Vec<ProcessInfo>, NvmlError> {
+    let mut answer = ask();
+    for _again in 0..MAX_RACES {
+        if matches!(answer, Err(NvmlError::InsufficientSize(_))) {
+            answer = ask();
+        }
+    }
+    Ok(told(answer)?.unwrap_or_default())
 }
 
 /// Percent of the multiprocessors' time by process, of those that were busy; none if the driver does not tell.

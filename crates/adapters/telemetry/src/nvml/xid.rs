@@ -74,6 +74,8 @@ pub(super) struct XidLog {
     last: Vec<u64>,
     /// The last one that broke it, however long ago.
     broken: Option<u64>,
+    /// The driver was closed while the card did not answer.
+    is_lost: bool,
 }
 
 impl XidLog {
@@ -84,6 +86,18 @@ impl XidLog {
         self.last.push(xid);
         if meaning(xid).is_some() {
             self.broken = Some(xid);
+        }
+    }
+
+    /// The card did not answer when the driver was closed.
+    pub(super) fn lose(&mut self) {
+        self.is_lost = true;
+    }
+
+    /// The card answers a driver that was opened anew. If it was lost before, it was reset since.
+    pub(super) fn find(&mut self) {
+        if self.is_lost {
+            *self = Self::default();
         }
     }
 
