@@ -67,6 +67,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "service",
             "rest",
             "cli",
+            "fake-nvml",
             "tap-switch",
         ],
     ),

@@ -138,14 +138,15 @@ impl Want {
     }
 }
 
-/// GPUs that could serve the request if nobody used them.
+/// GPUs that could serve the request if nobody used them. One without memory is broken: it only keeps its number.
 fn suitable<'a>(
     offer: &'a NodeOffer,
     request: &'a ResourceRequest,
 ) -> impl Iterator<Item = &'a GpuOffer> {
     let models = &request.gpu_models;
     offer.gpus.iter().filter(move |gpu| {
-        (models.is_empty() || models.contains(&gpu.model))
+        gpu.vram_total_bytes > 0
+            && (models.is_empty() || models.contains(&gpu.model))
             && request.vram_bytes <= gpu.vram_total_bytes
     })
 }

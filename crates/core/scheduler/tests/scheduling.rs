@@ -424,6 +424,23 @@ fn what_others_use_counts_in_full_beside_an_attempt_that_only_starts() {
 }
 
 #[test]
+fn a_gpu_that_is_not_offered_is_given_to_nobody() {
+    let mut leader = Leader::of(vec![report("a", 8, 64, &[(0, 0), (80, 0)])]);
+    let whole = leader.submit(ask_gpu(1_000, 0));
+    let two = leader.submit(ask_gpu(2_000, 0));
+    let share = leader.submit(ask_gpu(500, 0));
+    assert_eq!(leader.place().len(), 1);
+    assert_eq!(leader.home(whole).as_deref(), Some("a"));
+    let booking = leader.state.booking(&id("a"));
+    assert_eq!(booking.gpus.keys().collect::<Vec<_>>(), [&1]);
+    assert_eq!((leader.home(two), leader.home(share)), (None, None));
+    let Verdict::Impossible(lines) = leader.explain(two).nodes.swap_remove(0).verdict else {
+        unreachable!()
+    };
+    assert!(lines[0].contains("2 gpus"), "{lines:?}");
+}
+
+#[test]
 fn a_driver_s_own_vram_does_not_block_a_whole_gpu() {
     let mut leader = Leader::of(vec![report("a", 16, 64, &[(80, 1)])]);
     leader.submit(ask_gpu(1_000, 0));
