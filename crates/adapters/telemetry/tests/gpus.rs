@@ -248,23 +248,6 @@ async fn process_of_somebody_else_takes_its_memory_from_what_is_offered() {
 }
 
 #[tokio::test]
-async fn card_that_shares_the_memory_of_its_machine_is_offered_with_all_of_it() {
-    let mut world = world("4xa10g");
-    world.gpus.truncate(2);
-    for gpu in &mut world.gpus {
-        gpu.vram_total_bytes = 0;
-    }
-    let machine = Machine::start(&world);
-    let reports = machine.told(|gpus| gpus.len() == 2).await;
-    assert!(
-        reports.iter().all(|gpu| gpu.vram_total_bytes > GIB),
-        "{reports:?}"
-    );
-    assert_eq!(reports[1].vram_used_bytes, 9 * GIB, "as its processes tell");
-    assert_eq!(reports[1].vram_foreign_bytes, 9 * GIB);
-}
-
-#[tokio::test]
 async fn instances_stand_in_the_place_of_their_card() {
     let mut world = world("mig");
     let machine = Machine::start(&world);

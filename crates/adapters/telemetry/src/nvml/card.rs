@@ -170,7 +170,7 @@ fn figures(device: &Device<'_>, detail: &mut GpuDetail) -> Result<(), NvmlError>
     Ok(())
 }
 
-/// Fills in the memory of a card or an instance, and who uses it. Of one that shares the machine's it is all of that.
+/// Fills in the memory of a card or an instance, and who uses it. No total: it does not tell.
 pub(super) fn memory(
     device: &Device<'_>,
     detail: &mut GpuDetail,
@@ -178,19 +178,8 @@ pub(super) fn memory(
 ) -> Result<(), NvmlError> {
     detail.processes = processes::read(device, lineage)?;
     let memory = match device.memory_info() {
-        Err(NvmlError::NotSupported) => {
-            let machine = rustix::system::sysinfo();
-            detail.vram_total_bytes = machine.totalram.saturating_mul(machine.mem_unit.into());
-            detail.vram_foreign_bytes = processes::foreign_bytes(&detail.processes, 0);
-            detail.vram_used_bytes = detail
-                .processes
-                .iter()
-                .filter_map(|process| process.vram_bytes)
-                .sum();
-            return Ok(());
-        }
-        // The driver is from before 2022: only a declaration says how much there is.
-        Err(NvmlError::FailedToLoadSymbol(_)) => return Ok(()),
+        // It shares the machine's memory, or the driver is from before 2022.
+        Err(NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_)) => return Ok(()),
         answer => answer?,
     };
     detail.vram_total_bytes = memory.total;
