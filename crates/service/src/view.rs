@@ -7,6 +7,7 @@ mod experiment;
 mod log;
 mod node;
 mod request;
+mod samples;
 mod token;
 
 pub use audit::{Attestation, LedgerFilter, LedgerHead, LedgerPage, LedgerRecord, SilentReplica};
@@ -23,6 +24,7 @@ pub use request::{
     BlobHashes, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest, MoveRequest,
     ResourcesView, SourceView, SubmitReply, SubmitRequest, TokenCreated,
 };
+pub use samples::{RequestedView, SamplesView, UsagePoint, UsageSummary};
 pub use token::{CallerView, JoinTokenView, UserTokenView};
 
 use serde::{Deserialize, Serialize};
