@@ -49,3 +49,5 @@ mod secrets;
 mod storage;
 #[cfg(test)]
 mod strangers;
+#[cfg(test)]
+mod usage;

@@ -12,6 +12,7 @@ mod run;
 mod show;
 mod stop;
 mod token;
+mod usage;
 mod user;
 mod why;
 
@@ -50,6 +51,8 @@ pub enum Command {
     Ls(ls::Arguments),
     /// Show everything about one experiment
     Show(show::Arguments),
+    /// Show what an experiment used: processors, memory, disk, GPUs and network over time
+    Usage(usage::Arguments),
     /// Print the output of an experiment
     Logs(logs::Arguments),
     /// Stop experiments
@@ -134,6 +137,7 @@ async fn dispatch(command: Command, session: &Session) -> Result<ExitCode, Error
         Command::Stop(arguments) => return stop::run(&arguments, session).await,
         Command::Ls(arguments) => ls::run(&arguments, session).await?,
         Command::Show(arguments) => show::run(&arguments, session).await?,
+        Command::Usage(arguments) => usage::run(&arguments, session).await?,
         Command::Accept(arguments) => accept::run(&arguments, session).await?,
         Command::Nodes => nodes::run(session).await?,
         Command::Node(command) => node::run(&command, session).await?,

@@ -9,6 +9,7 @@ mod nodes;
 mod queues;
 mod sheet;
 mod tokens;
+mod usage;
 mod why;
 
 pub(crate) use experiment_page::experiment_page;
@@ -18,4 +19,5 @@ pub(crate) use look::Look;
 pub(crate) use nodes::nodes;
 pub(crate) use queues::queues;
 pub(crate) use tokens::{caller, join_tokens, user_tokens};
+pub(crate) use usage::{chart_columns, usage, usage_lines};
 pub(crate) use why::why;

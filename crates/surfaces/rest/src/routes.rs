@@ -9,6 +9,7 @@ mod logs;
 mod nodes;
 mod page;
 mod queues;
+mod samples;
 mod tokens;
 mod users;
 
@@ -114,6 +115,7 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(experiments::move_to))
         .routes(routes!(experiments::accept))
         .routes(routes!(logs::read))
+        .routes(routes!(samples::samples))
         .routes(routes!(backup::take))
         .routes(routes!(ledger::list))
         .routes(routes!(ledger::records))
@@ -189,6 +191,7 @@ mod tests {
             "POST /experiments/{id}/move",
             "POST /experiments/{id}/accept",
             "GET /experiments/{id}/logs",
+            "GET /experiments/{id}/samples",
             "GET /backup",
             "GET /ledger",
             "GET /ledger/records",
