@@ -3,7 +3,7 @@
 use std::fs;
 
 use fake_nvml::{Fake, Process, World};
-use service::view::{GpuDetail, MachinesView, NodesView, WhyView};
+use service::view::{GpuDetail, MachinesView, NodesView, SamplesView, WhyView};
 
 use crate::harness::{Lab, Node, PATIENCE, wait_until};
 
@@ -93,12 +93,19 @@ fn work_goes_around_what_others_run_and_its_processes_are_told_apart() {
     fake.set(&world).unwrap();
     let gpu = wait_until(PATIENCE, "both are seen", || {
         let gpu = gpus(&node).swap_remove(0);
-        (gpu.processes.len() == 2).then_some(gpu)
+        let is_told_apart = gpu.vram_foreign_bytes == 2 * GIB;
+        (gpu.processes.len() == 2 && is_told_apart).then_some(gpu)
     });
-    assert_eq!(gpu.vram_foreign_bytes, 2 * GIB, "{gpu:?}");
     let attempts: Vec<_> = gpu.processes.iter().map(|one| &one.attempt).collect();
     assert!(attempts.contains(&&Some(format!("{three}#1"))), "{gpu:?}");
     assert!(attempts.contains(&&None), "{gpu:?}");
+    let summary = wait_until(PATIENCE, "its records have it", || {
+        let output = node.muster(&["--json", "usage", &three]);
+        let view: SamplesView = serde_json::from_str(&output.out).ok()?; // None is there in its first seconds.
+        view.summary
+            .filter(|summary| summary.gpu_utilisation_percent_max == Some(80))
+    });
+    assert_eq!(summary.peak_vram_bytes, Some(5 * GIB), "{summary:?}");
     let text = node.muster(&["top"]).success();
     for part in [
         "NVIDIA A10G",

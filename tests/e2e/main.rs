@@ -53,3 +53,5 @@ mod storage;
 mod strangers;
 #[cfg(test)]
 mod top;
+#[cfg(test)]
+mod usage;

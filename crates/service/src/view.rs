@@ -8,6 +8,7 @@ mod log;
 mod machine;
 mod node;
 mod request;
+mod samples;
 mod token;
 
 pub use audit::{Attestation, LedgerFilter, LedgerHead, LedgerPage, LedgerRecord, SilentReplica};
@@ -28,6 +29,7 @@ pub use request::{
     BlobHashes, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest, MoveRequest,
     ResourcesView, SourceView, SubmitReply, SubmitRequest, TokenCreated,
 };
+pub use samples::{RequestedView, SamplesView, UsagePoint, UsageSummary};
 pub use token::{CallerView, JoinTokenView, UserTokenView};
 
 use serde::{Deserialize, Serialize};

@@ -13,6 +13,7 @@ mod show;
 mod stop;
 mod token;
 mod top;
+mod usage;
 mod user;
 mod why;
 
@@ -51,6 +52,8 @@ pub enum Command {
     Ls(ls::Arguments),
     /// Show everything about one experiment
     Show(show::Arguments),
+    /// Show what an experiment used: processors, memory, disk, GPUs and network over time
+    Usage(usage::Arguments),
     /// Print the output of an experiment
     Logs(logs::Arguments),
     /// Stop experiments
@@ -137,6 +140,7 @@ async fn dispatch(command: Command, session: &Session) -> Result<ExitCode, Error
         Command::Stop(arguments) => return stop::run(&arguments, session).await,
         Command::Ls(arguments) => ls::run(&arguments, session).await?,
         Command::Show(arguments) => show::run(&arguments, session).await?,
+        Command::Usage(arguments) => usage::run(&arguments, session).await?,
         Command::Accept(arguments) => accept::run(&arguments, session).await?,
         Command::Nodes => nodes::run(session).await?,
         Command::Top(arguments) => top::run(&arguments, session).await?,

@@ -10,6 +10,7 @@ mod machines;
 mod nodes;
 mod page;
 mod queues;
+mod samples;
 mod tokens;
 mod users;
 
@@ -116,6 +117,7 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(experiments::move_to))
         .routes(routes!(experiments::accept))
         .routes(routes!(logs::read))
+        .routes(routes!(samples::samples))
         .routes(routes!(backup::take))
         .routes(routes!(ledger::list))
         .routes(routes!(ledger::records))
@@ -191,6 +193,7 @@ mod tests {
             "POST /experiments/{id}/move",
             "POST /experiments/{id}/accept",
             "GET /experiments/{id}/logs",
+            "GET /experiments/{id}/samples",
             "GET /backup",
             "GET /ledger",
             "GET /ledger/records",
