@@ -289,7 +289,8 @@ impl Started {
             c(),
         ));
         loops.spawn(loops::peers::run(h(), events, c()));
-        loops.spawn(loops::reports::run(h(), telemetry, c()));
+        loops.spawn(loops::reports::run(h(), telemetry.clone(), c()));
+        loops.spawn(loops::gpu_use::run(h(), telemetry, c()));
         loops.spawn(watch_members(h(), c()));
         loops.spawn(loops::scheduling::run(h(), c()));
         loops.spawn(loops::leases::run(h(), c()));

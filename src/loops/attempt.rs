@@ -53,6 +53,7 @@ impl Preparing {
                     return true;
                 };
                 let start = StartAttempt {
+                    gpus: handle.gpu_names(&wanted.resources),
                     wanted,
                     tree,
                     files,

@@ -24,6 +24,8 @@ mod demo;
 #[cfg(test)]
 mod experiments;
 #[cfg(test)]
+mod gpus;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod http;
@@ -49,3 +51,7 @@ mod secrets;
 mod storage;
 #[cfg(test)]
 mod strangers;
+#[cfg(test)]
+mod top;
+#[cfg(test)]
+mod usage;

@@ -74,6 +74,8 @@ mod strangers;
 #[cfg(test)]
 mod traces;
 #[cfg(test)]
+mod traffic;
+#[cfg(test)]
 mod verdict;
 #[cfg(test)]
 mod weather;

@@ -9,6 +9,7 @@ use crate::backup::session::Sessions;
 use crate::copies::{CopyTimes, NameCache};
 use crate::doorkeeper::Doorkeeper;
 use crate::liveness::Liveness;
+use crate::samples::SampleCache;
 use agent::leases::LeaseTable;
 use membership::View;
 use tokio::sync::Notify;
@@ -56,6 +57,7 @@ pub(crate) struct Inner {
     pub(crate) keep_cluster_key: KeepClusterKey,
     pub(crate) backups: Sessions,
     pub(crate) archived_names: NameCache,
+    pub(crate) samples: Mutex<SampleCache>,
     pub(crate) started_at: tokio::time::Instant,
     pub(crate) liveness: Mutex<Liveness>,
     pub(crate) speak_up: Notify,
@@ -129,6 +131,7 @@ impl Handle {
             keep_cluster_key: adapters.keep_cluster_key,
             backups: Sessions::default(),
             archived_names: NameCache::default(),
+            samples: Mutex::default(),
             started_at: tokio::time::Instant::now(),
             liveness: Mutex::new(Liveness::new()),
             speak_up: Notify::new(),

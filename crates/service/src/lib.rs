@@ -1,5 +1,6 @@
 //! The use cases: one door for every surface, and for what nodes ask of each other.
 
+mod attempt_records;
 pub mod audit;
 mod author;
 mod backup;
@@ -31,6 +32,7 @@ mod peer_message;
 mod propose;
 mod quorum;
 mod records;
+mod samples;
 mod steer;
 mod submit;
 mod succession;
@@ -48,5 +50,6 @@ pub use error::{ErrorKind, ServiceError};
 pub use handle::{Adapters, Config, Handle, KeepClusterKey, now, view_now};
 pub use logs::{LogOptions, LogStream};
 pub use peer_message::{BulkMessage, BulkReply, LeaseAnswer, PeerMessage, PeerReply};
+pub use samples::SampleOptions;
 pub use succession::Succession;
 pub use way_home::look_for_leader;

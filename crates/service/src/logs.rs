@@ -5,8 +5,9 @@ use std::pin::Pin;
 use futures::Stream;
 use state_machine::{Attempt, Experiment, ExperimentPhase};
 use tokio::sync::mpsc;
-use types::{ConsoleStream, Record, RecordBody, decode_frames};
+use types::{ConsoleStream, Record, RecordBody};
 
+use crate::attempt_records::RecordReader;
 use crate::author::Caller;
 use crate::call::{ReadOptions, Reply, Request};
 use crate::error::{ErrorKind, ServiceError};
@@ -33,8 +34,6 @@ pub type LogStream = Pin<Box<dyn Stream<Item = Result<LogItem, ServiceError>> + 
 
 /// Items that wait for a slow reader; then the source waits.
 const STREAM_QUEUE: usize = 256;
-/// Largest sealed segment that is read into memory: 16 MiB and a last frame.
-const MAX_SEGMENT_BYTES: u64 = 20 << 20;
 /// Longest wait for news of a live tail before the state is looked at again.
 const TAIL_WAIT_MS: u64 = 2_000;
 /// Pause before an unreachable owner is asked again, or the state by a node that has none.
@@ -137,16 +136,23 @@ impl Reader {
                 experiment = self.refresh(&experiment).await?;
                 continue;
             };
-            next = self.stored(&attempt, next).await?;
+            let handle = self.handle.clone();
+            let mut reader = RecordReader::new(&handle, &attempt, next);
+            while let Some(piece) = reader.next_piece() {
+                let records = reader.read(piece).await.map_err(Some)?;
+                self.send_records(&attempt, records).await?;
+            }
+            next = reader.next();
             if attempt.end.is_some() {
                 (number, next) = (number + 1, 0);
                 continue;
             }
             let wait_ms = if options.follow { TAIL_WAIT_MS } else { 0 };
-            match self.handle.tail(&attempt, next, wait_ms).await {
-                Ok((frames, _, ended)) => {
-                    let quiet = frames.is_empty();
-                    next = self.send_frames(&attempt, &frames, next).await?;
+            match reader.tail(wait_ms).await {
+                Ok((records, ended)) => {
+                    let quiet = records.is_empty();
+                    next = reader.next();
+                    self.send_records(&attempt, records).await?;
                     if quiet && !options.follow {
                         return Ok(());
                     }
@@ -163,66 +169,18 @@ impl Reader {
         }
     }
 
-    /// Sealed segments and inline records from `next` on.
-    async fn stored(
+    /// Sends the records of a piece that are for readers of output.
+    async fn send_records(
         &mut self,
         attempt: &Attempt,
-        mut next: u64,
-    ) -> Result<u64, Option<ServiceError>> {
-        // By range, not by when they were named: a seal that failed at first is named late.
-        let mut segments: Vec<_> = attempt.segments.iter().collect();
-        segments
-            .sort_by_key(|segment| (segment.summary.first_sequence, segment.summary.end_sequence));
-        for segment in segments {
-            if segment.summary.end_sequence <= next {
-                continue;
-            }
-            if segment.summary.first_sequence > next && attempt.end.is_none() {
-                break; // What is between is still in the live tail.
-            }
-            self.handle
-                .fetch_blobs(&[segment.hash], &segment.copies)
-                .await
-                .map_err(Some)?;
-            let bytes = self
-                .handle
-                .blob_store()
-                .get_bytes(&segment.hash, MAX_SEGMENT_BYTES)
-                .await;
-            let bytes = bytes.map_err(|error| {
-                ServiceError::new(ErrorKind::Internal, "segment", error.to_string())
-            });
-            next = self
-                .send_frames(attempt, &bytes.map_err(Some)?.unwrap_or_default(), next)
-                .await?;
-        }
-        self.send_frames(attempt, &attempt.inline_records, next)
-            .await
-    }
-
-    async fn send_frames(
-        &mut self,
-        attempt: &Attempt,
-        frames: &[u8],
-        mut next: u64,
-    ) -> Result<u64, Option<ServiceError>> {
-        let (records, _) = decode_frames(frames).map_err(|error| {
-            Some(ServiceError::new(
-                ErrorKind::Internal,
-                "segment",
-                error.to_string(),
-            ))
-        })?;
+        records: Vec<Record>,
+    ) -> Result<(), Option<ServiceError>> {
         for record in records {
-            if record.sequence < next {
-                continue;
-            }
-            next = record.sequence + 1;
             if let Some(item) = self.item_of(attempt.token.attempt, record) {
                 self.send(item).await.map_err(|Gone| None)?;
             }
         }
-        Ok(next)
+        Ok(())
     }
 
     async fn tell_state(
@@ -346,7 +304,7 @@ impl Reader {
                 value: f64::from_bits(value_bits),
             }),
             RecordBody::Gap { bytes } => Some(LogItem::Gap { attempt, bytes }),
-            RecordBody::Sample { .. } => None,
+            RecordBody::Sample(_) => None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use types::NodeId;
+use types::{GpuShare, NodeId, Resources};
 
 use crate::author::Caller;
 use crate::call::ReadOptions;
@@ -38,6 +38,19 @@ impl Handle {
                 warnings: nodes.body.warnings,
             },
         })
+    }
+
+    /// What this machine's driver calls the GPUs of a booking, in its order; empty if it does not know all of them, as with
+    /// GPUs that are only declared.
+    #[must_use]
+    pub fn gpu_names(&self, resources: &Resources) -> Vec<String> {
+        let machine = self.inner.telemetry.machine();
+        let name = |share: &GpuShare| {
+            let place = usize::try_from(share.index.0).ok()?;
+            Some(machine.gpus.get(place)?.uuid.clone())
+        };
+        let names: Option<_> = resources.gpus.iter().map(name).collect();
+        names.unwrap_or_default()
     }
 
     async fn machine(&self, node: NodeView) -> MachineView {

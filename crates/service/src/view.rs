@@ -8,6 +8,7 @@ mod log;
 mod machine;
 mod node;
 mod request;
+mod samples;
 mod steer;
 mod token;
 
@@ -29,6 +30,7 @@ pub use request::{
     BlobHashes, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest, MoveRequest,
     ResourcesView, SourceView, SubmitReply, SubmitRequest, TokenCreated,
 };
+pub use samples::{RequestedView, SamplesView, UsagePoint, UsageSummary};
 pub use steer::{
     HoldRequest, LabelRequest, LimitsView, OrderRequest, PauseRequest, PriorityRequest,
     ReserveRequest, ShapeQueueRequest, WeightRequest,

@@ -150,6 +150,7 @@ fn start_of(number: u32, program: &Path) -> Result<StartAttempt, Failure> {
         wanted,
         tree: None,
         files: BTreeMap::new(),
+        gpus: Vec::new(),
         deadline_boottime_ms: boottime_ms() + 60_000,
         variables: Vec::new(),
     })

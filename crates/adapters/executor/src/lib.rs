@@ -20,6 +20,7 @@ mod layout;
 pub mod mirror;
 mod node;
 mod process_tree;
+mod process_use;
 mod protocol;
 mod remove_tree;
 mod segment;

@@ -90,6 +90,8 @@ pub struct StartAttempt {
     pub files: BTreeMap<BlobHash, PathBuf>,
     /// End of its lease, by [`crate::boottime_ms`].
     pub deadline_boottime_ms: u64,
+    /// Its GPUs as CUDA names them, in the order of its shares; empty: by their numbers.
+    pub gpus: Vec<String>,
     /// More variables; they win over those of the experiment.
     pub variables: Vec<(String, String)>,
 }

@@ -38,6 +38,7 @@ pub(crate) struct Process {
     /// Own processor time and that of children it waited for.
     pub(crate) cpu_ms: u64,
     pub(crate) resident_bytes: u64,
+    pub(crate) threads: u32,
     /// Dead and not waited for.
     pub(crate) zombie: bool,
 }
@@ -65,6 +66,7 @@ fn parse_stat(pid: u32, stat: &str) -> Option<Process> {
         start_ticks: number(22)?,
         cpu_ms: ticks.saturating_mul(1_000) / TICKS_PER_SECOND,
         resident_bytes: number(24)?.saturating_mul(page_bytes()),
+        threads: u32::try_from(number(20)?).ok()?, // bounded by the pids
         zombie: *fields.first()? == "Z",
     })
 }

@@ -4,7 +4,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use types::{Timestamp, codec};
+use types::{GpuUse, Timestamp, codec};
 
 use crate::stored::{Ended, Usage};
 
@@ -40,6 +40,8 @@ pub(crate) enum Request {
         /// Between SIGTERM and SIGKILL.
         grace_ms: u64,
     },
+    /// What the tree uses of the GPUs now, which only the node can ask the driver.
+    Gpus(GpuUse),
 }
 
 /// From the holder to each connected node. New messages are appended.

@@ -8,6 +8,9 @@ mod confinement;
 mod hung_disk;
 #[path = "attempts/lab.rs"]
 mod lab;
+#[cfg(test)]
+#[path = "attempts/usage.rs"]
+mod usage;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -12,8 +12,10 @@ pub struct Config {
     pub node: NodeId,
     /// Its data directory: the disk below it is reported.
     pub data_directory: PathBuf,
-    /// Time between two samples of the host; GPUs are read half as often.
+    /// Time between two samples, of the host and of the GPUs.
     pub interval: Duration,
+    /// Time after which a driver that failed, or that lost a GPU, is opened anew.
+    pub gpu_retry: Duration,
     /// What replaces measured figures.
     pub declared: Declared,
     /// File of the NVML library, none for the driver's own `libnvidia-ml.so.1`.
@@ -28,6 +30,9 @@ impl Config {
     /// Default of [`Config::interval`]: a placement sees figures at most this old, and a sample costs well under
     /// a thousandth of it.
     pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
+    /// Default of [`Config::gpu_retry`]: a driver that was just installed or came back is found without a restart,
+    /// and a machine without one pays four failed `dlopen`s a minute.
+    pub const DEFAULT_GPU_RETRY: Duration = Duration::from_secs(30);
     /// Default of [`Config::disk_reserve_bytes`]: 2 GiB, room for the log, records and a clean stop.
     pub const DEFAULT_DISK_RESERVE_BYTES: u64 = 2 << 30;
 
@@ -38,6 +43,7 @@ impl Config {
             node,
             data_directory,
             interval: Self::DEFAULT_INTERVAL,
+            gpu_retry: Self::DEFAULT_GPU_RETRY,
             declared: Declared::default(),
             nvml_path: None,
             warnings: Vec::new(),

@@ -5,64 +5,92 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use nvml_wrapper::error::NvmlError;
 use types::GpuReport;
 
-use crate::Error;
-use crate::nvml::{Driver, describe};
+use crate::nvml::{self, Driver, Memory, describe, lost};
+use crate::offered::offered;
+use crate::{AttemptGpus, Config, Error, GpuDetail, OwnTree};
 
-/// After a failure the driver is tried again this much later: one that was just installed or came back is found
-/// without a restart, and a machine without one pays two failed `dlopen`s a minute.
-const RETRY: Duration = Duration::from_secs(30);
 /// Ages at which silent GPUs get another warning; few, so that the text seldom changes.
 const AGES_S: [u64; 4] = [15, 60, 600, 3_600];
+/// The thread rests at least so many times as long as a sample took: a slow driver costs at most a twentieth of a core.
+const REST_FACTOR: u32 = 20;
+/// A driver that lost a card is opened anew ever more seldom, up to this many times [`Config::gpu_retry`]: most such
+/// cards come back with a restart of the machine only, and opening takes a driver seconds.
+const MAX_LOST_FACTOR: u32 = 20;
+/// The kernel module has a directory here for each GPU that it drives.
+const DRIVEN: &str = "/proc/driver/nvidia/gpus";
 
 /// What is known about the GPUs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GpuSample {
-    /// In NVML's order.
-    pub(crate) gpus: Vec<GpuReport>,
+    /// All that is known; each keeps its place.
+    pub(crate) details: Vec<GpuDetail>,
+    /// The same as gossip has it.
+    pub(crate) reports: Vec<GpuReport>,
+    /// What each tree uses.
+    pub(crate) attempts: Vec<AttemptGpus>,
     /// What a person should know.
     pub(crate) warnings: Vec<String>,
+    /// How old this is; none where no driver answers.
+    pub(crate) age: Option<Duration>,
 }
 
 /// The thread that reads the driver; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Gpus {
-    latest: Arc<Mutex<Latest>>,
+    shared: Arc<Shared>,
     /// Dropped, it tells the thread to end.
     _stop: SyncSender<()>,
 }
 
 #[derive(Debug)]
+struct Shared {
+    latest: Mutex<Latest>,
+    trees: Mutex<Arc<[OwnTree]>>,
+}
+
+#[derive(Debug)]
 struct Latest {
     sample: GpuSample,
-    /// When it was taken; none if the driver failed: it then tells nothing, so nothing is old.
-    taken_at: Option<Instant>,
+    asked: Asked,
+}
+
+/// How the driver stands to what is known.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    /// It was asked then, and never answered.
+    Since(Instant),
+    /// It answered then.
+    Answered(Instant),
+    /// It failed: it tells nothing, so nothing is old.
+    Failed,
 }
 
 impl Gpus {
     /// Starts the thread and waits for its first answer, at most `patience`.
-    pub(crate) fn start(
-        library: Option<PathBuf>,
-        interval: Duration,
-        patience: Duration,
-    ) -> Result<Self, Error> {
-        let looking = GpuSample {
-            gpus: Vec::new(),
-            warnings: vec![
-                "the NVIDIA driver is still starting: no GPUs are offered yet".to_owned(),
-            ],
+    pub(crate) fn start(config: &Config, patience: Duration) -> Result<Self, Error> {
+        let starting = "the NVIDIA driver is still starting: no GPUs are offered yet";
+        let latest = Latest {
+            sample: GpuSample {
+                warnings: vec![starting.to_owned()],
+                ..GpuSample::default()
+            },
+            asked: Asked::Since(Instant::now()),
         };
-        let latest = Arc::new(Mutex::new(Latest {
-            sample: looking,
-            taken_at: Some(Instant::now()),
-        }));
+        let shared = Arc::new(Shared {
+            latest: Mutex::new(latest),
+            trees: Mutex::new(Arc::from([])),
+        });
         let (stop, stopped) = sync_channel(1);
         let (first, answered) = sync_channel(1);
         let thread = Thread {
-            latest: Arc::clone(&latest),
-            library,
-            interval,
+            shared: Arc::clone(&shared),
+            library: config.nvml_path.clone(),
+            interval: config.interval,
+            retry: config.gpu_retry,
+            lost_factor: 1,
             stopped,
             first: Some(first),
         };
@@ -74,18 +102,28 @@ impl Gpus {
             tracing::debug!("first report goes out before the driver answered");
         }
         Ok(Self {
-            latest,
+            shared,
             _stop: stop,
         })
     }
 
     /// What is known now; never waits for the driver.
     pub(crate) fn latest(&self) -> GpuSample {
-        let latest = lock(&self.latest);
+        let latest = lock(&self.shared.latest);
         let mut sample = latest.sample.clone();
-        let age = latest.taken_at.map(|taken_at| taken_at.elapsed());
-        sample.warnings.extend(age.and_then(silence));
+        let (age, silent_for) = match latest.asked {
+            Asked::Since(then) => (None, Some(then.elapsed())),
+            Asked::Answered(then) => (Some(then.elapsed()), Some(then.elapsed())),
+            Asked::Failed => (None, None),
+        };
+        sample.age = age;
+        sample.warnings.extend(silent_for.and_then(silence));
         sample
+    }
+
+    /// Whose processes are no strangers, from the next sample on.
+    pub(crate) fn set_trees(&self, trees: Vec<OwnTree>) {
+        *lock(&self.shared.trees) = trees.into();
     }
 }
 
@@ -98,46 +136,105 @@ fn silence(age: Duration) -> Option<String> {
 }
 
 struct Thread {
-    latest: Arc<Mutex<Latest>>,
+    shared: Arc<Shared>,
     library: Option<PathBuf>,
     interval: Duration,
+    retry: Duration,
+    /// Times [`Self::retry`] until a driver that lost a card is opened anew.
+    lost_factor: u32,
     stopped: Receiver<()>,
     first: Option<SyncSender<()>>,
 }
 
+/// Why a driver is read no more.
+enum End {
+    Stopped,
+    /// It may find more if it is opened anew.
+    Stale,
+    Failed(NvmlError),
+}
+
 impl Thread {
     fn run(mut self) {
+        let mut memory = Memory::default();
         loop {
-            if let Err(error) = self.read_until_failure() {
-                let lost = lock(&self.latest).sample.gpus.clone();
-                let sample = GpuSample {
-                    gpus: lost.into_iter().map(lose).collect(),
-                    warnings: vec![describe(&error)],
-                };
-                self.publish(sample, None);
-            } else {
-                return;
-            }
-            if self.wait(RETRY) {
-                return;
+            match self.read_one_driver(&mut memory) {
+                End::Stopped => return,
+                End::Stale => {}
+                End::Failed(error) => {
+                    memory.forget_xids();
+                    self.publish_failure(&describe(&error));
+                    if self.wait(self.retry) {
+                        return;
+                    }
+                }
             }
         }
     }
 
-    /// Reads again and again; `Ok` when told to stop.
-    fn read_until_failure(&mut self) -> Result<(), nvml_wrapper::error::NvmlError> {
-        let mut driver = Driver::open(self.library.as_deref())?;
+    /// Opens the driver and reads it again and again.
+    fn read_one_driver(&mut self, memory: &mut Memory) -> End {
+        let nvml = match nvml::open(self.library.as_deref()) {
+            Ok(nvml) => nvml,
+            Err(error) => return End::Failed(error),
+        };
+        let mut driver = Driver::new(&nvml, std::mem::take(memory));
+        let end = self.read_until_end(&mut driver);
+        *memory = driver.into_memory();
+        end
+    }
+
+    fn read_until_end(&mut self, driver: &mut Driver<'_>) -> End {
+        let opened_at = Instant::now();
+        let driven = driven();
         loop {
-            let sample = driver.sample()?;
-            self.publish(sample, Some(Instant::now()));
-            if self.wait(self.interval) {
-                return Ok(());
+            let begun = Instant::now();
+            let trees = Arc::clone(&lock(&self.shared.trees));
+            let sample = match driver.sample(&trees) {
+                Ok(sample) => sample,
+                Err(error) => return End::Failed(error),
+            };
+            let has_lost = sample.has_lost;
+            let sample = GpuSample {
+                reports: offered(&sample.details),
+                details: sample.details,
+                attempts: sample.attempts,
+                warnings: sample.warnings,
+                age: None,
+            };
+            self.publish(sample, Asked::Answered(Instant::now()));
+            let rest = begun.elapsed().saturating_mul(REST_FACTOR);
+            if self.wait(rest.max(self.interval)) {
+                return End::Stopped;
+            }
+            // The library knows the GPUs that were there when it was opened.
+            if driven != self::driven() {
+                return End::Stale;
+            }
+            if !has_lost {
+                self.lost_factor = 1;
+            } else if opened_at.elapsed() >= self.retry.saturating_mul(self.lost_factor) {
+                self.lost_factor = MAX_LOST_FACTOR.min(self.lost_factor * 2);
+                return End::Stale;
             }
         }
     }
 
-    fn publish(&mut self, sample: GpuSample, taken_at: Option<Instant>) {
-        *lock(&self.latest) = Latest { sample, taken_at };
+    /// The driver is gone: who was there is still counted.
+    fn publish_failure(&mut self, problem: &str) {
+        let known = lock(&self.shared.latest).sample.details.clone();
+        let details: Vec<_> = known.iter().map(|gpu| lost(gpu, problem)).collect();
+        let sample = GpuSample {
+            reports: offered(&details),
+            details,
+            warnings: vec![problem.to_owned()],
+            ..GpuSample::default()
+        };
+        self.publish(sample, Asked::Failed);
+    }
+
+    fn publish(&mut self, sample: GpuSample, asked: Asked) {
+        *lock(&self.shared.latest) = Latest { sample, asked };
         // Dropped, it tells the starter that there is an answer.
         self.first = None;
     }
@@ -148,15 +245,9 @@ impl Thread {
     }
 }
 
-/// A GPU whose driver fails: still counted, so that the numbers of the others stay, but nothing fits on it.
-pub(crate) fn lose(gpu: GpuReport) -> GpuReport {
-    GpuReport {
-        vram_total_bytes: 0,
-        vram_used_bytes: 0,
-        vram_foreign_bytes: 0,
-        utilisation_percent: 0,
-        ..gpu
-    }
+/// How many GPUs the kernel module drives; none if it does not tell.
+fn driven() -> Option<usize> {
+    Some(std::fs::read_dir(DRIVEN).ok()?.count())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -170,11 +261,13 @@ mod tests {
 
     #[test]
     fn missing_library_is_one_warning_and_no_gpus() {
-        let library = Some(PathBuf::from("/none/libnvidia-ml.so.1"));
-        let patience = Duration::from_secs(10);
-        let gpus = Gpus::start(library, Duration::from_secs(1), patience).unwrap();
+        let config = Config {
+            nvml_path: Some(PathBuf::from("/none/libnvidia-ml.so.1")),
+            ..Config::new("12D3KooWnode".parse().unwrap(), PathBuf::from("/"))
+        };
+        let gpus = Gpus::start(&config, Duration::from_secs(10)).unwrap();
         let sample = gpus.latest();
-        assert_eq!(sample.gpus, Vec::new());
+        assert_eq!((sample.details.len(), sample.age), (0, None));
         assert_eq!(sample.warnings.len(), 1, "{:?}", sample.warnings);
         assert!(
             sample.warnings[0].contains("CPU node"),
@@ -191,21 +284,5 @@ mod tests {
             .collect();
         assert_eq!(texts.len(), AGES_S.len());
         assert!(silence(Duration::from_secs(59)).is_some_and(|text| text.contains("over 15 s")));
-    }
-
-    #[test]
-    fn lost_gpu_keeps_its_place_and_offers_nothing() {
-        let gpu = GpuReport {
-            uuid: "GPU-1".to_owned(),
-            model: "H100".to_owned(),
-            vram_total_bytes: 80 << 30,
-            vram_used_bytes: 1 << 30,
-            vram_foreign_bytes: 0,
-            utilisation_percent: 50,
-            links: 0,
-            numa_node: None,
-        };
-        let lost = lose(gpu);
-        assert_eq!((lost.uuid.as_str(), lost.vram_total_bytes), ("GPU-1", 0));
     }
 }

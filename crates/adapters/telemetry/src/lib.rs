@@ -9,6 +9,7 @@ mod error;
 mod gpus;
 mod host;
 mod nvml;
+mod offered;
 mod publish;
 mod report;
 mod sample;

@@ -36,7 +36,7 @@ impl Reporter {
     pub(crate) fn report(
         &mut self,
         host: HostSample,
-        gpus: GpuSample,
+        gpus: &GpuSample,
         mut warnings: Vec<String>,
         now: Timestamp,
     ) -> NodeReport {
@@ -51,8 +51,9 @@ impl Reporter {
             );
             warnings.push(text);
         }
-        if declared.gpus.is_none() {
-            warnings.extend(gpus.warnings);
+        // Who declares GPUs needs no driver; if there is one, it still tells what is broken.
+        if declared.gpus.is_none() || !gpus.details.is_empty() {
+            warnings.extend(gpus.warnings.iter().cloned());
         }
         self.sequence += 1;
         NodeReport {
@@ -66,7 +67,7 @@ impl Reporter {
             memory_bytes: declared.memory_bytes.unwrap_or(host.memory_bytes),
             memory_used_bytes: host.memory_used_bytes,
             disk_free_bytes: host.disk_free_bytes,
-            gpus: offered_gpus(declared, gpus.gpus),
+            gpus: offered_gpus(declared, gpus),
             declared: names(declared),
             warnings,
             refuses_work: self.refuses_work,
@@ -85,9 +86,10 @@ fn refuses(before: bool, free_bytes: u64, reserve_bytes: u64) -> bool {
 }
 
 /// The declared GPUs with what is measured at the same place, or the measured ones.
-fn offered_gpus(declared: &Declared, measured: Vec<GpuReport>) -> Vec<GpuReport> {
+fn offered_gpus(declared: &Declared, seen: &GpuSample) -> Vec<GpuReport> {
+    let measured = &seen.reports;
     let mut gpus = match &declared.gpus {
-        None => measured,
+        None => measured.clone(),
         Some(gpus) => gpus
             .iter()
             .enumerate()
@@ -111,6 +113,11 @@ fn offered_gpus(declared: &Declared, measured: Vec<GpuReport>) -> Vec<GpuReport>
             gpu.vram_total_bytes = vram_bytes;
         }
     }
+    for (gpu, detail) in std::iter::zip(&mut gpus, &seen.details) {
+        if detail.problem.is_some() {
+            gpu.vram_total_bytes = 0; // Declared or not, nothing runs on it.
+        }
+    }
     gpus
 }
 
@@ -130,7 +137,7 @@ fn names(declared: &Declared) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::DeclaredGpu;
+    use crate::{DeclaredGpu, GpuDetail};
 
     fn host() -> HostSample {
         HostSample {
@@ -167,17 +174,18 @@ mod tests {
     #[test]
     fn measured_figures_are_reported_and_nothing_is_called_declared() {
         let gpus = GpuSample {
-            gpus: vec![gpu("GPU-a")],
+            reports: vec![gpu("GPU-a")],
             warnings: vec!["old".to_owned()],
+            ..GpuSample::default()
         };
         let mut reporter = reporter(Declared::default());
-        let report = reporter.report(host(), gpus, Vec::new(), Timestamp(2));
+        let report = reporter.report(host(), &gpus, Vec::new(), Timestamp(2));
         assert_eq!((report.cpu_milli, report.memory_bytes), (8_000, 32 << 30));
         assert_eq!(report.gpus, vec![gpu("GPU-a")]);
         assert!(report.declared.is_empty() && !report.refuses_work);
         assert_eq!(report.warnings, vec!["old"]);
         assert_eq!((report.sequence, report.taken_at), (1, Timestamp(2)));
-        let next = reporter.report(host(), GpuSample::default(), Vec::new(), Timestamp(3));
+        let next = reporter.report(host(), &GpuSample::default(), Vec::new(), Timestamp(3));
         assert_eq!((next.sequence, next.node_started_at), (2, Timestamp(1)));
     }
 
@@ -196,10 +204,11 @@ mod tests {
             vram_bytes: Some(10 << 30),
         };
         let gpus = GpuSample {
-            gpus: vec![gpu("GPU-a")],
+            reports: vec![gpu("GPU-a")],
             warnings: vec!["no NVIDIA driver library".to_owned()],
+            ..GpuSample::default()
         };
-        let report = reporter(declared).report(host(), gpus, Vec::new(), Timestamp(2));
+        let report = reporter(declared).report(host(), &gpus, Vec::new(), Timestamp(2));
         assert_eq!((report.cpu_milli, report.memory_bytes), (2_000, 1 << 30));
         assert_eq!(report.declared, ["cpus", "memory", "gpus", "vram"]);
         let uuids: Vec<_> = report.gpus.iter().map(|gpu| gpu.uuid.as_str()).collect();
@@ -221,7 +230,31 @@ mod tests {
             gpus: Some(Vec::new()),
             ..Declared::default()
         };
-        assert!(offered_gpus(&declared, vec![gpu("GPU-a")]).is_empty());
+        let seen = GpuSample {
+            reports: vec![gpu("GPU-a")],
+            ..GpuSample::default()
+        };
+        assert!(offered_gpus(&declared, &seen).is_empty());
+    }
+
+    #[test]
+    fn declared_memory_does_not_make_a_broken_gpu_whole() {
+        let declared = Declared {
+            vram_bytes: Some(10 << 30),
+            ..Declared::default()
+        };
+        let broken = GpuDetail {
+            problem: Some("XID 79".to_owned()),
+            ..GpuDetail::default()
+        };
+        let seen = GpuSample {
+            reports: vec![gpu("GPU-a"), gpu("GPU-b")],
+            details: vec![GpuDetail::default(), broken],
+            ..GpuSample::default()
+        };
+        let gpus = offered_gpus(&declared, &seen);
+        let totals: Vec<_> = gpus.iter().map(|gpu| gpu.vram_total_bytes).collect();
+        assert_eq!(totals, [10 << 30, 0]);
     }
 
     #[test]
@@ -233,7 +266,7 @@ mod tests {
                 disk_free_bytes,
                 ..host()
             };
-            let report = reporter.report(host, GpuSample::default(), Vec::new(), Timestamp(2));
+            let report = reporter.report(host, &GpuSample::default(), Vec::new(), Timestamp(2));
             assert_eq!(report.refuses_work, report.warnings.len() == 1);
             report.refuses_work
         };

@@ -10,7 +10,8 @@ pub struct MachineSample {
     pub taken_at: u64,
     /// Everything but the GPUs.
     pub host: HostDetail,
-    /// In NVML's order; of a GPU that is split by MIG its instances stand in its place.
+    /// In NVML's order when they were first seen; each keeps its place, also when it is lost, since attempts hold GPUs
+    /// by number. Of a GPU that is split by MIG its instances stand in its place.
     pub gpus: Vec<GpuDetail>,
     /// Age of the GPUs' figures in milliseconds; none where no driver answers.
     pub gpus_age_ms: Option<u64>,

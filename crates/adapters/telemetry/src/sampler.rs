@@ -8,14 +8,12 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use types::{NodeReport, Timestamp};
 
-use crate::gpus::Gpus;
+use crate::gpus::{GpuSample, Gpus};
 use crate::host::{Host, HostSample};
 use crate::publish::{due_after, is_news};
 use crate::report::Reporter;
-use crate::{Config, Error, MachineSample};
+use crate::{AttemptGpus, Config, Error, MachineSample, OwnTree};
 
-/// GPUs are read every so many samples of the host: NVML costs much more than `/proc`.
-const GPU_INTERVAL_FACTOR: u32 = 2;
 /// The start waits this long for the driver's first answer; one that is not resident needs seconds, and then the
 /// second report has the GPUs.
 const DRIVER_PATIENCE: Duration = Duration::from_millis(50);
@@ -26,6 +24,7 @@ pub struct Handle {
     latest: watch::Receiver<Arc<NodeReport>>,
     urgent: Arc<Notify>,
     machine: Arc<Mutex<Arc<MachineSample>>>,
+    gpus: Arc<Gpus>,
 }
 
 impl Handle {
@@ -43,6 +42,17 @@ impl Handle {
         Arc::clone(&machine)
     }
 
+    /// Whose processes are the node's own, from the next sample of the GPUs on; each call replaces all trees.
+    pub fn set_trees(&self, trees: Vec<OwnTree>) {
+        self.gpus.set_trees(trees);
+    }
+
+    /// What each of the trees uses of the GPUs, in the order of the attempts' names; empty until a driver answered.
+    #[must_use]
+    pub fn attempts_gpus(&self) -> Vec<AttemptGpus> {
+        self.gpus.latest().attempts
+    }
+
     /// Takes a sample now and tells it, changed or not.
     pub fn speak_up(&self) {
         self.urgent.notify_one();
@@ -58,13 +68,13 @@ pub fn start(
     config: Config,
 ) -> Result<(Handle, impl Future<Output = Result<(), Error>> + Send), Error> {
     let interval = config.interval;
-    let gpu_interval = interval.saturating_mul(GPU_INTERVAL_FACTOR);
-    let gpus = Gpus::start(config.nvml_path.clone(), gpu_interval, DRIVER_PATIENCE)?;
+    let gpus = Arc::new(Gpus::start(&config, DRIVER_PATIENCE)?);
     let mut host = Host::new(config.data_directory.clone())?;
     let last_sample = host.sample()?;
     let warnings = config.warnings.clone();
     let mut reporter = Reporter::new(config, now());
-    let first = reporter.report(last_sample, gpus.latest(), warnings.clone(), now());
+    let seen = gpus.latest();
+    let first = reporter.report(last_sample, &seen, warnings.clone(), now());
     for warning in &first.warnings {
         tracing::warn!(warning, "node has a limitation");
     }
@@ -74,16 +84,17 @@ pub fn start(
         machine: Arc::clone(&machine),
         host,
         last_sample,
-        gpus,
+        gpus: Arc::clone(&gpus),
         reporter,
         warnings,
     };
-    sampler.look();
+    sampler.look(&seen);
     let urgent = Arc::new(Notify::new());
     let handle = Handle {
         latest,
         urgent: Arc::clone(&urgent),
         machine,
+        gpus,
     };
     Ok((handle, run(sampler, publish, interval, urgent)))
 }
@@ -125,7 +136,7 @@ struct Sampler {
     machine: Arc<Mutex<Arc<MachineSample>>>,
     host: Host,
     last_sample: HostSample,
-    gpus: Gpus,
+    gpus: Arc<Gpus>,
     reporter: Reporter,
     /// Always true of this node.
     warnings: Vec<String>,
@@ -133,11 +144,14 @@ struct Sampler {
 
 impl Sampler {
     /// Keeps all there is to see for whoever asks.
-    fn look(&mut self) {
+    fn look(&mut self, gpus: &GpuSample) {
+        let age_ms = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let seen = Arc::new(MachineSample {
             taken_at: now().0,
             host: self.host.detail(&self.last_sample),
-            ..MachineSample::default()
+            gpus: gpus.details.clone(),
+            gpus_age_ms: gpus.age.map(age_ms),
+            gpu_warnings: gpus.warnings.clone(),
         });
         *self.machine.lock().unwrap_or_else(PoisonError::into_inner) = seen;
     }
@@ -152,10 +166,10 @@ impl Sampler {
                 warnings.push(format!("{error} ({cause}): its figures are old"));
             }
         }
-        self.look();
-        let host = self.last_sample;
+        let gpus = self.gpus.latest();
+        self.look(&gpus);
         self.reporter
-            .report(host, self.gpus.latest(), warnings, now())
+            .report(self.last_sample, &gpus, warnings, now())
     }
 }
 

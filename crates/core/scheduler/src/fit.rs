@@ -185,13 +185,15 @@ impl Want {
     }
 }
 
-/// GPUs that could serve the request if nobody used them.
+/// GPUs that could serve the request if nobody used them. One without memory is broken: it only keeps its number.
 fn suitable<'a>(
     offer: &'a NodeOffer,
     request: &'a ResourceRequest,
 ) -> impl Iterator<Item = &'a GpuOffer> {
     offer.gpus.iter().filter(move |gpu| {
-        request.accepts_model(&gpu.model) && request.vram_bytes <= gpu.vram_total_bytes
+        gpu.vram_total_bytes > 0
+            && request.accepts_model(&gpu.model)
+            && request.vram_bytes <= gpu.vram_total_bytes
     })
 }
 

@@ -47,14 +47,18 @@ impl GpuOffer {
         self.vram_total_bytes / 100 * TOLERATED_VRAM_PERCENT
     }
 
-    /// Thousandths that nobody has booked and nobody else keeps: of what is used unbooked, as much as its memory.
+    /// Thousandths that nobody has booked and nobody else keeps: of what is used unbooked, as much as its memory. One
+    /// without memory is broken: it has none.
     #[must_use]
     pub fn free_milli(&self) -> u64 {
+        if self.vram_total_bytes == 0 {
+            return 0;
+        }
         let unbooked = self.unbooked_vram_bytes();
         let kept = if unbooked <= self.tolerated_vram_bytes() {
             0
         } else {
-            let whole = u128::from(self.vram_total_bytes.max(1));
+            let whole = u128::from(self.vram_total_bytes);
             u64::try_from(u128::from(unbooked) * u128::from(WHOLE) / whole).unwrap_or(WHOLE)
         };
         WHOLE.saturating_sub(self.booked_milli).saturating_sub(kept)

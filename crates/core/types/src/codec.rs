@@ -14,7 +14,7 @@ pub const FORMAT_VERSION: u8 = 1;
 /// Level of everything that is stored: one more whenever a stored enum gets a variant. A data directory remembers the
 /// highest level that used it, since an older program cannot tell a new variant from damage.
 pub const DATA_LEVEL: u32 = 2;
-/// The oldest level that this build reads: before the first release stored forms changed in place (decision 017).
+/// The oldest level that this build reads: before the first release stored forms changed in place (decision 018).
 pub const OLDEST_LEVEL: u32 = 2;
 /// Bytes before the payload.
 pub const HEADER_BYTES: usize = 5;

@@ -15,6 +15,7 @@ mod placement;
 mod records;
 mod report;
 mod resources;
+mod sample;
 mod source_tree;
 mod time;
 
@@ -43,6 +44,7 @@ pub use resources::{
     GpuIndex, GpuShare, ParseResourceError, ResourceRequest, Resources, accepts_model, parse_bytes,
     parse_cpus, parse_gpus,
 };
+pub use sample::{AttemptSample, DiskUse, GpuUse, NetworkOf, NetworkUse};
 pub use source_tree::{
     Chunk, GitFacts, MAX_TREE_ENTRIES, SourceTree, TreeEntry, TreeEntryKind, TreePathError,
     validate_tree_path,

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{BlobHash, NodeId, Timestamp, codec};
+use crate::{AttemptSample, BlobHash, NodeId, Timestamp, codec};
 
 /// Which pipe a console record came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,14 +39,7 @@ pub enum RecordBody {
         value_bits: u64,
     },
     /// Resource use of the attempt.
-    Sample {
-        /// Thousandths of cores in use since the last sample.
-        cpu_milli: u64,
-        /// Bytes of memory.
-        memory_bytes: u64,
-        /// Processes in the tree.
-        processes: u32,
-    },
+    Sample(AttemptSample),
     /// Console bytes that were dropped because the job wrote faster than they can be kept.
     Gap {
         /// How many.

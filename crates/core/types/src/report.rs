@@ -34,7 +34,7 @@ pub struct GpuReport {
     pub uuid: String,
     /// Model name.
     pub model: String,
-    /// Bytes of memory.
+    /// Bytes of memory; 0: it is broken and only keeps its place.
     pub vram_total_bytes: u64,
     /// Bytes in use by anybody.
     pub vram_used_bytes: u64,

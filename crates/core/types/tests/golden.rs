@@ -4,12 +4,13 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use types::{
-    AttemptToken, Author, AuthorProof, BlobHash, Cause, CauseKind, Chunk, ClusterId, ConsoleStream,
-    DurationMs, Environment, ExperimentId, ExperimentSpec, GitFacts, GpuIndex, GpuReport, GpuShare,
-    Incarnation, JoinProof, JoinReply, JoinRequest, LogIndex, Member, MemberList, NodeFacts,
-    NodeId, NodeReport, Policy, QueueName, RankPlacement, Record, RecordBody, RequestId,
-    ResourceRequest, Resources, Role, SegmentRef, SegmentSummary, SignedMemberList, SourceTree,
-    SourceTreeRef, Timestamp, TreeEntry, TreeEntryKind, WantedAttempt, WantedSet, codec,
+    AttemptSample, AttemptToken, Author, AuthorProof, BlobHash, Cause, CauseKind, Chunk, ClusterId,
+    ConsoleStream, DiskUse, DurationMs, Environment, ExperimentId, ExperimentSpec, GitFacts,
+    GpuIndex, GpuReport, GpuShare, GpuUse, Incarnation, JoinProof, JoinReply, JoinRequest,
+    LogIndex, Member, MemberList, NetworkOf, NetworkUse, NodeFacts, NodeId, NodeReport, Policy,
+    QueueName, RankPlacement, Record, RecordBody, RequestId, ResourceRequest, Resources, Role,
+    SegmentRef, SegmentSummary, SignedMemberList, SourceTree, SourceTreeRef, Timestamp, TreeEntry,
+    TreeEntryKind, WantedAttempt, WantedSet, codec,
 };
 
 const GOLDEN: &str = include_str!("golden.txt");
@@ -168,11 +169,31 @@ fn records_and_segments() {
         ),
         (
             "record-sample",
-            record(RecordBody::Sample {
+            record(RecordBody::Sample(AttemptSample {
+                interval: DurationMs(5_000),
                 cpu_milli: 1_500,
                 memory_bytes: 7,
+                peak_memory_bytes: 8,
                 processes: 3,
-            }),
+                threads: 4,
+                disk: Some(DiskUse {
+                    read_bytes_per_second: 9,
+                    written_bytes_per_second: 10,
+                }),
+                gpus: Some(GpuUse {
+                    vram_bytes: 11,
+                    utilisation_percent: 250,
+                }),
+                network: Some(NetworkUse {
+                    received_bytes_per_second: 12,
+                    sent_bytes_per_second: 13,
+                    of: NetworkOf::Host,
+                }),
+            })),
+        ),
+        (
+            "record-sample-without",
+            record(RecordBody::Sample(AttemptSample::default())),
         ),
         ("record-gap", record(RecordBody::Gap { bytes: 12 })),
     ]);

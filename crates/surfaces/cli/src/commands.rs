@@ -14,6 +14,7 @@ mod steer;
 mod stop;
 mod token;
 mod top;
+mod usage;
 mod user;
 mod why;
 
@@ -52,6 +53,8 @@ pub enum Command {
     Ls(ls::Arguments),
     /// Show everything about one experiment
     Show(show::Arguments),
+    /// Show what an experiment used: processors, memory, disk, GPUs and network over time
+    Usage(usage::Arguments),
     /// Print the output of an experiment
     Logs(logs::Arguments),
     /// Stop experiments
@@ -147,6 +150,7 @@ async fn dispatch(command: Command, session: &Session) -> Result<ExitCode, Error
         Command::Hold(arguments) => steer::hold(&arguments, session).await?,
         Command::Release(arguments) => steer::release(&arguments, session).await?,
         Command::Priority(arguments) => steer::priority(&arguments, session).await?,
+        Command::Usage(arguments) => usage::run(&arguments, session).await?,
         Command::Accept(arguments) => accept::run(&arguments, session).await?,
         Command::Nodes => nodes::run(session).await?,
         Command::Top(arguments) => top::run(&arguments, session).await?,

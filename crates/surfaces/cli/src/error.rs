@@ -5,7 +5,7 @@ mod hint;
 use std::io;
 use std::path::PathBuf;
 
-use rest::wire::ErrorView;
+use rest::wire::{ErrorView, SamplesView};
 
 use crate::output::amounts::bytes;
 
@@ -123,6 +123,12 @@ pub enum Error {
         status: u16,
         /// What it said.
         view: Box<ErrorView>,
+    },
+    /// Nothing was measured yet.
+    #[error("attempt {} of {} has no samples{}", view.attempt, view.experiment, if view.ended_at.is_none() { " yet" } else { "" })]
+    NoSamples {
+        /// The answer without points.
+        view: Box<SamplesView>,
     },
     /// The answer is not what it should be.
     #[error("the node's answer is not {what}")]

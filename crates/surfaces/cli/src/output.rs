@@ -10,6 +10,7 @@ mod nodes;
 mod queues;
 mod sheet;
 mod tokens;
+mod usage;
 mod why;
 
 pub(crate) use experiment_page::experiment_page;
@@ -20,4 +21,5 @@ pub(crate) use machines::machines;
 pub(crate) use nodes::nodes;
 pub(crate) use queues::queues;
 pub(crate) use tokens::{caller, join_tokens, user_tokens};
+pub(crate) use usage::{chart_columns, usage, usage_lines};
 pub(crate) use why::why;

@@ -10,6 +10,7 @@ mod machines;
 mod nodes;
 mod page;
 mod queues;
+mod samples;
 mod steering;
 mod tokens;
 mod users;
@@ -127,6 +128,7 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(steering::priority))
         .routes(routes!(experiments::accept))
         .routes(routes!(logs::read))
+        .routes(routes!(samples::samples))
         .routes(routes!(backup::take))
         .routes(routes!(ledger::list))
         .routes(routes!(ledger::records))
@@ -158,7 +160,7 @@ mod tests {
 
     use super::*;
 
-    const ROUTES: [&str; 45] = [
+    const ROUTES: [&str; 46] = [
         "GET /health",
         "GET /openapi.json",
         "GET /cluster",
@@ -188,6 +190,7 @@ mod tests {
         "POST /experiments/{id}/move",
         "POST /experiments/{id}/accept",
         "GET /experiments/{id}/logs",
+        "GET /experiments/{id}/samples",
         "GET /backup",
         "GET /ledger",
         "GET /ledger/records",

@@ -1,73 +1,180 @@
-//! What the tree uses, every few seconds.
+//! What the tree uses: a look each second, a record when one is due ([`AttemptSample`] says the rule).
+
+mod interval;
+mod look;
 
 use std::io;
 
-use types::RecordBody;
+use types::{AttemptSample, GpuUse, NetworkOf, RecordBody};
 
+use self::interval::Interval;
+use self::look::Look;
 use crate::cgroup::JobCgroups;
-use crate::process_tree;
+use crate::clock::boottime_ms;
+use crate::process_use::NetworkCounters;
 use crate::stored::Usage;
 
-/// Interval of resource samples: fine enough for a curve, and 17,280 samples a day fit one segment.
-pub(super) const SAMPLE_INTERVAL_MS: u64 = 5_000;
+/// Between two looks: what a person would call a peak lasts longer.
+const LOOK_INTERVAL_MS: u64 = 1_000;
+/// Between the first looks, which grow to the above: a job of one second is still seen at work.
+const FIRST_LOOK_INTERVAL_MS: u64 = 100;
+/// Looking takes at most one part in so many of the time, however long `/proc` makes it.
+const LOOK_COST_SHARE: u64 = 100;
+/// What the node told of the GPUs counts for so long: it tells each second or two, and may restart.
+const GPUS_FRESH_MS: u64 = 10_000;
+/// A last interval shorter than this saw no look, and rates over it say nothing.
+const SHORTEST_LAST_INTERVAL_MS: u64 = 500;
 
-/// Turns counters into samples and remembers the peak.
-#[derive(Debug, Default)]
+/// Between two records, in an attempt of this age: fine where it is watched and where most crashes are, and so few later
+/// that they can be kept for good.
+const fn record_interval_ms(age_ms: u64) -> u64 {
+    const MINUTE_MS: u64 = 60_000;
+    match age_ms {
+        ..600_000 => 5_000,
+        600_000..7_200_000 => 15_000,
+        7_200_000.. => MINUTE_MS,
+    }
+}
+
+/// Turns looks into records and remembers the peak.
+#[derive(Debug)]
 pub(super) struct Sampler {
-    last: Option<(u64, u64)>,
-    /// Most memory seen in a sample.
+    started_ms: u64,
+    next_look_ms: u64,
+    next_record_ms: u64,
+    interval: Interval,
+    last: Option<(u64, Look)>,
+    told: Option<(u64, GpuUse)>,
+    has_recorded: bool,
+    /// Most memory seen in a look.
     pub(super) peak_memory_bytes: u64,
     /// Processor time as of the last look.
     pub(super) cpu_ms: u64,
 }
 
 impl Sampler {
-    /// Looks at the cgroups, and at `/proc` for what they do not count.
-    pub(super) fn sample(&mut self, cgroups: &JobCgroups, now_ms: u64) -> io::Result<Usage> {
-        let members = cgroups.members();
-        let (group_cpu, group_memory) = (cgroups.cpu_ms(), cgroups.memory());
-        let mut usage = Usage::default();
-        let walked = match (group_cpu, group_memory, &members) {
-            (Some(_), Some(_), Some(_)) => Vec::new(),
-            _ => process_tree::descendants(std::process::id())?,
-        };
-        let processes = members.map_or(walked.len(), |pids| pids.len());
-        usage.processes = u32::try_from(processes).unwrap_or(u32::MAX);
-        let resident = || walked.iter().map(|process| process.resident_bytes).sum();
-        usage.memory_bytes = group_memory.unwrap_or_else(resident);
-        let counted = || walked.iter().map(|process| process.cpu_ms).sum::<u64>() + reaped_cpu_ms();
-        let cpu_ms = group_cpu.unwrap_or_else(counted).max(self.cpu_ms);
-        if let Some((then, before)) = self.last
-            && now_ms > then
-        {
-            usage.cpu_milli = (cpu_ms - before) * 1_000 / (now_ms - then);
+    /// For a job that starts now.
+    pub(super) fn new(now_ms: u64) -> Self {
+        Self {
+            started_ms: now_ms,
+            next_look_ms: now_ms,
+            next_record_ms: now_ms + record_interval_ms(0),
+            interval: Interval::starting_at(now_ms),
+            last: None,
+            told: None,
+            has_recorded: false,
+            peak_memory_bytes: 0,
+            cpu_ms: 0,
         }
-        self.last = Some((now_ms, cpu_ms));
-        self.cpu_ms = cpu_ms;
-        self.peak_memory_bytes = self.peak_memory_bytes.max(usage.memory_bytes);
-        Ok(usage)
     }
 
-    /// Takes the last counters when the tree is gone.
-    pub(super) fn finish(&mut self, cgroups: &JobCgroups) {
-        let cpu_ms = cgroups.cpu_ms().unwrap_or_else(reaped_cpu_ms);
-        self.cpu_ms = self.cpu_ms.max(cpu_ms);
+    /// When [`Self::look`] is due.
+    pub(super) fn next_look_ms(&self) -> u64 {
+        self.next_look_ms
+    }
+
+    /// Looks at the tree.
+    pub(super) fn look(&mut self, cgroups: &JobCgroups, now_ms: u64) -> io::Result<Usage> {
+        let age_ms = now_ms.saturating_sub(self.started_ms);
+        let pause_ms = age_ms.clamp(FIRST_LOOK_INTERVAL_MS, LOOK_INTERVAL_MS);
+        self.next_look_ms = now_ms + pause_ms;
+        let look = look::look(cgroups)?;
+        let cost_ms = boottime_ms().saturating_sub(now_ms);
+        self.next_look_ms = now_ms + pause_ms.max(cost_ms * LOOK_COST_SHARE);
+        Ok(self.take(look, now_ms))
+    }
+
+    fn take(&mut self, look: Look, now_ms: u64) -> Usage {
+        self.interval.add(&look);
+        self.peak_memory_bytes = self.peak_memory_bytes.max(look.memory_bytes);
+        let cpu_ms = self.cpu_ms.max(look.cpu_ms);
+        let mut usage = Usage {
+            cpu_milli: 0,
+            memory_bytes: look.memory_bytes,
+            processes: look.processes,
+        };
+        let (then_ms, before) = match &self.last {
+            Some((then_ms, before)) => (*then_ms, Some(before)),
+            None => (self.started_ms, None),
+        };
+        let time_ms = now_ms.saturating_sub(then_ms);
+        if time_ms > 0 && before.is_some() {
+            usage.cpu_milli = (cpu_ms - self.cpu_ms) * 1_000 / time_ms;
+        }
+        if let Some(network) = &look.network {
+            self.take_network(network, before.and_then(|look| look.network.clone()));
+        }
+        self.take_gpus(now_ms, time_ms);
+        self.cpu_ms = cpu_ms;
+        self.last = Some((now_ms, look));
+        usage
+    }
+
+    fn take_gpus(&mut self, now_ms: u64, time_ms: u64) {
+        let fresh = |(at_ms, _): &(u64, GpuUse)| now_ms < at_ms + GPUS_FRESH_MS;
+        if let Some((_, told)) = self.told.filter(fresh) {
+            self.interval.add_gpus(told, time_ms);
+        }
+    }
+
+    /// Counters of other namespaces than before say nothing about the time between.
+    fn take_network(&mut self, now: &NetworkCounters, before: Option<NetworkCounters>) {
+        let same = before.filter(|before| before.own_namespaces == now.own_namespaces);
+        let bytes = same.map(|before| now.bytes.since(before.bytes));
+        let of = match now.own_namespaces {
+            Some(_) => NetworkOf::Attempt,
+            None => NetworkOf::Host,
+        };
+        self.interval.add_network(of, bytes.unwrap_or_default());
+    }
+
+    /// The node says what the tree uses of the GPUs.
+    pub(super) fn tell_gpus(&mut self, told: GpuUse, now_ms: u64) {
+        self.interval.see_vram(told.vram_bytes);
+        self.told = Some((now_ms, told));
+    }
+
+    /// The record that is due, if one is.
+    pub(super) fn record(&mut self, now_ms: u64) -> Option<RecordBody> {
+        if now_ms < self.next_record_ms {
+            return None;
+        }
+        let age_ms = now_ms.saturating_sub(self.started_ms);
+        let interval_ms = record_interval_ms(age_ms);
+        // From the last one that was due, not from now: looks are late by some milliseconds each time.
+        self.next_record_ms = (self.next_record_ms + interval_ms).max(now_ms + interval_ms / 2);
+        Some(RecordBody::Sample(self.close(now_ms)))
+    }
+
+    fn close(&mut self, now_ms: u64) -> AttemptSample {
+        let (sample, next) = self.interval.close(now_ms, self.peak_memory_bytes);
+        self.interval = next;
+        if let Some((_, last)) = &self.last {
+            // What was held at the seam was held on both sides of it.
+            self.interval.add(last);
+        }
+        self.has_recorded = true;
+        sample
+    }
+
+    /// Takes the last counters when the tree is gone; gives the record of what was since the last one.
+    pub(super) fn finish(&mut self, cgroups: &JobCgroups, now_ms: u64) -> Option<RecordBody> {
+        let look = look::look_back(cgroups);
+        self.cpu_ms = self.cpu_ms.max(look.cpu_ms);
+        self.interval.add(&look);
+        let since = self
+            .last
+            .as_ref()
+            .map_or(self.started_ms, |(at_ms, _)| *at_ms);
+        self.take_gpus(now_ms, now_ms.saturating_sub(since));
+        let too_short = self.interval.length_ms(now_ms) < SHORTEST_LAST_INTERVAL_MS;
+        let last = (!self.has_recorded || !too_short).then(|| self.close(now_ms));
+        // The kernel's own peak counts page cache too; it is told with the end, beside the limit that counts the same.
         let peak = cgroups.peak_memory().unwrap_or_default();
         self.peak_memory_bytes = self.peak_memory_bytes.max(peak);
+        last.map(RecordBody::Sample)
     }
 }
 
-/// Processor time of the children that this process waited for, and of theirs.
-fn reaped_cpu_ms() -> u64 {
-    // Own time is in it too: a holder uses next to none.
-    process_tree::read(std::process::id()).map_or(0, |own| own.cpu_ms)
-}
-
-/// The record of a sample.
-pub(super) fn record(usage: Usage) -> RecordBody {
-    RecordBody::Sample {
-        cpu_milli: usage.cpu_milli,
-        memory_bytes: usage.memory_bytes,
-        processes: usage.processes,
-    }
-}
+#[cfg(test)]
+mod tests;

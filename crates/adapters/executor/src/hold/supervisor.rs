@@ -15,7 +15,7 @@ use super::HoldError;
 use super::console::{Console, say};
 use super::job::Job;
 use super::recorder::Recorder;
-use super::sampler::{SAMPLE_INTERVAL_MS, Sampler, record};
+use super::sampler::Sampler;
 use super::subscribers::Subscribers;
 use crate::attempt_directory::AttemptDirectory;
 use crate::cgroup::{CgroupLimits, JobCgroups};
@@ -46,7 +46,6 @@ pub(super) struct Supervisor {
     sampler: Sampler,
     timer: OwnedFd,
     stopping: Stopping,
-    next_sample_ms: u64,
     told_at_ms: u64,
     untold: bool,
     gone_since_ms: Option<u64>,
@@ -81,10 +80,9 @@ impl Supervisor {
             recorder,
             console: Console::new(),
             cgroups: JobCgroups::default(),
-            sampler: Sampler::default(),
+            sampler: Sampler::new(now_ms),
             timer,
             stopping: Stopping::new(&order, job.started_boottime_ms),
-            next_sample_ms: now_ms,
             told_at_ms: 0,
             untold: false,
             gone_since_ms: None,
@@ -198,6 +196,7 @@ impl Supervisor {
                     deadline_boottime_ms,
                 } => self.stopping.extend(deadline_boottime_ms),
                 Request::Stop { reason, grace_ms } => self.stop(reason, grace_ms, now_ms)?,
+                Request::Gpus(told) => self.sampler.tell_gpus(told, now_ms),
             }
         }
         self.subscribers.flush();
@@ -205,18 +204,18 @@ impl Supervisor {
     }
 
     fn sample(&mut self, now_ms: u64) {
-        if now_ms < self.next_sample_ms || self.job.tree_is_gone {
+        if now_ms < self.sampler.next_look_ms() || self.job.tree_is_gone {
             return;
         }
-        self.next_sample_ms = now_ms + SAMPLE_INTERVAL_MS;
-        match self.sampler.sample(&self.cgroups, now_ms) {
-            Ok(usage) => {
-                if !self.recorder.is_full() {
-                    self.recorder.append(record(usage));
-                }
-                self.subscribers.tell(&Notice::Usage(usage));
-            }
+        match self.sampler.look(&self.cgroups, now_ms) {
+            Ok(usage) => self.subscribers.tell(&Notice::Usage(usage)),
             Err(error) => self.recorder.log(&format!("sampling failed: {error}")),
+        }
+        // With a full desk the interval goes on: its record comes late and covers more.
+        if !self.recorder.is_full()
+            && let Some(sample) = self.sampler.record(now_ms)
+        {
+            self.recorder.append(sample);
         }
     }
 

@@ -124,6 +124,9 @@ pub(super) async fn connect(attempt: &Arc<Attempt>) -> Option<UnixStream> {
             Err(error) => Err(error),
         };
         if let Ok(stream) = connected {
+            // Who listens there is the holder.
+            let pid = stream.peer_cred().ok().and_then(|peer| peer.pid()); // then not known, as documented
+            attempt.known().holder_pid = pid.and_then(|pid| u32::try_from(pid).ok()); // no pid is negative
             return Some(stream);
         }
         match directory.try_lock() {

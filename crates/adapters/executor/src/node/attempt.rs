@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::process::Child;
 use tokio::sync::{mpsc, watch};
-use types::{AttemptToken, Timestamp};
+use types::{AttemptToken, GpuUse, Timestamp};
 
 use super::prepare::{PrepareError, never_ran, prepare};
 use super::{AttemptStatus, Event, Phase, Shared, StartAttempt, adopt};
@@ -33,6 +34,9 @@ pub(super) struct Attempt {
     pub(super) requests: mpsc::Sender<Request>,
     /// Number after the last record, as told by the holder.
     pub(super) tail: watch::Sender<u64>,
+    /// What it uses of the GPUs, for the holder. Not a request: only the newest counts, and a holder that does not listen
+    /// for a while must not fill the queue in which stops wait.
+    pub(super) gpus: watch::Sender<GpuUse>,
     reader: Mutex<TailReader>,
     known: Mutex<Known>,
 }
@@ -42,6 +46,8 @@ pub(super) struct Attempt {
 pub(super) struct Known {
     pub(super) phase: Phase,
     pub(super) pid: Option<u32>,
+    /// Process id of its holder; none before it was started or found, or where the kernel does not tell.
+    pub(super) holder_pid: Option<u32>,
     pub(super) started_at: Option<Timestamp>,
     pub(super) deadline_boottime_ms: u64,
     pub(super) usage: Usage,
@@ -64,11 +70,13 @@ impl Attempt {
             rank,
             requests,
             tail: watch::Sender::new(0),
+            gpus: watch::Sender::new(GpuUse::default()),
             reader: Mutex::new(TailReader::new(directory.records())),
             directory,
             known: Mutex::new(Known {
                 phase: Phase::Preparing,
                 pid: None,
+                holder_pid: None,
                 started_at: None,
                 deadline_boottime_ms,
                 usage: Usage::default(),
@@ -128,6 +136,7 @@ pub(super) async fn launch(
             return end_unstarted(&shared, &attempt, &error).await;
         }
     };
+    attempt.known().holder_pid = started.child.id();
     let stream = started
         .stream
         .set_nonblocking(true)
@@ -197,6 +206,7 @@ async fn watch_holder(
 ) -> Option<Ended> {
     let (reading, mut writing) = stream.into_split();
     let mut notices = NoticeReader::new(reading);
+    let mut gpus = attempt.gpus.subscribe();
     loop {
         tokio::select! {
             notice = notices.next() => match notice {
@@ -213,13 +223,19 @@ async fn watch_holder(
                     return None;
                 }
             },
-            Some(request) = requests.recv() => {
-                if let Err(error) = writing.write_all(&frame(&request)).await {
-                    // Its end or its death follows on the reading side.
-                    tracing::debug!(%error, token = %attempt.token, "holder does not listen");
-                }
+            Some(request) = requests.recv() => ask(attempt, &mut writing, &request).await,
+            Ok(()) = gpus.changed() => {
+                let told = *gpus.borrow_and_update();
+                ask(attempt, &mut writing, &Request::Gpus(told)).await;
             }
         }
+    }
+}
+
+async fn ask(attempt: &Attempt, writing: &mut OwnedWriteHalf, request: &Request) {
+    if let Err(error) = writing.write_all(&frame(request)).await {
+        // Its end or its death follows on the reading side.
+        tracing::debug!(%error, token = %attempt.token, "holder does not listen");
     }
 }
 

@@ -52,13 +52,13 @@ pub(super) fn variables(
         variables.push(own("OMP_NUM_THREADS", threads.to_string()));
     }
     if !resources.gpus.is_empty() {
-        let indexes: Vec<String> = resources
-            .gpus
-            .iter()
-            .map(|share| share.index.0.to_string())
-            .collect();
+        let numbers = resources.gpus.iter().map(|share| share.index.0.to_string());
+        let visible = match start.gpus.is_empty() {
+            true => numbers.collect(),
+            false => start.gpus.clone(),
+        };
         variables.push(own("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned()));
-        variables.push(own("CUDA_VISIBLE_DEVICES", indexes.join(",")));
+        variables.push(own("CUDA_VISIBLE_DEVICES", visible.join(",")));
     }
     variables.extend_from_slice(&wanted.spec.variables);
     variables.extend_from_slice(&start.variables);

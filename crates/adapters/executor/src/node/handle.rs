@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
-use types::{AttemptToken, DurationMs};
+use types::{AttemptToken, DurationMs, GpuUse};
 
 use super::attempt::Attempt;
 use super::runner::Launch;
@@ -131,6 +131,37 @@ impl Handle {
         };
         send(&attempt, request).await;
         Ok(())
+    }
+
+    /// Tells the holder of an attempt what its processes use of the GPUs now: bytes of memory and the sum of percents of
+    /// time, both over all GPUs. Figures count for 10 s and go into the attempt's samples. Does not wait: while the holder
+    /// does not listen, the newest figures take the place of older ones.
+    ///
+    /// # Errors
+    /// The attempt is not known here.
+    pub fn tell_gpus(
+        &self,
+        token: &AttemptToken,
+        vram_bytes: u64,
+        utilisation_percent: u32,
+    ) -> Result<(), Error> {
+        let attempt = self.shared.attempt(token)?;
+        attempt.gpus.send_replace(GpuUse {
+            vram_bytes,
+            utilisation_percent,
+        });
+        Ok(())
+    }
+
+    /// The attempts that run here, each with the process id of its holder: what is below it is the attempt's. One whose
+    /// holder is just being started or found again is missing for a moment.
+    #[must_use]
+    pub fn trees(&self) -> Vec<(AttemptToken, u32)> {
+        let attempts = self.shared.attempts();
+        let running = attempts.values().filter(|attempt| !attempt.has_ended());
+        running
+            .filter_map(|attempt| Some((attempt.token, attempt.known().holder_pid?)))
+            .collect()
     }
 
     /// All attempts known on this node, with those that ended and are not yet released.

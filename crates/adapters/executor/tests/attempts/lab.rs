@@ -244,6 +244,7 @@ pub(crate) fn start_of(number: u32, command: Vec<String>) -> StartAttempt {
         },
         tree: None,
         files: BTreeMap::new(),
+        gpus: Vec::new(),
         deadline_boottime_ms: boottime_ms() + 60_000,
         variables: Vec::new(),
     }

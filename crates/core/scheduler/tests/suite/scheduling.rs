@@ -214,6 +214,41 @@ fn vram_that_others_use_counts() {
 }
 
 #[test]
+fn what_others_use_counts_in_full_beside_an_attempt_that_only_starts() {
+    let mut machine = report("a", 8, 64, &[(80, 0)]);
+    let mut leader = Leader::of(vec![machine.clone()]);
+    let starting = leader.submit(ask_gpu(500, 40));
+    assert_eq!(leader.place().len(), 1);
+    assert_eq!(leader.home(starting).as_deref(), Some("a"));
+    // Somebody's notebook holds 10 GiB, the attempt nothing yet: 70 GiB are unused, 30 GiB free.
+    machine.sequence += 1;
+    machine.gpus[0].vram_used_bytes = 10 * GIB;
+    machine.gpus[0].vram_foreign_bytes = 10 * GIB;
+    leader.view.observe(machine, leader.now);
+    leader.submit(ask_gpu(400, 31));
+    assert_eq!(leader.place().len(), 0);
+    leader.submit(ask_gpu(400, 30));
+    assert_eq!(leader.place().len(), 1);
+}
+
+#[test]
+fn a_gpu_that_is_not_offered_is_given_to_nobody() {
+    let mut leader = Leader::of(vec![report("a", 8, 64, &[(0, 0), (80, 0)])]);
+    let whole = leader.submit(ask_gpu(1_000, 0));
+    let two = leader.submit(ask_gpu(2_000, 0));
+    let share = leader.submit(ask_gpu(500, 0));
+    assert_eq!(leader.place().len(), 1);
+    assert_eq!(leader.home(whole).as_deref(), Some("a"));
+    let booking = leader.state.booking(&id("a"));
+    assert_eq!(booking.gpus.keys().collect::<Vec<_>>(), [&1]);
+    assert_eq!((leader.home(two), leader.home(share)), (None, None));
+    let Verdict::Impossible(lines) = leader.explain(two).nodes.swap_remove(0).verdict else {
+        unreachable!()
+    };
+    assert!(lines[0].contains("2 gpus"), "{lines:?}");
+}
+
+#[test]
 fn a_driver_s_own_vram_does_not_block_a_whole_gpu() {
     let mut leader = Leader::of(vec![report("a", 16, 64, &[(80, 1)])]);
     leader.submit(ask_gpu(1_000, 0));

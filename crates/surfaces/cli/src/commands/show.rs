@@ -1,10 +1,13 @@
 //! `muster show`.
 
-use crate::client::encode;
+use rest::wire::{ExperimentDetail, SamplesView};
+
+use crate::client::{encode, parse};
 use crate::error::Error;
 use crate::output;
+use crate::retry::while_unavailable;
 
-use super::Session;
+use super::{READ_WINDOW, Session};
 
 /// Options of `muster show`.
 #[derive(Debug, clap::Args)]
@@ -15,7 +18,31 @@ pub struct Arguments {
 
 pub(super) async fn run(arguments: &Arguments, session: &Session) -> Result<(), Error> {
     let path = format!("/experiments/{}", encode(&arguments.experiment));
-    session
-        .show(&path, "an experiment", output::experiment_page)
-        .await
+    let get = async || session.client.get(&path).await;
+    let bytes = while_unavailable(READ_WINDOW, &session.terminal, get).await?;
+    let used = match session.terminal.json {
+        true => Vec::new(), // printed as it came
+        false => used(&parse(&bytes, "an experiment")?, session).await,
+    };
+    session.print(&bytes, "an experiment", |detail, look| {
+        output::experiment_page(detail, &used, look)
+    })
+}
+
+/// Lines about what the last attempt used. Asked once: a page about an experiment whose machine just went away is wanted
+/// at once, and says that this part is missing.
+async fn used(detail: &ExperimentDetail, session: &Session) -> Vec<(&'static str, String)> {
+    let Some(attempt) = detail.attempts.last() else {
+        return Vec::new();
+    };
+    let id = encode(&detail.summary.id);
+    let path = format!(
+        "/experiments/{id}/samples?attempt={}&points=1",
+        attempt.number
+    );
+    let read = session.client.get(&path).await;
+    match read.and_then(|bytes| parse::<SamplesView>(&bytes, "samples")) {
+        Ok(view) => output::usage_lines(&view),
+        Err(error) => vec![("not known", error.to_string())],
+    }
 }

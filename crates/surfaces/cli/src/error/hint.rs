@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use rest::wire::SamplesView;
+
 use super::Error;
 
 /// What to do about `error`; empty if there is nothing to say.
@@ -29,6 +31,7 @@ pub(super) fn hint(error: &Error) -> String {
                 "is the node running? `muster up` starts it; --node chooses another".to_owned()
             }
             Error::Refused { view, .. } | Error::StreamFailed { view } => view.hint.clone(),
+            Error::NoSamples { view } => no_samples_hint(view),
             Error::Unreadable { .. } => {
                 "are the node and this muster of the same version?".to_owned()
             }
@@ -85,6 +88,19 @@ fn trust_hint(error: &Error) -> String {
             path.display()
         ),
         _ => "does the node speak TLS there, and is the certificate the one that `muster up` told of on that machine? If it is not, somebody may stand between".to_owned(),
+    }
+}
+
+/// When the first sample is due.
+fn no_samples_hint(view: &SamplesView) -> String {
+    let id = &view.experiment;
+    match (view.started_at, view.ended_at) {
+        (_, Some(_)) => format!("it never ran: `muster why {id}` says how it ended"),
+        (Some(_), None) => {
+            "the first comes 5 s after the start, or at the end: try again in a few seconds"
+                .to_owned()
+        }
+        (None, None) => format!("it has not started: `muster why {id}` says what it waits for"),
     }
 }
 

@@ -5,8 +5,12 @@ use rest::wire::{AttemptView, CauseView, ExperimentDetail, ResourcesView, Source
 use super::amounts::{ago, bytes, command_line, milli, plain, span};
 use super::look::{Look, Mood};
 
-/// The page: what, where, why, its attempts and its history.
-pub(crate) fn experiment_page(detail: &ExperimentDetail, look: &Look) -> String {
+/// The page: what, where, why, its attempts, what the last of them used by `used`, and its history.
+pub(crate) fn experiment_page(
+    detail: &ExperimentDetail,
+    used: &[(&str, String)],
+    look: &Look,
+) -> String {
     let summary = &detail.summary;
     let state = look.paint(Mood::of(&summary.state), &plain(&summary.state));
     let headline = look.bold(&plain(&summary.name));
@@ -46,6 +50,15 @@ pub(crate) fn experiment_page(detail: &ExperimentDetail, look: &Look) -> String 
     for attempt in &detail.attempts {
         page.heading(&format!("Attempt {}", attempt.number), look);
         page.attempt(attempt, look);
+    }
+    if !used.is_empty() {
+        page.heading(
+            &format!("Resources of attempt {}", detail.attempts.len()),
+            look,
+        );
+    }
+    for (name, value) in used {
+        page.field(name, value);
     }
     if !detail.history.is_empty() {
         page.heading("History", look);

@@ -42,7 +42,7 @@ impl Supervisor {
 
     fn arm_timer(&self) -> Result<(), HoldError> {
         let now_ms = boottime_ms();
-        let sample = (!self.job.tree_is_gone).then_some(self.next_sample_ms);
+        let sample = (!self.job.tree_is_gone).then_some(self.sampler.next_look_ms());
         let tell = self.untold.then_some(self.told_at_ms + TELL_INTERVAL_MS);
         let drain = self.gone_since_ms.map(|since| since + DRAIN_LIMIT_MS);
         let rest = self.console.rest_until_ms();

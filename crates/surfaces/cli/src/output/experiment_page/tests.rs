@@ -74,7 +74,8 @@ fn detail() -> ExperimentDetail {
 
 #[test]
 fn the_page_says_what_where_why_and_how_it_went() {
-    let text = experiment_page(&detail(), &Look::plain_at(1_200_000));
+    let used = [("memory", "1.2 GiB of 4 GiB (30 %) at most".to_owned())];
+    let text = experiment_page(&detail(), &used, &Look::plain_at(1_200_000));
     let expected = "\
 digits  0a1b2c3d  queued
   why           needs 8 cpus, 4 are free
@@ -97,6 +98,9 @@ Attempt 1
   ended         the node was lost (exit code 1)
     evidence    no report for 45 s
 
+Resources of attempt 1
+  memory        1.2 GiB of 4 GiB (30 %) at most
+
 History
   3 min ago     submit by ana@n1
 ";
@@ -113,7 +117,7 @@ fn an_end_shows_its_exit_code_and_who_stopped_it() {
         evidence: vec![],
         exit_code: 143,
     });
-    let text = experiment_page(&detail, &Look::plain_at(1_200_000));
+    let text = experiment_page(&detail, &[], &Look::plain_at(1_200_000));
     assert!(text.contains("  stop asked by bo\n"), "{text}");
     assert!(
         text.contains("  ended         stopped by bo, exit code 143\n"),

@@ -1,0 +1,164 @@
+//! Machines with GPUs, by a driver that says what a file says.
+
+use std::fs;
+
+use fake_nvml::{Fake, Process, World};
+use service::view::{GpuDetail, MachinesView, NodesView, SamplesView, WhyView};
+
+use crate::harness::{Lab, Node, PATIENCE, wait_until};
+
+const GIB: u64 = 1 << 30;
+
+/// A node whose driver tells of this world.
+fn machine_with(lab: &Lab, world: &World) -> (Node, Fake) {
+    let node = lab.machine("a");
+    let directory = lab.path().join("driver");
+    fs::create_dir(&directory).unwrap();
+    let fake = Fake::new(&directory, world).unwrap();
+    let file = node.data().join("muster.toml");
+    let mut settings = fs::read_to_string(&file).unwrap();
+    settings.push_str(&format!("nvml_path = \"{}\"\n", fake.library().display()));
+    fs::write(file, settings).unwrap();
+    node.up(&["--new"]);
+    (node, fake)
+}
+
+fn gpus(node: &Node) -> Vec<GpuDetail> {
+    let mut view: MachinesView = node.ask(&["top"]);
+    let sample = view.machines.remove(0).sample;
+    sample.map(|sample| sample.gpus).unwrap_or_default()
+}
+
+/// Waits until the cluster, not only the machine, knows of so many GPUs with memory.
+fn wait_offered(node: &Node, count: usize) {
+    wait_until(PATIENCE, "the GPUs are offered", || {
+        let view: NodesView = node.ask(&["nodes"]);
+        let gpus = view.nodes[0].gpus.iter();
+        let offered = gpus.filter(|gpu| gpu.vram_total_bytes > 0).count();
+        (offered == count).then_some(())
+    });
+}
+
+#[test]
+fn work_goes_around_what_others_run_and_its_processes_are_told_apart() {
+    let lab = Lab::new();
+    let mut world = World::named("4xa10g").unwrap();
+    let (node, fake) = machine_with(&lab, &world);
+    wait_offered(&node, 4);
+    let taken = world.gpus[1].uuid.clone();
+
+    // Somebody computes on the second one, so that only three are free.
+    let all = node.submit(&["--gpus", "4", "--", "true"]);
+    let why = wait_until(PATIENCE, "it says what is short", || {
+        let why: WhyView = node.ask(&["why", &all]);
+        let reasons = why.nodes.iter().flat_map(|node| &node.reasons);
+        let reasons = reasons.cloned().collect::<Vec<_>>().join("; ");
+        reasons.contains("outside muster").then_some(reasons)
+    });
+    assert!(why.contains("has 3 of 4 free"), "{why}");
+    let three = node.submit(&[
+        "--gpus",
+        "3",
+        "--",
+        "sh",
+        "-c",
+        "echo $$ $CUDA_VISIBLE_DEVICES; sleep 1000",
+    ]);
+    node.wait_state(&three, &["running"]);
+    let said = wait_until(PATIENCE, "it has said which it sees", || {
+        let said = node.logs(&three);
+        said.ends_with('\n').then_some(said)
+    });
+    let (pid, visible) = said.trim().split_once(' ').unwrap();
+    let mut visible: Vec<_> = visible.split(',').collect();
+    visible.sort_unstable();
+    let free = world.gpus.iter().map(|gpu| gpu.uuid.as_str());
+    let free: Vec<_> = free.filter(|uuid| *uuid != taken).collect();
+    assert_eq!(visible, free, "by uuid, and not the one that is taken");
+
+    // What the experiment uses is its own; what a neighbour takes beside it is not.
+    let mine = Process {
+        pid: pid.parse().unwrap(),
+        vram_bytes: Some(5 * GIB),
+        sm_percent: 80,
+        ..Process::default()
+    };
+    let theirs = Process {
+        pid: std::process::id(),
+        vram_bytes: Some(2 * GIB),
+        ..Process::default()
+    };
+    world.gpus[0].vram_used_bytes = 7 * GIB;
+    world.gpus[0].processes = vec![mine, theirs];
+    fake.set(&world).unwrap();
+    let gpu = wait_until(PATIENCE, "both are seen", || {
+        let gpu = gpus(&node).swap_remove(0);
+        let is_told_apart = gpu.vram_foreign_bytes == 2 * GIB;
+        (gpu.processes.len() == 2 && is_told_apart).then_some(gpu)
+    });
+    let attempts: Vec<_> = gpu.processes.iter().map(|one| &one.attempt).collect();
+    assert!(attempts.contains(&&Some(format!("{three}#1"))), "{gpu:?}");
+    assert!(attempts.contains(&&None), "{gpu:?}");
+    let summary = wait_until(PATIENCE, "its records have it", || {
+        let output = node.muster(&["--json", "usage", &three]);
+        let view: SamplesView = serde_json::from_str(&output.out).ok()?; // None is there in its first seconds.
+        view.summary
+            .filter(|summary| summary.gpu_utilisation_percent_max == Some(80))
+    });
+    assert_eq!(summary.peak_vram_bytes, Some(5 * GIB), "{summary:?}");
+    let text = node.muster(&["top"]).success();
+    for part in [
+        "NVIDIA A10G",
+        "OTHERS",
+        "not of muster",
+        &format!("{three}#1"),
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+}
+
+#[test]
+fn a_gpu_that_falls_off_the_bus_is_offered_no_more_and_a_driver_that_hangs_holds_nobody_up() {
+    let lab = Lab::new();
+    let mut world = World::named("8xh100").unwrap();
+    let (node, fake) = machine_with(&lab, &world);
+    wait_offered(&node, 8);
+    world.gpus[2].xids.push(79);
+    world.gpus[2].lost = true;
+    fake.set(&world).unwrap();
+    wait_offered(&node, 7);
+    let text = node.muster(&["top"]).success();
+    assert!(text.contains("fallen off the bus"), "{text}");
+    // It keeps its number, so that the others keep theirs.
+    let seven = node.submit(&[
+        "--gpus",
+        "7",
+        "--",
+        "sh",
+        "-c",
+        "echo $CUDA_VISIBLE_DEVICES",
+    ]);
+    assert_eq!(node.wait_end(&seven).summary.state, "finished");
+    let said = node.logs(&seven);
+    assert_eq!(said.split(',').count(), 7, "{said}");
+    assert!(!said.contains(&world.gpus[2].uuid), "{said}");
+
+    world.hang = true;
+    fake.set(&world).unwrap();
+    let text = wait_until(PATIENCE, "the age of the figures is told", || {
+        let text = node.muster(&["top"]).success();
+        text.contains("s old").then_some(text)
+    });
+    assert!(
+        text.contains("NVIDIA H100"),
+        "the last known are shown: {text}"
+    );
+    let id = node.submit(&["--", "true"]);
+    assert_eq!(node.wait_end(&id).summary.state, "finished");
+    world.hang = false;
+    fake.set(&world).unwrap();
+    wait_until(PATIENCE, "figures go on", || {
+        let text = node.muster(&["top"]).success();
+        (!text.contains("s old")).then_some(())
+    });
+}
