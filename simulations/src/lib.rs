@@ -7,6 +7,7 @@
 mod brain;
 mod clients;
 mod consensus;
+mod decisions;
 mod faults;
 mod host;
 pub mod invariants;
@@ -21,6 +22,7 @@ mod whole;
 mod world;
 
 pub use brain::{Brain, BrainBugs, Purpose};
+pub use decisions::Decider;
 pub use host::{
     Effect, HOST_CPU_MILLI, HOST_MEMORY_BYTES, HolderStep, Host, HostBugs, LeaseAnswers, Timer,
 };

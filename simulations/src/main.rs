@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use simulations::{
-    Backlog, Outcome, PlacementPolicy, Plant, Report, Trace, allocate, most_resident_bytes, run,
+    Backlog, Decider, Outcome, PlacementPolicy, Plant, Report, Trace, allocate,
+    most_resident_bytes, run,
 };
 
 #[derive(Parser)]
@@ -44,6 +45,24 @@ enum Scenario {
         /// Waiting experiments.
         #[arg(long, default_value_t = 1_000)]
         waiting: u32,
+    },
+    /// Decisions per second of the scheduler, all policies on, over a state to which they are applied.
+    Decisions {
+        /// Machines of an invented cluster, each with 8 GPUs.
+        #[arg(long, default_value_t = 200)]
+        machines: u32,
+        /// Experiments that are queued in it.
+        #[arg(long, default_value_t = 10_000)]
+        waiting: u32,
+        /// Machines and tasks out of files instead, as for `placement`.
+        #[arg(long, value_name = "FILE", requires = "tasks")]
+        nodes: Option<PathBuf>,
+        /// The tasks.
+        #[arg(long, value_name = "FILE", requires = "nodes")]
+        tasks: Option<PathBuf>,
+        /// How often 64 of what runs ends, and others take their places, after the cluster is full.
+        #[arg(long, default_value_t = 50)]
+        turns: u32,
     },
     /// How much of a cluster's GPUs each policy fills: the openb allocation experiment (Weng et al. 2023).
     Placement {
@@ -114,6 +133,19 @@ fn main() -> anyhow::Result<ExitCode> {
             verbose,
         } => faults(seeds, seed, plant, verbose),
         Scenario::Schedule { nodes, waiting } => schedule(nodes, waiting),
+        Scenario::Decisions {
+            machines,
+            waiting,
+            nodes,
+            tasks,
+            turns,
+        } => {
+            let decider = match nodes.zip(tasks) {
+                Some((nodes, tasks)) => Decider::of_trace(&read_trace(&nodes, &tasks)?),
+                None => Decider::of_all_policies(machines, waiting),
+            };
+            decisions(decider, turns)
+        }
         Scenario::Placement {
             nodes,
             tasks,
@@ -190,17 +222,72 @@ fn schedule(nodes: u32, waiting: u32) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Fills the cluster, then lets some end and others follow.
+fn decisions(mut decider: Decider, turns: u32) -> anyhow::Result<ExitCode> {
+    const ENDS: usize = 64;
+    let base = most_resident_bytes() >> 20;
+    let mut out = std::io::stdout().lock();
+    let mut phase = |name: &str, decider: &mut Decider, turns: u32| -> anyhow::Result<()> {
+        let waiting = decider.waiting();
+        let (mut placed, mut rounds, mut deciding, mut applying) =
+            (0_usize, 0_u32, Duration::ZERO, Duration::ZERO);
+        for _ in 0..turns {
+            loop {
+                let begun = Instant::now();
+                let round = decider.decide();
+                deciding += begun.elapsed();
+                rounds += 1;
+                if round.is_empty() {
+                    break;
+                }
+                placed += round.len();
+                let begun = Instant::now();
+                decider.place(round);
+                applying += begun.elapsed();
+            }
+            decider.end(ENDS);
+        }
+        let rate = |count: u32, time: Duration| f64::from(count) / time.as_secs_f64();
+        let placed = u32::try_from(placed).unwrap_or(u32::MAX);
+        writeln!(
+            out,
+            "{name}: {waiting} wait, {placed} placed in {rounds} rounds: {:.0} decisions/s in {deciding:.2?} ({:.2?} a round); with apply {:.0}/s",
+            rate(placed, deciding),
+            deciding / rounds.max(1),
+            rate(placed, deciding + applying),
+        )
+        .context("writing the figure")
+    };
+    phase("filling", &mut decider, 1)?;
+    phase("turnover", &mut decider, turns)?;
+    let begun = Instant::now();
+    let room = decider.decide_room();
+    let took = begun.elapsed();
+    let victims = room.map_or(0, |room| room.victims.len());
+    writeln!(
+        out,
+        "room: {victims} would go, decided in {took:.2?}; {base} MiB resident before, {} MiB at most",
+        most_resident_bytes() >> 20
+    )
+    .context("writing the figure")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_trace(nodes: &Path, tasks: &Path) -> anyhow::Result<Trace> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+    };
+    let both = || format!("{} with {}", nodes.display(), tasks.display());
+    Trace::read(&read(nodes)?, &read(tasks)?).with_context(both)
+}
+
 fn placement(
     nodes: &Path,
     tasks: &Path,
     policy: PolicyName,
     seeds: Range<u64>,
 ) -> anyhow::Result<ExitCode> {
-    let read = |path: &Path| {
-        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
-    };
-    let both = || format!("{} with {}", nodes.display(), tasks.display());
-    let trace = Trace::read(&read(nodes)?, &read(tasks)?).with_context(both)?;
+    let trace = read_trace(nodes, tasks)?;
     let chosen = PlacementPolicy::ALL.into_iter().filter(|one| match policy {
         PolicyName::All => true,
         PolicyName::Random => *one == PlacementPolicy::Random,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use scheduler::{Experience, SchedulerConfig};
 use service::{Handle, view_now};
-use state_machine::{Command, Event, PlaceAttempt};
+use state_machine::{ClusterState, Command, Event, PlaceAttempt, class};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -116,7 +116,8 @@ async fn place(handle: &Handle, config: &SchedulerConfig, work: &Work) -> Placed
         // A node that is kept free only takes away: without a placement there is no need to walk the queue for one.
         let view = handle.view();
         let keeps_free = || scheduler::keeps_nodes_free(&state, &view, view_now(), &work.new);
-        if placements.is_empty() || !keeps_free() {
+        let may_take = placements.len() < work.new.len() && is_of_high_class(&state, &work.new);
+        if !may_take && (placements.is_empty() || !keeps_free()) {
             return propose(handle, placements).await;
         }
     }
@@ -131,6 +132,12 @@ async fn place(handle: &Handle, config: &SchedulerConfig, work: &Work) -> Placed
             return round;
         }
     }
+}
+
+/// Whether one of these may take the place of others as soon as it waits.
+fn is_of_high_class(state: &ClusterState, new: &[ExperimentId]) -> bool {
+    let mut new = new.iter().filter_map(|id| state.experiment(*id));
+    new.any(|one| class(one) > 0)
 }
 
 /// Lets attempts make room for those in front, when nothing more can be placed.

@@ -154,7 +154,7 @@ const fn change(
 const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// Every route that is not only read; the document says whether one is missing.
-const CHANGES: [Change; 16] = [
+const CHANGES: [Change; 27] = [
     change(
         "POST",
         "/experiments",
@@ -213,6 +213,59 @@ const CHANGES: [Change; 16] = [
     ),
     change("DELETE", "/tokens/{id}", "t-00000000", "", Role::Admin),
     change("DELETE", "/users/{name}", "nobody", "", Role::Admin),
+    change(
+        "POST",
+        "/experiments/{id}/hold",
+        "no-such",
+        "{}",
+        Role::Member,
+    ),
+    change(
+        "POST",
+        "/experiments/{id}/release",
+        "no-such",
+        "",
+        Role::Member,
+    ),
+    change(
+        "POST",
+        "/experiments/{id}/order",
+        "no-such",
+        r#"{"place":"first"}"#,
+        Role::Member,
+    ),
+    change(
+        "POST",
+        "/experiments/{id}/priority",
+        "no-such",
+        r#"{"priority":1}"#,
+        Role::Member,
+    ),
+    change("POST", "/queues/{name}/pause", "no-such", "{}", Role::Admin),
+    change("POST", "/queues/{name}/resume", "no-such", "", Role::Admin),
+    change("POST", "/queues/{name}/shape", "no-such", "{}", Role::Admin),
+    change(
+        "POST",
+        "/nodes/{id}/label",
+        "no-such",
+        r#"{"labels":{}}"#,
+        Role::Admin,
+    ),
+    change(
+        "POST",
+        "/nodes/{id}/reserve",
+        "no-such",
+        r#"{"user":"x","for_ms":1000}"#,
+        Role::Admin,
+    ),
+    change("POST", "/nodes/{id}/unreserve", "no-such", "", Role::Admin),
+    change(
+        "POST",
+        "/users/{name}/weight",
+        "nobody",
+        r#"{"weight":0}"#,
+        Role::Admin,
+    ),
 ];
 
 impl Change {

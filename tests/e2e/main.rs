@@ -48,6 +48,8 @@ mod restarts;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
+mod sharing;
+#[cfg(test)]
 mod storage;
 #[cfg(test)]
 mod strangers;

@@ -276,7 +276,7 @@ impl Handle {
                 ..scheduler::SchedulerConfig::default()
             };
             let explanation = scheduler::explain(&state, &view, view_now(), &experiment, &config);
-            body.summary = explanation.summary;
+            body.summary = with_names(&state, &explanation.summary);
             body.position = explanation.position as u64;
             body.rule = explanation.rule;
             body.estimate = explanation.estimate;

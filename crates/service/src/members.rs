@@ -423,7 +423,7 @@ fn marked(state: &ClusterState, node: &NodeId, name: &str) -> String {
 pub(crate) fn reserved_text(state: &ClusterState, node: &NodeId) -> Option<String> {
     let reserved = state.reserved(node)?;
     let left = reserved.until.since(now());
-    let (user, by) = (&reserved.user, &reserved.by);
+    let (user, by) = (&reserved.user, with_names(state, &reserved.by));
     Some(format!("reserved for {user} for another {left} (by {by})"))
 }
 

@@ -7,6 +7,7 @@ use crate::author::Caller;
 use crate::call::{ReadOptions, Reply, Request};
 use crate::doorkeeper::refuse_wrong_clock;
 use crate::error::{ErrorKind, ServiceError};
+use crate::experiment_views::with_names;
 use crate::handle::{Handle, now};
 use crate::steer::limits_view;
 use crate::submit::{invalid, unexpected};
@@ -251,12 +252,15 @@ impl Handle {
                 name: queue.name.to_string(),
                 priority: queue.priority,
                 weight: queue.weight,
-                paused: queue.paused.as_ref().map(ToString::to_string),
+                paused: queue
+                    .paused
+                    .as_ref()
+                    .map(|word| with_names(&state, &word.to_string())),
                 limits: limits_view(queue.limits),
                 user_limits: limits_view(queue.user_limits),
                 waiting: count(&queue.name, true),
                 active: count(&queue.name, false),
-                created_by: queue.created_by.clone(),
+                created_by: with_names(&state, &queue.created_by),
             })
             .collect()
     }

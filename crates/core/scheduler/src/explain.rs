@@ -66,15 +66,16 @@ pub fn explain(
     let mut line = round.line();
     let shares = line.shares.clone();
     let waits = matches!(experiment.phase, ExperimentPhase::Queued { .. });
-    let mut position = 0;
+    let mut before = 0;
     while let Some(other) = line.next().filter(|_| waits) {
-        position += 1;
         if other.id == experiment.id {
             break;
         }
+        // Who is held or at a limit takes nothing from those behind.
         if !round.may_run(other, &line.shares) {
             continue;
         }
+        before += 1;
         match round.place(other) {
             Some(_) => line.placed(other),
             None => round.keep_node_for(other),
@@ -90,22 +91,24 @@ pub fn explain(
             offer.health != Health::Unknown && !matches!(node.verdict, Verdict::Impossible(_))
         });
     let over = over_limit(state, &line.shares, experiment).filter(|_| waits);
+    let estimate = match (&over, state.held(experiment)) {
+        _ if !waits => String::new(),
+        (_, Some(_)) => "not before it may go on".to_owned(),
+        (Some(_), None) => "not before others of the queue end".to_owned(),
+        (None, None) => estimate(&round, state, experiment),
+    };
     let over = over.map(|over| over.to_string());
     Explanation {
-        summary: summary(state, experiment, &nodes, possible_ever, (position, over)),
+        summary: summary(state, experiment, &nodes, possible_ever, (before, over)),
         rule: if waits {
             rule(state, &shares, experiment)
         } else {
             String::new()
         },
-        estimate: if waits {
-            estimate(&round, state, experiment)
-        } else {
-            String::new()
-        },
+        estimate,
         nodes,
         possible_ever,
-        position,
+        position: if waits { before + 1 } else { 0 },
     }
 }
 
@@ -146,15 +149,16 @@ fn rule(state: &ClusterState, shares: &Shares, experiment: &Experiment) -> Strin
         .queue(&experiment.queue)
         .map_or(1, |queue| queue.weight);
     let user_weight = state.user_weight(&consumer.user);
-    let queue_share = shares.queue(&experiment.queue) * u64::from(queue_weight) / 1_000;
-    let user_share = shares.user(state, &consumer) * u64::from(user_weight) / 1_000;
+    let [of_queue, of_user] = shares.now_and_lately(&consumer);
     let mut text = format!(
-        "class {}; queue {} has {} % of the cluster now and lately (weight {queue_weight}), {} has {} % (weight {user_weight}): less is served first",
+        "class {}; queue {} has {} % of the cluster now and had {} % lately (weight {queue_weight}), {} {} % and {} % (weight {user_weight}): less is served first",
         class(experiment),
         experiment.queue,
-        percent(queue_share),
+        percent(of_queue.0),
+        percent(of_queue.1),
         consumer.user,
-        percent(user_share),
+        percent(of_user.0),
+        percent(of_user.1),
     );
     match experiment.rank {
         0 => {}
@@ -177,14 +181,31 @@ fn estimate(round: &Round<'_>, state: &ClusterState, experiment: &Experiment) ->
             format!("as soon as those before it are served, on {}", offer.name)
         }
         Some((offer, Some(at))) => format!(
-            "in {} on {} at the latest, if those before it do not need it: then what runs there is over, by its --time or by earlier runs of it",
+            "in {} on {}, if those before it do not take that room: what runs there ends by then, by {}",
             at.since(round.now),
-            offer.name
+            offer.name,
+            basis(state, &offer.node)
         ),
         Some((_, None)) | None if unknown.is_empty() => "not before a node changes".to_owned(),
         Some((_, None)) | None => {
             "not known: what it waits for has no --time and no earlier run".to_owned()
         }
+    }
+}
+
+/// How it is known when what runs on a node ends.
+fn basis(state: &ClusterState, node: &NodeId) -> &'static str {
+    let attempts = state.booking(node).attempts;
+    let running = attempts
+        .iter()
+        .filter_map(|token| state.experiment(token.experiment));
+    let limited: Vec<_> = running
+        .map(|one| one.spec.policy.time_limit_ms.0 > 0)
+        .collect();
+    match (limited.contains(&true), limited.contains(&false)) {
+        (_, false) => "its --time",
+        (false, true) => "how long earlier runs of it took",
+        (true, true) => "its --time or how long earlier runs of it took",
     }
 }
 
@@ -238,7 +259,7 @@ fn summary(
     experiment: &Experiment,
     nodes: &[NodeExplanation],
     possible_ever: bool,
-    (position, over): (usize, Option<String>),
+    (before, over): (usize, Option<String>),
 ) -> String {
     match &experiment.phase {
         ExperimentPhase::Ended { cause, .. } => return format!("it does not wait: {cause}"),
@@ -261,19 +282,20 @@ fn summary(
         return format!("it waits: {over}");
     }
     let request = &experiment.spec.resources;
-    let ahead = position.saturating_sub(1);
+    let ahead = match before {
+        0 => "nobody is before it".to_owned(),
+        1 => "1 is before it".to_owned(),
+        several => format!("{several} are before it"),
+    };
     let fitting = nodes
         .iter()
         .filter(|node| node.verdict == Verdict::Fits)
         .count();
     let silent = |node: &NodeExplanation| matches!(&node.verdict, Verdict::Short(lines) if lines.contains(&Shortfall::NeverReported.to_string()));
     if fitting > 0 {
-        format!(
-            "fits {fitting} of {} nodes now, {ahead} are before it",
-            nodes.len()
-        )
+        format!("fits {fitting} of {} nodes now; {ahead}", nodes.len())
     } else if possible_ever {
-        format!("waits for room for {request}; {ahead} are before it")
+        format!("waits for room for {request}; {ahead}")
     } else if nodes.iter().any(silent) {
         format!(
             "waits for {request}; no node that has reported could ever run it, but some have not reported yet"

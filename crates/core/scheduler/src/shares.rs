@@ -114,6 +114,17 @@ impl Shares {
         part.map_or(0, |part| part.ratio(&self.capacity))
     }
 
+    /// What the queue and the user have now, and had on average lately, in parts per million of the cluster.
+    pub(crate) fn now_and_lately(&self, consumer: &Consumer) -> [(u64, u64); 2] {
+        let queue = self.queues.get(&consumer.queue).copied();
+        let user = self.users.get(consumer).copied();
+        [queue, user].map(|part| {
+            let part = part.unwrap_or_default();
+            let share = |holding: &Holding| dominant(holding, &self.capacity);
+            (share(&part.holding), share(&part.lately))
+        })
+    }
+
     /// What a queue and a user hold, with what was placed in this round.
     pub(crate) fn holdings(&self, consumer: &Consumer) -> (Holding, Holding) {
         let queue = self.queues.get(&consumer.queue);

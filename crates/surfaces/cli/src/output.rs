@@ -19,7 +19,7 @@ pub(crate) use ledger::{audit_report, ledger};
 pub(crate) use look::Look;
 pub(crate) use machines::machines;
 pub(crate) use nodes::nodes;
-pub(crate) use queues::queues;
+pub(crate) use queues::{queue_limits, queues};
 pub(crate) use tokens::{caller, join_tokens, user_tokens};
 pub(crate) use usage::{chart_columns, usage, usage_lines};
 pub(crate) use why::why;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hyper::Method;
 use rest::wire::{
-    DrainRequest, LabelRequest, NodeChangeView, NodesView, PinRequest, RemoveNodeRequest,
+    DrainRequest, LabelRequest, NodeChangeView, NodeView, NodesView, PinRequest, RemoveNodeRequest,
     ReserveRequest,
 };
 use serde::Serialize;
@@ -77,7 +77,7 @@ pub enum Command {
         #[arg(value_name = "NODE")]
         machine: String,
         /// Labels; NAME= takes one off, whatever the node's settings say
-        #[arg(value_name = "NAME=VALUE", required = true, value_parser = label)]
+        #[arg(value_name = "NAME=VALUE", value_parser = label)]
         labels: Vec<(String, Option<String>)>,
     },
     /// Let a node take experiments of one person only, for a time
@@ -138,6 +138,9 @@ pub(super) async fn run(command: &Command, session: &Session) -> Result<(), Erro
             };
             change(session, machine, "remove", &body).await.map(drop)
         }
+        Command::Label { machine, labels } if labels.is_empty() => {
+            show_labels(session, machine).await
+        }
         Command::Label { machine, labels } => {
             let body = LabelRequest {
                 labels: labels.iter().cloned().collect(),
@@ -168,6 +171,26 @@ async fn post(session: &Session, node: &str, verb: &str) -> Result<(), Error> {
     let request = || Request::new(Method::POST, path.clone(), Payload::empty());
     let bytes = session.change(request).await?;
     session.print(&bytes, "a node", text)
+}
+
+/// Prints the labels of a node, one a line.
+async fn show_labels(session: &Session, machine: &str) -> Result<(), Error> {
+    let get = async || session.client.get("/nodes").await;
+    let bytes = while_unavailable(READ_WINDOW, &session.terminal, get).await?;
+    let view: NodesView = parse(&bytes, "a list of nodes")?;
+    let is_it = |node: &&NodeView| node.name == machine || node.id == machine;
+    let Some(node) = view.nodes.iter().find(is_it) else {
+        // Who asks by the start of a name hears from the node whom it means.
+        let nothing = LabelRequest {
+            labels: std::collections::BTreeMap::new(),
+        };
+        return change(session, machine, "label", &nothing).await.map(drop);
+    };
+    let lines: Vec<_> = node.labels.iter().map(|label| plain(label)).collect();
+    match lines.is_empty() {
+        true => session.terminal.print("no labels"),
+        false => session.terminal.print(&lines.join("\n")),
+    }
 }
 
 /// Reads `NAME=VALUE`, or `NAME=`.

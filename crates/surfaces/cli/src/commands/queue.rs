@@ -240,8 +240,10 @@ fn text(queue: &QueueView, _look: &output::Look) -> String {
     match &queue.paused {
         Some(word) => format!("queue {name} is paused by {}", plain(word)),
         None => format!(
-            "queue {name} goes on: priority {}, weight {}; `muster queue ls` shows its limits",
-            queue.priority, queue.weight
+            "queue {name} goes on: priority {}, weight {}, at once {}",
+            queue.priority,
+            queue.weight,
+            output::queue_limits(queue)
         ),
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use hyper::Method;
-use rest::wire::{CallerView, CreateUserTokenRequest, TokenCreated, UserTokenView};
+use rest::wire::{CallerView, CreateUserTokenRequest, TokenCreated, UserTokenView, WeightRequest};
 use types::{DurationMs, parse_duration};
 
 use crate::client::{Payload, Request, encode, parse};
@@ -41,6 +41,13 @@ enum Command {
     /// List the tokens of people: an administrator sees all, others their own
     #[command(visible_alias = "list")]
     Ls,
+    /// Give a person another part among those of a queue (administrators; 1 is ordinary)
+    Weigh {
+        /// The person
+        user: String,
+        /// The part: one with 2 is served as if they used half
+        weight: u32,
+    },
     /// Make all tokens of a person useless from now on
     Remove {
         /// The person
@@ -93,6 +100,15 @@ pub(super) async fn run(arguments: &Arguments, session: &Session) -> Result<(), 
                 never_expires: *never_expires,
             };
             add(&body, session).await
+        }
+        Some(Command::Weigh { user, weight }) => {
+            let path = format!("/users/{}/weight", encode(user));
+            let body = WeightRequest { weight: *weight };
+            session.change(|| Request::json(&path, &body)).await?;
+            session
+                .terminal
+                .note(&format!("{} has part {weight}", plain(user)));
+            Ok(())
         }
         Some(Command::Remove { user }) => {
             let path = format!("/users/{}", encode(user));

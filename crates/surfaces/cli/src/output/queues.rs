@@ -19,7 +19,7 @@ pub(crate) fn queues(queues: &[QueueView], look: &Look) -> String {
             cell(queue.weight.to_string()),
             cell(queue.waiting.to_string()),
             cell(queue.active.to_string()),
-            cell(limits(queue)),
+            cell(queue_limits(queue)),
             cell(match &queue.paused {
                 Some(word) => format!("paused by {word}"),
                 None => "open".to_owned(),
@@ -30,12 +30,12 @@ pub(crate) fn queues(queues: &[QueueView], look: &Look) -> String {
     sheet.text()
 }
 
-/// `8 gpus; each user 2 gpus`, or `-`.
-fn limits(queue: &QueueView) -> String {
+/// `8 gpus; each user 2 gpus`, or `no limit`.
+pub(crate) fn queue_limits(queue: &QueueView) -> String {
     let all = words(&queue.limits);
     let each = words(&queue.user_limits);
     match (all.is_empty(), each.is_empty()) {
-        (true, true) => "-".to_owned(),
+        (true, true) => "no limit".to_owned(),
         (false, true) => all,
         (true, false) => format!("each user {each}"),
         (false, false) => format!("{all}; each user {each}"),

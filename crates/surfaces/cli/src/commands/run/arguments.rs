@@ -38,7 +38,12 @@ pub struct Arguments {
     #[arg(long, value_name = "KEY")]
     pub(super) key: Option<String>,
     /// Where the command leaves checkpoints: one that has some is asked to make room for others before one that has none
-    #[arg(long = "checkpoint", value_name = "DIR", default_value = "")]
+    #[arg(
+        long = "checkpoint",
+        value_name = "DIR",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub(super) checkpoint_directory: String,
     /// Refuse at once when no node of the cluster could ever run it
     #[arg(long)]
