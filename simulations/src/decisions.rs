@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use membership::View;
-use scheduler::{Experience, SchedulerConfig, place_next, preempt_next};
+use scheduler::{Experience, Memory, SchedulerConfig, place_next_with, preempt_next};
 use state_machine::{
     AdmitNode, AttemptEnd, AttemptReport, ClusterState, Command, CreateJoinToken, CreateQueue,
     FoundCluster, Limits, LogEntry, Outcome, PlaceAttempt, PreemptFor, ReportAttempt, ShapeQueue,
@@ -32,6 +32,7 @@ pub struct Decider {
     state: ClusterState,
     view: View,
     config: SchedulerConfig,
+    memory: Memory,
     running: VecDeque<(AttemptToken, NodeId)>,
 }
 
@@ -90,6 +91,7 @@ impl Decider {
                 clock: NOW,
                 ..SchedulerConfig::default()
             },
+            memory: Memory::default(),
             running: VecDeque::new(),
         };
         let token = || "t-1".parse().expect("a token id");
@@ -143,8 +145,9 @@ impl Decider {
 
     /// Proposes one round.
     #[must_use]
-    pub fn decide(&self) -> Vec<PlaceAttempt> {
-        place_next(&self.state, &self.view, NOW, &self.config)
+    pub fn decide(&mut self) -> Vec<PlaceAttempt> {
+        let memory = &mut self.memory;
+        place_next_with(&self.state, &self.view, NOW, &self.config, memory)
     }
 
     /// Proposes who makes room; for when nothing more can be placed.
@@ -190,6 +193,12 @@ impl Decider {
             })));
         }
         over.len()
+    }
+
+    /// Most placements of a round: one that has fewer leaves nothing that fits.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.config.max_placements_per_round
     }
 
     /// How many wait.

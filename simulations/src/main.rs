@@ -237,13 +237,14 @@ fn decisions(mut decider: Decider, turns: u32) -> anyhow::Result<ExitCode> {
                 let round = decider.decide();
                 deciding += begun.elapsed();
                 rounds += 1;
-                if round.is_empty() {
-                    break;
-                }
                 placed += round.len();
+                let is_last = round.len() < decider.most();
                 let begun = Instant::now();
                 decider.place(round);
                 applying += begun.elapsed();
+                if is_last {
+                    break;
+                }
             }
             decider.end(ENDS);
         }

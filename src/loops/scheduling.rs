@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use scheduler::{Experience, SchedulerConfig};
+use scheduler::{Experience, Memory, SchedulerConfig};
 use service::{Handle, view_now};
 use state_machine::{ClusterState, Command, Event, PlaceAttempt, class};
 use tokio::sync::broadcast::Receiver;
@@ -62,6 +62,7 @@ pub(crate) async fn run(handle: Handle, cancel: CancellationToken) {
     let mut events = handle.consensus().subscribe();
     let mut succession = handle.succession();
     let mut config = SchedulerConfig::default();
+    let mut memory = Memory::default();
     let mut learned: Option<Instant> = None;
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -92,7 +93,7 @@ pub(crate) async fn run(handle: Handle, cancel: CancellationToken) {
                 learned = Some(Instant::now());
             }
             config.clock = handle.cluster_time();
-            refused = place(&handle, &config, &work).await.refused > 0;
+            refused = place(&handle, &config, &mut memory, &work).await.refused > 0;
         }
     }
 }
@@ -105,7 +106,12 @@ struct Placed {
 }
 
 /// Decides and proposes until nothing more fits.
-async fn place(handle: &Handle, config: &SchedulerConfig, work: &Work) -> Placed {
+async fn place(
+    handle: &Handle,
+    config: &SchedulerConfig,
+    memory: &mut Memory,
+    work: &Work,
+) -> Placed {
     let state = handle.consensus().state();
     if state.waiting_count() == 0 {
         return Placed::default();
@@ -123,13 +129,16 @@ async fn place(handle: &Handle, config: &SchedulerConfig, work: &Work) -> Placed
     }
     loop {
         let state = handle.consensus().state();
-        let placements = scheduler::place_next(&state, &handle.view(), view_now(), config);
+        let placements =
+            scheduler::place_next_with(&state, &handle.view(), view_now(), config, memory);
+        // A round that is not full leaves nothing that fits.
+        let is_last = placements.len() < config.max_placements_per_round;
         let round = propose(handle, placements).await;
-        if round.placed == 0 && round.refused == 0 {
-            return make_room(handle, config).await;
-        }
         if round.refused > 0 || !handle.is_leader() {
             return round;
+        }
+        if is_last {
+            return make_room(handle, config).await;
         }
     }
 }

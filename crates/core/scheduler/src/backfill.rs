@@ -10,22 +10,24 @@ use crate::fit::{Who, could_ever_fit, fits};
 use crate::offer::NodeOffer;
 
 /// When what runs on each node is expected to end.
-pub(crate) struct Ends {
+pub(crate) struct Ends<'a> {
     /// By node: first end in front, with what it frees; none: nobody knows when.
-    by_node: BTreeMap<NodeId, Vec<(Option<Timestamp>, Resources)>>,
+    by_node: BTreeMap<&'a NodeId, Vec<End<'a>>>,
 }
 
-impl Ends {
-    pub(crate) fn of(state: &ClusterState) -> Self {
-        let mut by_node: BTreeMap<NodeId, Vec<(Option<Timestamp>, Resources)>> = BTreeMap::new();
+type End<'a> = (Option<Timestamp>, &'a Resources);
+
+impl<'a> Ends<'a> {
+    pub(crate) fn of(state: &'a ClusterState) -> Self {
+        let mut by_node: BTreeMap<&NodeId, Vec<End<'_>>> = BTreeMap::new();
         for (experiment, attempt) in state.active() {
             let duration = experiment.spec.policy.duration();
             for rank in attempt.ranks.iter().filter(|rank| !rank.ended) {
                 let begun = rank.started_at.unwrap_or(attempt.placed_at);
                 let end = duration.map(|duration| Timestamp(begun.0.saturating_add(duration.0)));
                 let placement = &rank.placement;
-                let ends = by_node.entry(placement.node.clone()).or_default();
-                ends.push((end, placement.resources.clone()));
+                let ends = by_node.entry(&placement.node).or_default();
+                ends.push((end, &placement.resources));
             }
         }
         for ends in by_node.values_mut() {
@@ -35,7 +37,7 @@ impl Ends {
         Self { by_node }
     }
 
-    fn on(&self, node: &NodeId) -> &[(Option<Timestamp>, Resources)] {
+    fn on(&self, node: &NodeId) -> &[End<'a>] {
         self.by_node.get(node).map_or(&[], Vec::as_slice)
     }
 }
@@ -54,7 +56,7 @@ pub(crate) struct Reservation {
 /// When the experiment would fit on the node if nothing else was placed there, and what the node has then.
 pub(crate) fn shadow(
     offer: &NodeOffer,
-    ends: &Ends,
+    ends: &Ends<'_>,
     who: Who<'_>,
 ) -> Option<(Option<Timestamp>, NodeOffer)> {
     if !offer.is_open() || !could_ever_fit(offer, who.request) {
@@ -77,7 +79,7 @@ impl Reservation {
     pub(crate) fn choose<'a>(
         experiment: &Experiment,
         offers: impl Iterator<Item = &'a NodeOffer>,
-        ends: &Ends,
+        ends: &Ends<'_>,
         who: Who<'_>,
     ) -> Option<(NodeId, Self)> {
         let candidates = offers.filter_map(|offer| {

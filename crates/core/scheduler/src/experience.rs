@@ -123,6 +123,14 @@ impl Shape {
     fn size(&self) -> i64 {
         self.gpus * self.milli
     }
+
+    /// Thousandths that as many copies take as go into so many slots.
+    fn copies(&self, slots: i64) -> i64 {
+        match self.gpus {
+            1 => slots * self.milli,
+            gpus => slots / gpus * self.size(),
+        }
+    }
 }
 
 /// What is left of a node.
@@ -143,6 +151,10 @@ pub struct Profile {
     shapes: Vec<(Shape, i64)>,
     /// Sum of their counts.
     total: i64,
+    /// What they ask of one GPU, each amount once.
+    sizes: Vec<i64>,
+    /// For each shape where its amount is in `sizes`.
+    size_of: Vec<usize>,
     /// Thousandths, times [`FIXED_POINT`], that are expected to stay unused of a GPU with so many left.
     waste: Vec<i64>,
 }
@@ -171,7 +183,12 @@ impl Profile {
         }
         let total = shapes.iter().map(|(_, count)| count).sum();
         let waste = waste_table(&shapes);
+        let sizes: BTreeSet<_> = shapes.iter().map(|(shape, _)| shape.milli.max(1)).collect();
+        let sizes: Vec<_> = sizes.into_iter().collect();
+        let place = |shape: &Shape| sizes.partition_point(|size| *size < shape.milli.max(1));
         Self {
+            size_of: shapes.iter().map(|(shape, _)| place(shape)).collect(),
+            sizes,
             shapes,
             total,
             waste,
@@ -219,11 +236,24 @@ impl Profile {
         }
         let cpu = i64::try_from(room.cpu_milli).unwrap_or(i64::MAX);
         let memory = i64::try_from(room.memory_bytes >> 20).unwrap_or(i64::MAX);
+        // Shares come in few sizes: how many of each the GPUs hold is counted once.
+        let slots = self.sizes.iter().map(|milli| {
+            let of_gpu = |left: &u64| i64::try_from((*left).min(WHOLE)).unwrap_or(0) / milli;
+            room.gpus.iter().map(of_gpu).sum::<i64>()
+        });
+        let slots: Vec<_> = slots.collect();
         let mut sum = 0;
-        for ((shape, count), takes) in self.shapes.iter().zip(&accepted.0) {
-            let fragmented = idle - usable(cpu, memory, room, shape, takes);
-            let starved = idle - fed(cpu, memory, shape).min(idle);
-            sum += count * (FRAGMENTATION * fragmented + STARVATION * starved);
+        for (((shape, count), size), takes) in
+            self.shapes.iter().zip(&self.size_of).zip(&accepted.0)
+        {
+            let usable = match takes {
+                _ if shape.cpu_milli > cpu || shape.memory_mib > memory => 0,
+                Takes::None => 0,
+                Takes::All => shape.copies(slots[*size]),
+                Takes::Some(taken) => shape.copies(some_slots(room, shape, taken)),
+            };
+            let starved = idle - fed(cpu, memory, shape, idle);
+            sum += count * (FRAGMENTATION * (idle - usable) + STARVATION * starved);
         }
         let wasted = |milli: &u64| {
             let at = usize::try_from((*milli).min(WHOLE)).unwrap_or(0);
@@ -245,29 +275,26 @@ enum Takes {
     Some(Vec<bool>),
 }
 
-/// Thousandths that copies of the shape alone could take by the GPUs; 0 if not one copy fits.
-fn usable(cpu: i64, memory: i64, room: &Room, shape: &Shape, takes: &Takes) -> i64 {
-    if shape.cpu_milli > cpu || shape.memory_mib > memory {
-        return 0;
-    }
-    let slots = |milli: &u64| i64::try_from((*milli).min(WHOLE)).unwrap_or(0) / shape.milli.max(1);
-    let slots: i64 = match takes {
-        Takes::None => 0,
-        Takes::All => room.gpus.iter().map(slots).sum(),
-        Takes::Some(taken) => {
-            let accepted = room.gpus.iter().zip(taken).filter(|(_, taken)| **taken);
-            accepted.map(|(milli, _)| slots(milli)).sum()
-        }
-    };
-    slots / shape.gpus * shape.size()
+/// How many of the shape the GPUs that it accepts hold.
+fn some_slots(room: &Room, shape: &Shape, taken: &[bool]) -> i64 {
+    let accepted = room.gpus.iter().zip(taken).filter(|(_, taken)| **taken);
+    let slots = accepted
+        .map(|(milli, _)| i64::try_from((*milli).min(WHOLE)).unwrap_or(0) / shape.milli.max(1));
+    slots.sum()
 }
 
 /// Thousandths that the processors and the memory left could feed if all were like this shape, not rounded to whole
-/// ones: how far they are out of balance with the GPUs.
-fn fed(cpu: i64, memory: i64, shape: &Shape) -> i64 {
-    let by = |left: i64, each: i64| match each {
-        0 => i64::MAX,
-        each => left.saturating_mul(shape.size()) / each,
+/// ones, at most `idle`: how far they are out of balance with the GPUs.
+fn fed(cpu: i64, memory: i64, shape: &Shape, idle: i64) -> i64 {
+    let size = shape.size();
+    let by = |left: i64, each: i64| {
+        let can = left.saturating_mul(size);
+        // Mostly there is enough, which needs no division.
+        if can >= idle.saturating_mul(each) {
+            idle
+        } else {
+            can / each
+        }
     };
     by(cpu, shape.cpu_milli).min(by(memory, shape.memory_mib))
 }

@@ -7,7 +7,8 @@ use types::{NodeId, Timestamp};
 use crate::backfill::{Ends, shadow};
 use crate::fit::{Who, shortfalls};
 use crate::offer::{NodeOffer, offers};
-use crate::place::{Round, SchedulerConfig, over_limit};
+use crate::place::SchedulerConfig;
+use crate::round::{Round, over_limit};
 use crate::shares::Shares;
 use crate::shortfall::Shortfall;
 

@@ -190,10 +190,13 @@ fn suitable<'a>(
     offer: &'a NodeOffer,
     request: &'a ResourceRequest,
 ) -> impl Iterator<Item = &'a GpuOffer> {
+    let mut last: Option<(&str, bool)> = None;
     offer.gpus.iter().filter(move |gpu| {
-        gpu.vram_total_bytes > 0
-            && request.accepts_model(&gpu.model)
-            && request.vram_bytes <= gpu.vram_total_bytes
+        // The GPUs of a node are mostly of one model.
+        let known = last.filter(|(model, _)| *model == gpu.model);
+        let accepted = known.map_or_else(|| request.accepts_model(&gpu.model), |(_, known)| known);
+        last = Some((&gpu.model, accepted));
+        accepted && gpu.vram_total_bytes > 0 && request.vram_bytes <= gpu.vram_total_bytes
     })
 }
 

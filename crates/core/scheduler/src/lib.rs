@@ -11,10 +11,13 @@ mod experience;
 mod explain;
 mod fit;
 mod line;
+mod mirror;
+mod misfits;
 mod offer;
 mod packing;
 mod place;
 mod preempt;
+mod round;
 mod shares;
 mod shortfall;
 
@@ -23,6 +26,8 @@ pub use explain::{Explanation, NodeExplanation, Verdict, explain};
 pub use fit::{Who, could_ever_fit, fits};
 pub use offer::{GpuOffer, NodeOffer, Tenants, offers};
 pub use packing::{Choice, Openness, Packing, Wishes};
-pub use place::{SchedulerConfig, keeps_nodes_free, place_new, place_next};
+pub use place::{
+    Memory, SchedulerConfig, keeps_nodes_free, place_new, place_next, place_next_with,
+};
 pub use preempt::preempt_next;
 pub use shortfall::{Amounts, GpuShortfall, Shortfall};

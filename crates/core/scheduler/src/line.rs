@@ -17,35 +17,53 @@ pub(crate) struct Line<'a> {
     state: &'a ClusterState,
     pub(crate) shares: Shares,
     /// First band in front.
-    bands: VecDeque<(Band, BTreeMap<QueueName, QueueLine<'a>>)>,
+    bands: VecDeque<BTreeMap<&'a QueueName, QueueLine<'a>>>,
 }
 
-/// One queue's part of a band: by the place that people gave, then by user.
-type QueueLine<'a> = BTreeMap<i64, BTreeMap<String, VecDeque<&'a Arc<Experiment>>>>;
+/// One queue's part of a band.
+struct QueueLine<'a> {
+    name: &'a QueueName,
+    /// Its share for its weight.
+    share: u64,
+    /// By the place that people gave, then by user.
+    places: BTreeMap<i64, BTreeMap<&'a str, UserLine<'a>>>,
+}
+
+/// One user's part of it.
+struct UserLine<'a> {
+    user: &'a str,
+    /// Their share for their weight.
+    share: u64,
+    waiting: VecDeque<&'a Arc<Experiment>>,
+}
 
 impl<'a> Line<'a> {
     pub(crate) fn of(state: &'a ClusterState, shares: Shares) -> Self {
-        let mut bands: VecDeque<(Band, BTreeMap<QueueName, QueueLine<'a>>)> = VecDeque::new();
+        let mut bands = VecDeque::new();
+        let mut last: Option<Band> = None;
         for experiment in state.waiting() {
             let band = state.band(experiment);
-            if bands.back().is_none_or(|(last, _)| *last != band) {
-                bands.push_back((band, BTreeMap::new()));
+            if last != Some(band) {
+                bands.push_back(BTreeMap::new());
+                last = Some(band);
             }
-            let Some((_, queues)) = bands.back_mut() else {
+            let Some(queues) = bands.back_mut() else {
                 continue;
             };
-            let queue = match queues.get_mut(&experiment.queue) {
-                Some(queue) => queue,
-                None => queues.entry(experiment.queue.clone()).or_default(),
-            };
-            let users = queue.entry(experiment.rank).or_default();
-            match users.get_mut(&experiment.author.user) {
-                Some(line) => line.push_back(experiment),
-                None => {
-                    let user = experiment.author.user.clone();
-                    users.insert(user, VecDeque::from([experiment]));
-                }
-            }
+            let name = &experiment.queue;
+            let queue = queues.entry(name).or_insert_with(|| QueueLine {
+                name,
+                share: shares.queue(name),
+                places: BTreeMap::new(),
+            });
+            let users = queue.places.entry(experiment.rank).or_default();
+            let user = experiment.author.user.as_str();
+            let line = users.entry(user).or_insert_with(|| UserLine {
+                user,
+                share: shares.user(state, &Consumer::of(experiment)),
+                waiting: VecDeque::new(),
+            });
+            line.waiting.push_back(experiment);
         }
         Self {
             state,
@@ -57,55 +75,54 @@ impl<'a> Line<'a> {
     /// The next in line, which is taken out of it.
     pub(crate) fn next(&mut self) -> Option<&'a Arc<Experiment>> {
         loop {
-            let (_, queues) = self.bands.front_mut()?;
-            let least = queues.keys().min_by_key(|name| self.shares.queue(name));
-            let Some(name) = least.cloned() else {
+            let queues = self.bands.front_mut()?;
+            let Some(queue) = queues.values_mut().min_by_key(|queue| queue.share) else {
                 self.bands.pop_front();
                 continue;
             };
-            let found = next_of(self.state, &self.shares, queues, &name);
+            let found = queue.next();
             if found.is_some() {
                 return found;
             }
-            queues.remove(&name);
+            let name = queue.name;
+            queues.remove(name);
         }
     }
 
     /// One of theirs was placed: they are served later.
     pub(crate) fn placed(&mut self, experiment: &Experiment) {
         let more = Holding::wanted(&experiment.spec.resources);
-        self.shares.add(self.state, &Consumer::of(experiment), more);
+        let consumer = Consumer::of(experiment);
+        self.shares.add(self.state, &consumer, more);
+        let of_queue = self.shares.queue(&consumer.queue);
+        let of_user = self.shares.user(self.state, &consumer);
+        let lines = self.bands.iter_mut();
+        for queue in lines.filter_map(|queues| queues.get_mut(&consumer.queue)) {
+            queue.share = of_queue;
+            for users in queue.places.values_mut() {
+                if let Some(line) = users.get_mut(consumer.user.as_str()) {
+                    line.share = of_user;
+                }
+            }
+        }
     }
 }
 
-fn next_of<'a>(
-    state: &ClusterState,
-    shares: &Shares,
-    queues: &mut BTreeMap<QueueName, QueueLine<'a>>,
-    name: &QueueName,
-) -> Option<&'a Arc<Experiment>> {
-    let queue = queues.get_mut(name)?;
-    loop {
-        let mut first = queue.first_entry()?;
-        let users = first.get_mut();
-        let share = |user: &String| {
-            let consumer = Consumer {
-                queue: name.clone(),
-                user: user.clone(),
+impl<'a> QueueLine<'a> {
+    fn next(&mut self) -> Option<&'a Arc<Experiment>> {
+        loop {
+            let mut first = self.places.first_entry()?;
+            let users = first.get_mut();
+            let Some(line) = users.values_mut().min_by_key(|line| line.share) else {
+                first.remove();
+                continue;
             };
-            shares.user(state, &consumer)
-        };
-        let least = match users.len() {
-            0 | 1 => users.keys().next().cloned(),
-            _ => users.keys().min_by_key(|user| share(user)).cloned(),
-        };
-        let Some(user) = least else {
-            first.remove();
-            continue;
-        };
-        match users.get_mut(&user).and_then(VecDeque::pop_front) {
-            Some(experiment) => return Some(experiment),
-            None => drop(users.remove(&user)),
+            let found = line.waiting.pop_front();
+            if found.is_some() {
+                return found;
+            }
+            let user = line.user;
+            users.remove(user);
         }
     }
 }

@@ -194,13 +194,10 @@ pub fn offers(state: &ClusterState, view: &View, now: Timestamp) -> Vec<NodeOffe
         .map(|record| {
             let observed = view.get(&record.node);
             let health = view.health(&record.node, now);
-            let mut offer = offer(
-                record,
-                observed.map(|observed| &observed.report),
-                health,
-                &state.booking(&record.node),
-            );
-            add_claims(state, &mut offer);
+            let booking = state.booking(&record.node);
+            let report = observed.map(|observed| &observed.report);
+            let mut offer = offer(record, report, health, &booking);
+            add_claims(state, &mut offer, &booking);
             offer
         })
         .collect()
@@ -255,9 +252,8 @@ fn offer(
 }
 
 /// What people and preemption have said about the node, and who wants it alone.
-fn add_claims(state: &ClusterState, offer: &mut NodeOffer) {
+fn add_claims(state: &ClusterState, offer: &mut NodeOffer, booking: &Booking) {
     offer.reserved = state.reserved(&offer.node).cloned();
-    let booking = state.booking(&offer.node);
     offer.tenants.attempts = booking.attempts.len();
     offer.tenants.alone = booking.attempts.iter().any(|token| {
         let experiment = state.experiment(token.experiment);

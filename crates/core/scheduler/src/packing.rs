@@ -5,12 +5,17 @@ use std::sync::Arc;
 
 use types::{BlobHash, NodeId, ResourceRequest, Resources};
 
-use crate::experience::{Accepted, Experience};
+use crate::experience::{Accepted, Experience, Profile};
 use crate::fit::{Who, fits, wants_gpus};
 use crate::offer::NodeOffer;
 
 /// Requests whose fit is remembered for every node; more differing ones are rare and are looked at anew.
-const MAX_REMEMBERED: usize = 256;
+const MAX_REMEMBERED: usize = 1_024;
+/// Fits that are remembered in all: 128 MiB of them, of which a small cluster needs little.
+const MAX_KNOWN: usize = 8 << 20;
+
+/// A version that no node reaches.
+const NEVER: u32 = u32::MAX;
 
 /// All nodes with what is left of them, and what was found out about them.
 #[derive(Clone, Debug)]
@@ -18,12 +23,18 @@ pub struct Packing {
     offers: Vec<NodeOffer>,
     experience: Arc<Experience>,
     /// Which GPUs of each node typical requests accept.
-    accepted: Vec<Accepted>,
+    accepted: Vec<Arc<Accepted>>,
     /// Cost of each node as it is.
     costs: Vec<i64>,
     /// Counts what was booked on each node: what was found out before holds no more.
     versions: Vec<u32>,
-    found: BTreeMap<ResourceRequest, Vec<Known>>,
+    /// The last version at which a node got more: what did not fit since does not fit now.
+    grown: Vec<u32>,
+    /// Where in `found` each request is.
+    places: BTreeMap<ResourceRequest, usize>,
+    found: Vec<(ResourceRequest, Vec<Known>)>,
+    /// Which of them is forgotten next when there are too many.
+    oldest: usize,
     /// Largest amounts of any node: what left-overs are measured by.
     scale: (u64, u64),
 }
@@ -32,7 +43,28 @@ pub struct Packing {
 #[derive(Clone, Copy, Debug)]
 struct Known {
     version: u32,
-    fit: Option<Fit>,
+    left_over: u32,
+    /// [`NO_FIT`]: it does not.
+    rise: i64,
+}
+
+/// No cost rises by this.
+const NO_FIT: i64 = i64::MAX;
+
+impl Known {
+    fn of(version: u32, fit: Option<Fit>) -> Self {
+        let (rise, left_over) = fit.map_or((NO_FIT, 0), |fit| (fit.rise, fit.left_over));
+        Self {
+            version,
+            left_over,
+            rise,
+        }
+    }
+
+    fn fit(self) -> Option<Fit> {
+        let (rise, left_over) = (self.rise, self.left_over);
+        (rise != NO_FIT).then_some(Fit { rise, left_over })
+    }
 }
 
 /// What it costs to put a request on a node.
@@ -41,7 +73,7 @@ struct Fit {
     /// Rise of the node's cost.
     rise: i64,
     /// Thousandths of the largest node that stay unused, over all kinds.
-    left_over: u64,
+    left_over: u32,
 }
 
 /// Where a request goes.
@@ -70,13 +102,14 @@ pub struct Wishes<'w> {
 
 /// Less is better, field by field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Score<'s> {
+struct Score {
     avoided: bool,
     not_preferred: bool,
     wastes_gpus: bool,
     rise: i64,
-    left_over: u64,
-    node: &'s NodeId,
+    left_over: u32,
+    /// Place among the offers, which are in the order of their ids.
+    at: usize,
 }
 
 impl Packing {
@@ -84,26 +117,41 @@ impl Packing {
     #[must_use]
     pub fn new(offers: Vec<NodeOffer>, experience: Arc<Experience>) -> Self {
         let profile = experience.profile();
-        let most = |of: fn(&Resources) -> u64| {
-            let amounts = offers.iter().map(|offer| of(&offer.capacity));
-            amounts.max().unwrap_or_default().max(1)
-        };
-        let models = |offer: &NodeOffer| {
-            let models: Vec<_> = offer.gpus.iter().map(|gpu| gpu.model.as_str()).collect();
-            profile.accepted(&models)
-        };
-        let accepted: Vec<_> = offers.iter().map(models).collect();
+        let accepted = accepted(&offers, profile);
         let costs = offers.iter().zip(&accepted);
         let costs = costs.map(|(offer, accepted)| profile.cost(&offer.room(), accepted));
         Self {
-            scale: (most(|all| all.cpu_milli), most(|all| all.memory_bytes)),
+            scale: scale(&offers),
             costs: costs.collect(),
             versions: vec![0; offers.len()],
-            found: BTreeMap::new(),
+            grown: vec![0; offers.len()],
+            places: BTreeMap::new(),
+            found: Vec::new(),
+            oldest: 0,
             accepted,
             experience,
             offers,
         }
+    }
+
+    /// The same nodes some time later: what was found out about those that did not change holds on.
+    pub(crate) fn renewed(mut self, offers: Vec<NodeOffer>, experience: &Arc<Experience>) -> Self {
+        let same =
+            |(old, new): (&NodeOffer, &NodeOffer)| old.node == new.node && has_same_gpus(old, new);
+        let is_alike = Arc::ptr_eq(&self.experience, experience)
+            && self.offers.len() == offers.len()
+            && self.scale == scale(&offers)
+            && self.offers.iter().zip(&offers).all(same);
+        if !is_alike {
+            return Self::new(offers, Arc::clone(experience));
+        }
+        for (at, offer) in offers.into_iter().enumerate() {
+            if self.offers[at] != offer {
+                self.offers[at] = offer;
+                self.renew(at);
+            }
+        }
+        self
     }
 
     /// The nodes.
@@ -118,7 +166,9 @@ impl Packing {
     /// If there is no such node.
     pub fn book(&mut self, at: usize, resources: &Resources) {
         self.offers[at].book(resources);
+        let grown = self.grown[at];
         self.renew(at);
+        self.grown[at] = grown;
     }
 
     /// Changes a node.
@@ -129,6 +179,7 @@ impl Packing {
 
     fn renew(&mut self, at: usize) {
         self.versions[at] += 1;
+        self.grown[at] = self.versions[at];
         let room = self.offers[at].room();
         self.costs[at] = self.experience.profile().cost(&room, &self.accepted[at]);
     }
@@ -141,8 +192,9 @@ impl Packing {
         allowed: impl Fn(usize, &Resources) -> bool,
         is_open: impl Fn(usize) -> Openness,
     ) -> Option<Choice> {
-        let mut known = self.take_known(who.request);
-        let mut best: [Option<(Score<'_>, usize)>; 2] = [None, None];
+        let place = self.place_of(who.request);
+        let mut known = std::mem::take(&mut self.found[place].1);
+        let mut best: [Option<Score>; 2] = [None, None];
         let mut fitting = 0;
         for at in 0..self.offers.len() {
             let fit = match is_open(at) {
@@ -160,13 +212,13 @@ impl Packing {
             };
             fitting += 1;
             let score = self.score(at, who.request, fit, wishes);
-            if best[0].is_none_or(|(least, _)| score < least) {
-                best = [Some((score, at)), best[0]];
-            } else if best[1].is_none_or(|(least, _)| score < least) {
-                best[1] = Some((score, at));
+            if best[0].is_none_or(|least| score < least) {
+                best = [Some(score), best[0]];
+            } else if best[1].is_none_or(|least| score < least) {
+                best[1] = Some(score);
             }
         }
-        let [first, next] = best.map(|best| best.map(|(_, at)| at));
+        let [first, next] = best.map(|best| best.map(|score| score.at));
         let choice = first.and_then(|at| {
             let kept = matches!(is_open(at), Openness::Kept);
             let may = |resources: &Resources| !kept || allowed(at, resources);
@@ -178,32 +230,43 @@ impl Packing {
                 next,
             })
         });
-        self.found.insert(who.request.clone(), known);
+        self.found[place].1 = known;
         choice
     }
 
-    fn take_known(&mut self, request: &ResourceRequest) -> Vec<Known> {
-        if let Some(known) = self.found.remove(request) {
-            return known;
+    /// Where what was found out about a request is; of too many differing ones the oldest is forgotten.
+    fn place_of(&mut self, request: &ResourceRequest) -> usize {
+        if let Some(place) = self.places.get(request) {
+            return *place;
         }
-        if self.found.len() >= MAX_REMEMBERED {
-            self.found.pop_first();
-        }
-        let never = Known {
-            version: u32::MAX,
-            fit: None,
+        let never = Known::of(NEVER, None);
+        let fresh = (request.clone(), vec![never; self.offers.len()]);
+        let most = (MAX_KNOWN / self.offers.len().max(1)).clamp(1, MAX_REMEMBERED);
+        let place = if self.found.len() < most {
+            self.found.push(fresh);
+            self.found.len() - 1
+        } else {
+            let place = self.oldest;
+            self.oldest = (place + 1) % most;
+            let (forgotten, _) = std::mem::replace(&mut self.found[place], fresh);
+            self.places.remove(&forgotten);
+            place
         };
-        vec![never; self.offers.len()]
+        self.places.insert(request.clone(), place);
+        place
     }
 
     /// How it fits a node, remembered as long as the node does not change.
     fn known(&self, known: &mut [Known], at: usize, who: Who<'_>) -> Option<Fit> {
         let version = self.versions[at];
-        if known[at].version != version {
+        let never = known[at].version == NEVER;
+        if !never && known[at].rise == NO_FIT && known[at].version >= self.grown[at] {
+            known[at].version = version;
+        } else if known[at].version != version {
             let fit = self.fit(at, who, |_| true).map(|(fit, _)| fit);
-            known[at] = Known { version, fit };
+            known[at] = Known::of(version, fit);
         }
-        known[at].fit
+        known[at].fit()
     }
 
     /// The best way to put it on a node.
@@ -243,13 +306,7 @@ impl Packing {
         profile.cost(&room, &self.accepted[at]) - self.costs[at]
     }
 
-    fn score<'s>(
-        &'s self,
-        at: usize,
-        request: &ResourceRequest,
-        fit: Fit,
-        wishes: Wishes<'_>,
-    ) -> Score<'s> {
+    fn score(&self, at: usize, request: &ResourceRequest, fit: Fit, wishes: Wishes<'_>) -> Score {
         let offer = &self.offers[at];
         let node = &offer.node;
         Score {
@@ -258,12 +315,12 @@ impl Packing {
             wastes_gpus: !wants_gpus(request) && !offer.gpus.is_empty(),
             rise: fit.rise - self.experience.warmth(wishes.tree, node),
             left_over: fit.left_over,
-            node,
+            at,
         }
     }
 
     /// Thousandths of the largest node that stay unused, over all kinds: the fewer, the better the fit.
-    fn left_over(&self, offer: &NodeOffer, take: &Resources) -> u64 {
+    fn left_over(&self, offer: &NodeOffer, take: &Resources) -> u32 {
         let part = |free: u64, take: u64, scale: u64| {
             u128::from(free.saturating_sub(take)) * 1_000 / u128::from(scale)
         };
@@ -272,8 +329,41 @@ impl Packing {
         let free: u64 = offer.free.gpus.iter().map(|gpu| gpu.milli).sum();
         let taken: u64 = take.gpus.iter().map(|gpu| gpu.milli).sum();
         let left = cpu + memory + u128::from(free.saturating_sub(taken));
-        u64::try_from(left).unwrap_or(u64::MAX)
+        u32::try_from(left).unwrap_or(u32::MAX)
     }
+}
+
+/// Which GPUs of each node typical requests accept. Machines come in few kinds.
+fn accepted(offers: &[NodeOffer], profile: &Profile) -> Vec<Arc<Accepted>> {
+    let mut kinds: BTreeMap<Vec<&str>, Arc<Accepted>> = BTreeMap::new();
+    let of_node = |offer| {
+        let models = models(offer);
+        if let Some(known) = kinds.get(&models) {
+            return Arc::clone(known);
+        }
+        let found = Arc::new(profile.accepted(&models));
+        kinds.insert(models, Arc::clone(&found));
+        found
+    };
+    offers.iter().map(of_node).collect()
+}
+
+fn models(offer: &NodeOffer) -> Vec<&str> {
+    offer.gpus.iter().map(|gpu| gpu.model.as_str()).collect()
+}
+
+fn has_same_gpus(old: &NodeOffer, new: &NodeOffer) -> bool {
+    let mut pairs = old.gpus.iter().zip(&new.gpus);
+    old.gpus.len() == new.gpus.len() && pairs.all(|(old, new)| old.model == new.model)
+}
+
+/// Largest amounts of any node.
+fn scale(offers: &[NodeOffer]) -> (u64, u64) {
+    let most = |of: fn(&Resources) -> u64| {
+        let amounts = offers.iter().map(|offer| of(&offer.capacity));
+        amounts.max().unwrap_or_default().max(1)
+    };
+    (most(|all| all.cpu_milli), most(|all| all.memory_bytes))
 }
 
 /// Whether a node is there for a request.

@@ -15,7 +15,8 @@ use types::{AttemptToken, NodeId, RankPlacement, Resources, Timestamp};
 
 use crate::fit::{could_ever_fit, fits};
 use crate::offer::{NodeOffer, offers};
-use crate::place::{Round, SchedulerConfig};
+use crate::place::SchedulerConfig;
+use crate::round::Round;
 use crate::shares::Shares;
 
 /// Waiting experiments that are looked at in one round: who stands further behind is not served next.

@@ -142,7 +142,7 @@ fn why_says_what_is_short_and_who_has_it() {
     );
     assert_eq!(
         explanation.summary,
-        "waits for room for 4 cpus, 2 GiB memory; 0 are before it"
+        "waits for room for 4 cpus, 2 GiB memory; nobody is before it"
     );
     assert!(
         leader
