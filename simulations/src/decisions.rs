@@ -25,6 +25,8 @@ const VRAM_BYTES: u64 = 40 << 30;
 /// People and queues of the invented load.
 const USERS: u64 = 50;
 const QUEUES: u64 = 8;
+/// Requests that one person makes.
+const FAVOURITES: u64 = 3;
 
 /// A leader that decides.
 #[derive(Debug)]
@@ -75,9 +77,12 @@ impl Decider {
                 0 => QueueName::default(),
                 number => queue_name(number),
             };
-            let user = format!("user{}", random.range(0..USERS));
-            let (task, policy) = (task(&mut random), policy(&mut random));
-            decider.submit(&user, queue, &task, policy);
+            let number = random.range(0..USERS);
+            // People run the same few things again and again.
+            let favourite = number * FAVOURITES + random.range(0..FAVOURITES);
+            let task = task(&mut Random::new(favourite));
+            let policy = policy(&mut random);
+            decider.submit(&format!("user{number}"), queue, &task, policy);
         }
         decider.learn();
         decider

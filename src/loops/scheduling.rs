@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use scheduler::{Experience, Memory, SchedulerConfig};
-use service::{Handle, view_now};
-use state_machine::{ClusterState, Command, Event, PlaceAttempt, class};
+use service::Handle;
+use state_machine::Event;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -89,108 +88,16 @@ pub(crate) async fn run(handle: Handle, cancel: CancellationToken) {
         work.all |= is_new;
         if leads && (work.all || !work.new.is_empty()) {
             if learned.is_none_or(|at| at.elapsed() >= EXPERIENCE_LIFE) {
-                config.experience = Arc::new(Experience::of(&handle.consensus().state()));
+                let experience = Experience::of(&handle.consensus().state());
+                // The same again keeps what was found out by it.
+                if experience != *config.experience {
+                    config.experience = Arc::new(experience);
+                }
                 learned = Some(Instant::now());
             }
             config.clock = handle.cluster_time();
-            refused = place(&handle, &config, &mut memory, &work).await.refused > 0;
+            let new = (!work.all).then_some(work.new.as_slice());
+            refused = handle.place_waiting(&config, &mut memory, new).await > 0;
         }
-    }
-}
-
-/// What became of proposals.
-#[derive(Debug, Default)]
-struct Placed {
-    placed: usize,
-    refused: usize,
-}
-
-/// Decides and proposes until nothing more fits.
-async fn place(
-    handle: &Handle,
-    config: &SchedulerConfig,
-    memory: &mut Memory,
-    work: &Work,
-) -> Placed {
-    let state = handle.consensus().state();
-    if state.waiting_count() == 0 {
-        return Placed::default();
-    }
-    if !work.all {
-        let placements =
-            scheduler::place_new(&state, &handle.view(), view_now(), config, &work.new);
-        // A node that is kept free only takes away: without a placement there is no need to walk the queue for one.
-        let view = handle.view();
-        let keeps_free = || scheduler::keeps_nodes_free(&state, &view, view_now(), &work.new);
-        let may_take = placements.len() < work.new.len() && is_of_high_class(&state, &work.new);
-        if !may_take && (placements.is_empty() || !keeps_free()) {
-            return propose(handle, placements).await;
-        }
-    }
-    loop {
-        let state = handle.consensus().state();
-        let placements =
-            scheduler::place_next_with(&state, &handle.view(), view_now(), config, memory);
-        // A round that is not full leaves nothing that fits.
-        let is_last = placements.len() < config.max_placements_per_round;
-        let round = propose(handle, placements).await;
-        if round.refused > 0 || !handle.is_leader() {
-            return round;
-        }
-        if is_last {
-            return make_room(handle, config).await;
-        }
-    }
-}
-
-/// Whether one of these may take the place of others as soon as it waits.
-fn is_of_high_class(state: &ClusterState, new: &[ExperimentId]) -> bool {
-    let mut new = new.iter().filter_map(|id| state.experiment(*id));
-    new.any(|one| class(one) > 0)
-}
-
-/// Lets attempts make room for those in front, when nothing more can be placed.
-async fn make_room(handle: &Handle, config: &SchedulerConfig) -> Placed {
-    let state = handle.consensus().state();
-    let decision = scheduler::preempt_next(&state, &handle.view(), view_now(), config);
-    let Some(decision) = decision else {
-        return Placed::default();
-    };
-    let (experiment_id, victims) = (decision.beneficiary, decision.victims.len());
-    let reason = decision.reason.clone();
-    match handle
-        .propose_as_node(Command::PreemptFor(Box::new(decision)))
-        .await
-    {
-        Ok(_) => {
-            tracing::info!(%experiment_id, victims, reason, "attempts make room");
-            Placed::default()
-        }
-        Err(error) => {
-            tracing::debug!(%experiment_id, %error, "making room refused");
-            Placed {
-                placed: 0,
-                refused: 1,
-            }
-        }
-    }
-}
-
-/// Proposes all at once.
-async fn propose(handle: &Handle, placements: Vec<PlaceAttempt>) -> Placed {
-    let proposals = placements.into_iter().map(|place| async {
-        let experiment_id = place.experiment;
-        let proposed = handle.propose_as_node(Command::PlaceAttempt(place)).await;
-        proposed
-            .inspect_err(|error| tracing::debug!(%experiment_id, %error, "placement refused"))
-            .is_ok()
-    });
-    let (placed, refused): (Vec<_>, Vec<_>) = join_all(proposals)
-        .await
-        .into_iter()
-        .partition(|placed| *placed);
-    Placed {
-        placed: placed.len(),
-        refused: refused.len(),
     }
 }

@@ -29,6 +29,7 @@ mod nodes;
 pub mod offline;
 mod peer;
 mod peer_message;
+mod placing;
 mod propose;
 mod quorum;
 mod records;

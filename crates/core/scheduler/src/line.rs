@@ -41,8 +41,7 @@ impl<'a> Line<'a> {
     pub(crate) fn of(state: &'a ClusterState, shares: Shares) -> Self {
         let mut bands = VecDeque::new();
         let mut last: Option<Band> = None;
-        for experiment in state.waiting() {
-            let band = state.band(experiment);
+        for (band, experiment) in state.waiting_by_band() {
             if last != Some(band) {
                 bands.push_back(BTreeMap::new());
                 last = Some(band);

@@ -255,7 +255,12 @@ fn offer(
 fn add_claims(state: &ClusterState, offer: &mut NodeOffer, booking: &Booking) {
     offer.reserved = state.reserved(&offer.node).cloned();
     offer.tenants.attempts = booking.attempts.len();
-    offer.tenants.alone = booking.attempts.iter().any(|token| {
+    // Who wants a node alone has no neighbours there.
+    let only = match booking.attempts.len() {
+        1 => booking.attempts.get_min(),
+        _ => None,
+    };
+    offer.tenants.alone = only.is_some_and(|token| {
         let experiment = state.experiment(token.experiment);
         experiment.is_some_and(|one| one.spec.resources.exclusive)
     });

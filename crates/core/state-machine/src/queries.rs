@@ -15,7 +15,7 @@ use crate::records::{
     Attempt, Booking, Experiment, JoinToken, NodeRecord, UserToken, UserTokenTerms,
 };
 use crate::standing::{self, Departure, ResolveNodeError};
-use crate::state::ClusterState;
+use crate::state::{Band, ClusterState};
 
 /// A text that names no experiment, or several.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -194,6 +194,12 @@ impl ClusterState {
         self.waiting
             .iter()
             .filter_map(|key| self.experiments.get(&key.id))
+    }
+
+    /// The same with the band of each.
+    pub fn waiting_by_band(&self) -> impl Iterator<Item = (Band, &Arc<Experiment>)> {
+        let keys = self.waiting.iter();
+        keys.filter_map(|key| Some((key.band, self.experiments.get(&key.id)?)))
     }
 
     /// How many wait.

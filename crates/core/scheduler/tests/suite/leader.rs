@@ -1,7 +1,7 @@
 //! State, view and clock of a leader.
 
 use membership::View;
-use scheduler::{SchedulerConfig, explain, place_next, preempt_next};
+use scheduler::{Memory, SchedulerConfig, explain, place_next, place_next_with, preempt_next};
 use state_machine::{
     AdmitNode, AttemptEnd, AttemptReport, ClusterState, Command, CreateJoinToken, FoundCluster,
     LogEntry, LoseAttempt, Outcome, PlaceAttempt, ReportAttempt, SubmitExperiment,
@@ -183,6 +183,11 @@ impl Leader {
             Outcome::Submitted(id) => id,
             other => unreachable!("{other:?}"),
         }
+    }
+
+    /// A round with what earlier ones have found out.
+    pub(crate) fn round_with(&self, memory: &mut Memory) -> Vec<PlaceAttempt> {
+        place_next_with(&self.state, &self.view, self.now, &self.config(), memory)
     }
 
     pub(crate) fn round(&self) -> Vec<PlaceAttempt> {

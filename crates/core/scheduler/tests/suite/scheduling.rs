@@ -1,7 +1,7 @@
 //! The scheduler over real states and views.
 
 use proptest::prelude::*;
-use scheduler::{SchedulerConfig, Verdict, explain, place_new};
+use scheduler::{Memory, SchedulerConfig, Verdict, explain, place_new};
 use state_machine::check_invariants;
 use types::{DurationMs, NodeFacts, Policy, ResourceRequest};
 
@@ -369,11 +369,18 @@ proptest! {
             .map(|(name, (cpus, memory, gpus))| report(&name.to_string(), *cpus, *memory, gpus))
             .collect();
         let mut leader = Leader::of(reports.clone());
-        for (request, place) in requests {
+        let mut memory = Memory::default();
+        for (number, (request, place)) in requests.into_iter().enumerate() {
             leader.submit(request);
             if place {
                 prop_assert_eq!(leader.round(), leader.round());
+                prop_assert_eq!(leader.round_with(&mut memory), leader.round(), "memory changes nothing");
                 leader.place();
+                if number % 3 == 0 {
+                    let first = leader.state.active().next().map(|(_, attempt)| attempt.token);
+                    first.into_iter().for_each(|token| leader.finish(token));
+                    leader.place();
+                }
                 prop_assert!(leader.round().is_empty(), "a round leaves nothing that fits");
             }
         }
