@@ -198,11 +198,13 @@ async fn process_below_the_root_of_an_attempt_is_its_own() {
     let expected = telemetry::GpuProcess {
         pid: tree.child,
         name: Some("sleep".to_owned()),
+        user: process.user.clone(),
         vram_bytes: Some(20 * GIB),
         utilisation_percent: Some(88),
         attempt: Some("training".to_owned()),
     };
     assert_eq!(*process, expected);
+    assert!(process.user.is_some());
     let uses: Vec<_> = machine.handle.attempts_gpus();
     let uses: Vec<_> = uses
         .iter()
