@@ -211,7 +211,7 @@ fn chart(view: &SamplesView, look: &Look) -> String {
             line.name,
             (line.show)(least),
             (line.show)(mean),
-            (line.show)(line.most.unwrap_or(most).max(most)),
+            (line.show)(line.most.unwrap_or(most)),
         ));
     }
     text
