@@ -158,6 +158,17 @@ impl Sampler {
         let look = look::look_back(cgroups);
         self.cpu_ms = self.cpu_ms.max(look.cpu_ms);
         self.interval.add(&look);
+        let before = self
+            .last
+            .as_ref()
+            .and_then(|(_, look)| look.network.clone());
+        if let Some(network) = &look.network
+            && before
+                .as_ref()
+                .is_some_and(|before| before.own_namespaces == network.own_namespaces)
+        {
+            self.take_network(network, before);
+        }
         let since = self
             .last
             .as_ref()
