@@ -169,3 +169,9 @@ mod tests {
         assert!(disk_bytes(std::process::id()).is_some());
     }
 }
+
+/// Reads text as `/proc/<pid>/net/dev`, in which a job with a namespace of its own may have named the interfaces.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(text: &str) {
+    parse_interfaces(text);
+}

@@ -110,7 +110,8 @@ fn network_line(summary: &UsageSummary) -> Option<(&'static str, String)> {
 
 /// `1.2 GiB of 4 GiB (30 %)`, `0.5 of 2 cores (25 %)`.
 fn of_asked(used: u64, asked: u64, show: fn(u64) -> String, unit: &str) -> String {
-    match (u128::from(used) * 100).checked_div(asked.into()) {
+    let (amount, whole) = (u128::from(used), u128::from(asked));
+    match (amount * 100 + whole / 2).checked_div(whole) {
         Some(percent) => format!("{} of {}{unit} ({percent} %)", show(used), show(asked)),
         None => format!("{}{unit}", show(used)),
     }
@@ -211,7 +212,7 @@ fn chart(view: &SamplesView, look: &Look) -> String {
             line.name,
             (line.show)(least),
             (line.show)(mean),
-            (line.show)(line.most.unwrap_or(most).max(most)),
+            (line.show)(line.most.unwrap_or(most)),
         ));
     }
     text
