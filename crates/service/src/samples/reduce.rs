@@ -120,7 +120,8 @@ fn weigh(samples: &[Taken], figure: impl Fn(&AttemptSample) -> Option<u64>) -> (
         if let Some(figure) = figure(sample) {
             // One that covers no time still has a figure.
             let time_ms = u128::from(sample.interval.0.max(1));
-            sums.0 += u128::from(figure) * time_ms;
+            // The product of two 64-bit numbers fits once.
+            sums.0 = u128::saturating_add(sums.0, u128::from(figure) * time_ms);
             sums.1 += time_ms;
         }
     }

@@ -179,6 +179,7 @@ mod tests {
             "GET /openapi.json",
             "GET /cluster",
             "GET /nodes",
+            "GET /machines",
             "POST /nodes/{id}/drain",
             "POST /nodes/{id}/undrain",
             "POST /nodes/{id}/pin",

@@ -70,7 +70,10 @@ pub(crate) fn usage_lines(view: &SamplesView) -> Vec<(&'static str, String)> {
             ),
         ),
     ];
-    if let Some(mean) = summary.gpu_utilisation_percent_mean {
+    // On a machine with GPUs everybody is told figures, also who asked for none and used none.
+    let is_apart = asked.gpu_milli == 0 && summary.peak_vram_bytes.unwrap_or(0) == 0;
+    let mean = summary.gpu_utilisation_percent_mean;
+    if let Some(mean) = mean.filter(|_| !is_apart) {
         let most = summary.gpu_utilisation_percent_max.unwrap_or(mean);
         lines.push((
             "gpu",
@@ -83,7 +86,7 @@ pub(crate) fn usage_lines(view: &SamplesView) -> Vec<(&'static str, String)> {
     } else if asked.gpu_milli > 0 {
         lines.push(("gpu", "no driver told what was used".to_owned()));
     }
-    if let Some(vram) = summary.peak_vram_bytes {
+    if let Some(vram) = summary.peak_vram_bytes.filter(|_| !is_apart) {
         let vram = of_asked(vram, asked.vram_bytes, bytes, "");
         lines.push(("vram", format!("{vram} at most")));
     }
