@@ -40,6 +40,10 @@ fn wait_offered(node: &Node, count: usize) {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story, told from its beginning to its end"
+)]
 fn work_goes_around_what_others_run_and_its_processes_are_told_apart() {
     let namespace = fs::read_link("/proc/self/ns/pid").unwrap();
     if namespace.as_os_str() != "pid:[4026531836]" {
