@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use types::{GpuShare, NodeId, Resources};
 
 use crate::author::Caller;
@@ -12,6 +13,8 @@ use crate::handle::Handle;
 use crate::peer_message::{PeerMessage, PeerReply};
 use crate::view::{Answer, MachineSample, MachineView, MachinesView, NodeView};
 
+/// Machines asked at the same time.
+const ASKED_AT_ONCE: usize = 64;
 /// How long a machine may take to answer; whoever looks does not wait longer for one that is gone.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -34,7 +37,10 @@ impl Handle {
             index: nodes.index,
             age_ms: nodes.age_ms,
             body: MachinesView {
-                machines: futures::future::join_all(asked).await,
+                machines: futures::stream::iter(asked)
+                    .buffered(ASKED_AT_ONCE)
+                    .collect()
+                    .await,
                 warnings: nodes.body.warnings,
             },
         })

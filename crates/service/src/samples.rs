@@ -20,6 +20,8 @@ use crate::view::{RequestedView, SamplesView};
 const DEFAULT_POINTS: u32 = 200;
 /// Most points of an answer: more than a screen has columns, and under 1 MiB of JSON.
 const MAX_POINTS: u32 = 2_000;
+/// Reads of the open tail for one answer, of up to 1 MiB each: a tail is at most a segment.
+const MAX_TAIL_ROUNDS: u32 = 32;
 /// Samples of sealed segments that are kept, 13 MB: the segments are mostly console output, which a chart that is drawn
 /// again each few seconds should not read again.
 const MAX_CACHED_SAMPLES: usize = 100_000;
@@ -115,7 +117,11 @@ impl Handle {
             let is_new = |taken: &&Taken| taken.sequence >= next;
             samples.extend(found.iter().filter(is_new).cloned());
         }
-        while attempt.end.is_none() {
+        if attempt.end.is_some() {
+            return Ok(samples);
+        }
+        // What a talkative job writes meanwhile is for the next question.
+        for _round in 0..MAX_TAIL_ROUNDS {
             let (records, ended) = reader.tail(0).await?;
             let is_last = records.is_empty() || ended;
             samples.extend(only_samples(records));

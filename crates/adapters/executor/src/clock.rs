@@ -14,6 +14,14 @@ pub fn boottime_ms() -> u64 {
     seconds * 1_000 + nanoseconds / 1_000_000
 }
 
+/// Processor time of this thread in microseconds: what something cost, however long it had to wait for a processor.
+pub(crate) fn thread_cpu_us() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    // As above.
+    let (seconds, nanoseconds) = (time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned());
+    seconds * 1_000_000 + nanoseconds / 1_000
+}
+
 /// The kernel's boot id, hashed to 64 bits: another one proves that everything that ran before is gone.
 /// 0 where the kernel does not tell it (some containers): never proof of anything.
 #[must_use]

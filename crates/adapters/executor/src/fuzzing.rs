@@ -39,6 +39,7 @@ pub fn records(bytes: &[u8]) {
         assert_eq!(again.len(), used);
     }
     crate::process_tree::fuzz(&String::from_utf8_lossy(bytes));
+    crate::process_use::fuzz(&String::from_utf8_lossy(bytes));
     crate::attempt_directory::parse_directory_name(&String::from_utf8_lossy(bytes));
 }
 

@@ -18,6 +18,9 @@ pub struct Config {
     pub gpu_retry: Duration,
     /// What replaces measured figures.
     pub declared: Declared,
+    /// NVML's process ids are those of this process's `/proc`, as on a machine itself. In a container they are not, and
+    /// whose GPU processes are is not known.
+    pub sees_all_processes: bool,
     /// File of the NVML library, none for the driver's own `libnvidia-ml.so.1`.
     pub nvml_path: Option<PathBuf>,
     /// Bytes free on the disk below which the node refuses work.
@@ -45,11 +48,18 @@ impl Config {
             interval: Self::DEFAULT_INTERVAL,
             gpu_retry: Self::DEFAULT_GPU_RETRY,
             declared: Declared::default(),
+            sees_all_processes: sees_all_processes(),
             nvml_path: None,
             warnings: Vec::new(),
             disk_reserve_bytes: Self::DEFAULT_DISK_RESERVE_BYTES,
         }
     }
+}
+
+/// Whether this is the first process namespace (`PROC_PID_INIT_INO` of the kernel), in which NVML counts.
+fn sees_all_processes() -> bool {
+    let own = std::fs::read_link("/proc/self/ns/pid");
+    own.is_ok_and(|own| own.as_os_str() == "pid:[4026531836]")
 }
 
 /// Figures from the node's configuration; each that is there wins over the measured one.

@@ -16,6 +16,8 @@ use crate::{AttemptGpus, Config, Error, GpuDetail, OwnTree};
 const AGES_S: [u64; 4] = [15, 60, 600, 3_600];
 /// The thread rests at least so many times as long as a sample took: a slow driver costs at most a twentieth of a core.
 const REST_FACTOR: u32 = 20;
+/// But no longer than this: rest is not to look like silence, nor figures to grow old.
+const MAX_REST: Duration = Duration::from_secs(2);
 /// A driver that lost a card is opened anew ever more seldom, up to this many times [`Config::gpu_retry`]: most such
 /// cards come back with a restart of the machine only, and opening takes a driver seconds.
 const MAX_LOST_FACTOR: u32 = 20;
@@ -89,6 +91,7 @@ impl Gpus {
             shared: Arc::clone(&shared),
             library: config.nvml_path.clone(),
             interval: config.interval,
+            sees_all_processes: config.sees_all_processes,
             retry: config.gpu_retry,
             lost_factor: 1,
             stopped,
@@ -139,11 +142,33 @@ struct Thread {
     shared: Arc<Shared>,
     library: Option<PathBuf>,
     interval: Duration,
+    sees_all_processes: bool,
     retry: Duration,
     /// Times [`Self::retry`] until a driver that lost a card is opened anew.
     lost_factor: u32,
     stopped: Receiver<()>,
     first: Option<SyncSender<()>>,
+}
+
+/// Takes out what was concluded from process ids of another namespace. Without it the difference between what is used and
+/// what is booked says what others use.
+fn forget_whose(sample: &mut nvml::Sample) {
+    sample.attempts.clear();
+    let mut any = false;
+    for detail in &mut sample.details {
+        detail.vram_foreign_bytes = 0;
+        for process in &mut detail.processes {
+            any = true;
+            process.name = None;
+            process.user = None;
+            process.attempt = None;
+        }
+    }
+    if any {
+        sample.warnings.push(
+            "this node runs in a container without the machine's process ids: whose GPU processes are is not known (`--pid host` would tell)".to_owned(),
+        );
+    }
 }
 
 /// Why a driver is read no more.
@@ -162,7 +187,10 @@ impl Thread {
                 End::Stopped => return,
                 End::Stale => {}
                 End::Failed(error) => {
-                    memory.forget_xids();
+                    // Only with the module did the life of which the events were end.
+                    if matches!(error, NvmlError::DriverNotLoaded) {
+                        memory.forget_xids();
+                    }
                     self.publish_failure(&describe(&error));
                     if self.wait(self.retry) {
                         return;
@@ -190,10 +218,13 @@ impl Thread {
         loop {
             let begun = Instant::now();
             let trees = Arc::clone(&lock(&self.shared.trees));
-            let sample = match driver.sample(&trees) {
+            let mut sample = match driver.sample(&trees) {
                 Ok(sample) => sample,
                 Err(error) => return End::Failed(error),
             };
+            if !self.sees_all_processes {
+                forget_whose(&mut sample);
+            }
             let has_lost = sample.has_lost;
             let sample = GpuSample {
                 reports: offered(&sample.details),
@@ -203,7 +234,7 @@ impl Thread {
                 age: None,
             };
             self.publish(sample, Asked::Answered(Instant::now()));
-            let rest = begun.elapsed().saturating_mul(REST_FACTOR);
+            let rest = begun.elapsed().saturating_mul(REST_FACTOR).min(MAX_REST);
             if self.wait(rest.max(self.interval)) {
                 return End::Stopped;
             }

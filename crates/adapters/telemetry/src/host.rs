@@ -1,6 +1,7 @@
 //! Processors, memory and disk of the machine, or of the container that the node lives in.
 
 mod detail;
+mod sensors;
 
 use std::num::NonZero;
 use std::path::{Path, PathBuf};

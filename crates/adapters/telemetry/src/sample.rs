@@ -152,6 +152,8 @@ pub struct GpuProcess {
     pub pid: u32,
     /// Program name, as the kernel has it; none if it is gone, or of another container.
     pub name: Option<String>,
+    /// Login name of whom it runs as, or the number; none as above.
+    pub user: Option<String>,
     /// Bytes of GPU memory; none where the driver does not tell.
     pub vram_bytes: Option<u64>,
     /// Percent of the multiprocessors' time; none where the driver does not tell.

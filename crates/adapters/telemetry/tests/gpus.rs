@@ -23,12 +23,18 @@ struct Machine {
 
 impl Machine {
     fn start(world: &World) -> Self {
+        Self::start_where(world, true)
+    }
+
+    /// On the machine itself, or in a container without its process ids.
+    fn start_where(world: &World, sees_all_processes: bool) -> Self {
         let directory = tempfile::tempdir().expect("there is room");
         let fake = Fake::new(directory.path(), world).expect("the library was built");
         let (handle, run) = start(Config {
             interval: Duration::from_millis(10),
             gpu_retry: Duration::from_millis(100),
             nvml_path: Some(fake.library().to_path_buf()),
+            sees_all_processes,
             disk_reserve_bytes: 0,
             ..Config::new(
                 "12D3KooWnode".parse().expect("it is base58"),
@@ -198,11 +204,13 @@ async fn process_below_the_root_of_an_attempt_is_its_own() {
     let expected = telemetry::GpuProcess {
         pid: tree.child,
         name: Some("sleep".to_owned()),
+        user: process.user.clone(),
         vram_bytes: Some(20 * GIB),
         utilisation_percent: Some(88),
         attempt: Some("training".to_owned()),
     };
     assert_eq!(*process, expected);
+    assert!(process.user.is_some());
     let uses: Vec<_> = machine.handle.attempts_gpus();
     let uses: Vec<_> = uses
         .iter()
@@ -245,6 +253,31 @@ async fn process_of_somebody_else_takes_its_memory_from_what_is_offered() {
     machine
         .told(|gpus| gpus[1].vram_foreign_bytes == 12 * GIB)
         .await;
+}
+
+#[tokio::test]
+async fn in_a_container_nobody_is_taken_for_a_stranger() {
+    let machine = Machine::start_where(&world("4xa10g"), false);
+    let reports = machine.told(|gpus| gpus.len() == 4).await;
+    assert!(reports.iter().all(|gpu| gpu.vram_foreign_bytes == 0));
+    assert!(
+        reports[1].vram_used_bytes > 9 * GIB,
+        "placement counts it as used beyond what is booked"
+    );
+    let seen = machine.until(|seen| seen.gpus.len() == 4).await;
+    let process = &seen.gpus[1].processes[0];
+    assert_eq!(
+        (&process.name, &process.user, &process.attempt),
+        (&None, &None, &None)
+    );
+    assert_eq!(process.vram_bytes, Some(9 * GIB));
+    let warned = |text: &String| text.contains("--pid host");
+    assert!(
+        seen.gpu_warnings.iter().any(warned),
+        "{:?}",
+        seen.gpu_warnings
+    );
+    assert!(machine.handle.attempts_gpus().is_empty());
 }
 
 #[tokio::test]

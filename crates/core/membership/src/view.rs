@@ -217,7 +217,6 @@ fn matters(told: &NodeReport, new: &NodeReport) -> bool {
         || told.gpus.iter().zip(&new.gpus).any(|(told, new)| {
             told.uuid != new.uuid
                 || told.vram_total_bytes != new.vram_total_bytes
-                || told.links != new.links
                 || more(new.vram_used_bytes, told.vram_used_bytes)
                 || more(new.vram_foreign_bytes, told.vram_foreign_bytes)
         })

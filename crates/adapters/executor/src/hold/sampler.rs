@@ -10,7 +10,7 @@ use types::{AttemptSample, GpuUse, NetworkOf, RecordBody};
 use self::interval::Interval;
 use self::look::Look;
 use crate::cgroup::JobCgroups;
-use crate::clock::boottime_ms;
+use crate::clock::thread_cpu_us;
 use crate::process_use::NetworkCounters;
 use crate::stored::Usage;
 
@@ -18,12 +18,10 @@ use crate::stored::Usage;
 const LOOK_INTERVAL_MS: u64 = 1_000;
 /// Between the first looks, which grow to the above: a job of one second is still seen at work.
 const FIRST_LOOK_INTERVAL_MS: u64 = 100;
-/// Looking takes at most one part in so many of the time, however long `/proc` makes it.
+/// Looking takes at most one part in so many of one processor's time, however many processes there are.
 const LOOK_COST_SHARE: u64 = 100;
 /// What the node told of the GPUs counts for so long: it tells each second or two, and may restart.
 const GPUS_FRESH_MS: u64 = 10_000;
-/// A last interval shorter than this saw no look, and rates over it say nothing.
-const SHORTEST_LAST_INTERVAL_MS: u64 = 500;
 
 /// Between two records, in an attempt of this age: fine where it is watched and where most crashes are, and so few later
 /// that they can be kept for good.
@@ -45,7 +43,6 @@ pub(super) struct Sampler {
     interval: Interval,
     last: Option<(u64, Look)>,
     told: Option<(u64, GpuUse)>,
-    has_recorded: bool,
     /// Most memory seen in a look.
     pub(super) peak_memory_bytes: u64,
     /// Processor time as of the last look.
@@ -62,7 +59,6 @@ impl Sampler {
             interval: Interval::starting_at(now_ms),
             last: None,
             told: None,
-            has_recorded: false,
             peak_memory_bytes: 0,
             cpu_ms: 0,
         }
@@ -78,9 +74,10 @@ impl Sampler {
         let age_ms = now_ms.saturating_sub(self.started_ms);
         let pause_ms = age_ms.clamp(FIRST_LOOK_INTERVAL_MS, LOOK_INTERVAL_MS);
         self.next_look_ms = now_ms + pause_ms;
+        let before_us = thread_cpu_us();
         let look = look::look(cgroups)?;
-        let cost_ms = boottime_ms().saturating_sub(now_ms);
-        self.next_look_ms = now_ms + pause_ms.max(cost_ms * LOOK_COST_SHARE);
+        let cost_us = thread_cpu_us().saturating_sub(before_us);
+        self.next_look_ms = now_ms + pause_ms.max(cost_us * LOOK_COST_SHARE / 1_000);
         Ok(self.take(look, now_ms))
     }
 
@@ -153,26 +150,36 @@ impl Sampler {
             // What was held at the seam was held on both sides of it.
             self.interval.add(last);
         }
-        self.has_recorded = true;
         sample
     }
 
     /// Takes the last counters when the tree is gone; gives the record of what was since the last one.
-    pub(super) fn finish(&mut self, cgroups: &JobCgroups, now_ms: u64) -> Option<RecordBody> {
+    pub(super) fn finish(&mut self, cgroups: &JobCgroups, now_ms: u64) -> RecordBody {
         let look = look::look_back(cgroups);
         self.cpu_ms = self.cpu_ms.max(look.cpu_ms);
         self.interval.add(&look);
+        let before = self
+            .last
+            .as_ref()
+            .and_then(|(_, look)| look.network.clone());
+        if let Some(network) = &look.network
+            && before
+                .as_ref()
+                .is_some_and(|before| before.own_namespaces == network.own_namespaces)
+        {
+            self.take_network(network, before);
+        }
         let since = self
             .last
             .as_ref()
             .map_or(self.started_ms, |(at_ms, _)| *at_ms);
         self.take_gpus(now_ms, now_ms.saturating_sub(since));
-        let too_short = self.interval.length_ms(now_ms) < SHORTEST_LAST_INTERVAL_MS;
-        let last = (!self.has_recorded || !too_short).then(|| self.close(now_ms));
+        // However short: what was written in it is not lost.
+        let last = self.close(now_ms);
         // The kernel's own peak counts page cache too; it is told with the end, beside the limit that counts the same.
         let peak = cgroups.peak_memory().unwrap_or_default();
         self.peak_memory_bytes = self.peak_memory_bytes.max(peak);
-        last.map(RecordBody::Sample)
+        RecordBody::Sample(last)
     }
 }
 

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use sysinfo::{Components, Networks, System};
+use sysinfo::{Networks, System};
 
-use crate::{DiskDetail, HostDetail, InterfaceDetail, Pressure, Temperature};
+use super::sensors::Sensors;
+use crate::{DiskDetail, HostDetail, InterfaceDetail, Pressure};
 
-/// Sensors are read, and new devices looked for, once in so many samples: some sensors take milliseconds to answer.
-const SENSORS_EVERY: u32 = 10;
+/// New disks and interfaces are looked for once in so many looks.
+const DEVICES_EVERY: u32 = 10;
+/// Rates over less than this are chance: those of the look before stay.
+const SHORTEST: Duration = Duration::from_millis(200);
 /// Bytes of a sector in `/proc/diskstats`, whatever the disk's own are.
 const SECTOR_BYTES: u64 = 512;
 /// What lies in memory or in a file is no disk.
@@ -28,11 +31,13 @@ struct DiskCounters {
 pub(super) struct Details {
     /// None where the kernel lists none.
     networks: Option<Networks>,
-    components: Option<Components>,
-    temperatures: Vec<Temperature>,
-    /// Names of whole disks, without their partitions.
+    sensors: Sensors,
+    /// Names of whole disks, without their partitions and what lies on other disks.
     disk_names: Vec<String>,
+    /// Names of interfaces with a device; empty in a container, which has none.
+    network_devices: Vec<String>,
     disks: BTreeMap<String, DiskCounters>,
+    rates: (Vec<DiskDetail>, Vec<InterfaceDetail>),
     looked_at: Instant,
     looks: u32,
 }
@@ -41,10 +46,11 @@ impl Details {
     pub(super) fn new() -> Self {
         Self {
             networks: Networks::new().ok(),
-            components: Components::new().ok(),
-            temperatures: Vec::new(),
+            sensors: Sensors::start(),
             disk_names: Vec::new(),
+            network_devices: Vec::new(),
             disks: BTreeMap::new(),
+            rates: Default::default(),
             looked_at: Instant::now(),
             looks: 0,
         }
@@ -52,21 +58,7 @@ impl Details {
 
     /// Takes a look. What the kernel does not tell stays empty.
     pub(super) fn look(&mut self, system: &System, (total, used): (u64, u64)) -> HostDetail {
-        let now = Instant::now();
-        let elapsed = now - self.looked_at;
-        let elapsed_ms = u64::try_from(elapsed.as_millis())
-            .unwrap_or(u64::MAX)
-            .max(1);
-        self.looked_at = now;
-        let is_first = self.looks == 0;
-        if self.looks.is_multiple_of(SENSORS_EVERY) {
-            self.disk_names = disk_names();
-            if let Some(components) = &mut self.components {
-                components.refresh(true);
-                self.temperatures = components.iter().filter_map(temperature).collect();
-            }
-        }
-        self.looks = self.looks.wrapping_add(1);
+        self.count();
         let load =
             System::load_average().map_or([0.0; 3], |load| [load.one, load.five, load.fifteen]);
         HostDetail {
@@ -81,10 +73,33 @@ impl Details {
             swap_bytes: system.total_swap(),
             swap_used_bytes: system.used_swap(),
             pressure: pressure(),
-            disks: self.disks(elapsed_ms, is_first),
-            interfaces: self.interfaces(elapsed_ms, is_first),
-            temperatures: self.temperatures.clone(),
+            disks: self.rates.0.clone(),
+            interfaces: self.rates.1.clone(),
+            temperatures: self.sensors.latest(),
         }
+    }
+
+    /// Counts what was carried since the look before.
+    fn count(&mut self) {
+        let now = Instant::now();
+        let elapsed = now - self.looked_at;
+        let is_first = self.looks == 0;
+        if !is_first && elapsed < SHORTEST {
+            return;
+        }
+        let elapsed_ms = u64::try_from(elapsed.as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1);
+        self.looked_at = now;
+        if self.looks.is_multiple_of(DEVICES_EVERY) {
+            self.disk_names = disk_names();
+            self.network_devices = network_devices();
+        }
+        self.looks = self.looks.wrapping_add(1);
+        self.rates = (
+            self.disks(elapsed_ms, is_first),
+            self.interfaces(elapsed_ms, is_first),
+        );
     }
 
     fn disks(&mut self, elapsed_ms: u64, is_first: bool) -> Vec<DiskDetail> {
@@ -92,22 +107,8 @@ impl Details {
         let mut counters = disk_counters(&text);
         counters.retain(|name, _counters| self.disk_names.contains(name));
         let before = std::mem::replace(&mut self.disks, counters);
-        let detail = |(name, now): (&String, &DiskCounters)| {
-            // A disk that has just come has done nothing since the look before.
-            let then = before
-                .get(name)
-                .filter(|_then| !is_first)
-                .copied()
-                .unwrap_or(*now);
-            let busy = now.busy_ms.saturating_sub(then.busy_ms) * 1_000 / elapsed_ms;
-            DiskDetail {
-                name: name.clone(),
-                read_bytes_per_second: rate(now.read_bytes, then.read_bytes, elapsed_ms),
-                written_bytes_per_second: rate(now.written_bytes, then.written_bytes, elapsed_ms),
-                busy_milli: u32::try_from(busy.min(1_000)).unwrap_or(1_000),
-            }
-        };
-        self.disks.iter().map(detail).collect()
+        let before = if is_first { BTreeMap::new() } else { before };
+        disk_rates(&before, &self.disks, elapsed_ms)
     }
 
     fn interfaces(&mut self, elapsed_ms: u64, is_first: bool) -> Vec<InterfaceDetail> {
@@ -124,8 +125,12 @@ impl Details {
         };
         let mut interfaces: Vec<_> = networks
             .iter()
-            .filter(|(name, data)| {
-                *name != "lo" && data.total_received() + data.total_transmitted() > 0
+            .filter(|(name, _data)| match self.network_devices.is_empty() {
+                true => *name != "lo",
+                false => self
+                    .network_devices
+                    .iter()
+                    .any(|device| *name == device.as_str()),
             })
             .map(|(name, data)| InterfaceDetail {
                 name: name.to_string_lossy().into_owned(),
@@ -152,19 +157,35 @@ fn thousandths(value: f64) -> u32 {
     whole
 }
 
-fn temperature(component: &sysinfo::Component) -> Option<Temperature> {
-    let celsius = component
-        .temperature()
-        .filter(|celsius| celsius.is_finite())?;
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a sensor that tells more than two million degrees is broken"
-    )]
-    let milli_celsius = (celsius * 1_000.0) as i32;
-    Some(Temperature {
-        sensor: component.label().to_owned(),
-        milli_celsius,
-    })
+/// What disks did in a time. One that has just come has done nothing yet.
+fn disk_rates(
+    before: &BTreeMap<String, DiskCounters>,
+    now: &BTreeMap<String, DiskCounters>,
+    elapsed_ms: u64,
+) -> Vec<DiskDetail> {
+    let detail = |(name, now): (&String, &DiskCounters)| {
+        let then = before.get(name).unwrap_or(now);
+        let busy = rate(now.busy_ms, then.busy_ms, elapsed_ms).min(1_000);
+        DiskDetail {
+            name: name.clone(),
+            read_bytes_per_second: rate(now.read_bytes, then.read_bytes, elapsed_ms),
+            written_bytes_per_second: rate(now.written_bytes, then.written_bytes, elapsed_ms),
+            busy_milli: u32::try_from(busy).unwrap_or(1_000),
+        }
+    };
+    now.iter().map(detail).collect()
+}
+
+/// Interfaces that are cards: bridges, bonds and the ends of containers carry what these carry once more.
+fn network_devices() -> Vec<String> {
+    let Ok(directory) = fs::read_dir("/sys/class/net") else {
+        return Vec::new();
+    };
+    let card = |entry: fs::DirEntry| {
+        let has_device = entry.path().join("device").exists();
+        has_device.then(|| entry.file_name().into_string().ok())?
+    };
+    directory.flatten().filter_map(card).collect()
 }
 
 fn disk_names() -> Vec<String> {
@@ -176,7 +197,14 @@ fn disk_names() -> Vec<String> {
         .flatten()
         .filter_map(name)
         .filter(|name| !NO_DISKS.iter().any(|kind| name.starts_with(kind)))
+        .filter(|name| !lies_on_others(name))
         .collect()
+}
+
+/// Volumes of LVM, LUKS and md: what they do is counted with the disks below them.
+fn lies_on_others(disk: &str) -> bool {
+    let below = fs::read_dir(format!("/sys/block/{disk}/slaves"));
+    below.is_ok_and(|mut below| below.next().is_some())
 }
 
 /// `/proc/diskstats`: major, minor, name, then for reads and writes each: completed, merged, sectors, milliseconds;
@@ -248,32 +276,38 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_and_sent_is_seen_as_a_rate() {
-        let mut system = System::new().unwrap();
-        let mut details = Details::new();
-        let mut look = || {
-            system.refresh_cpu_usage();
-            details.look(&system, (1, 1))
+    fn what_disks_did_is_seen_as_a_rate() {
+        let counters = |read_bytes, written_bytes, busy_ms| DiskCounters {
+            read_bytes,
+            written_bytes,
+            busy_ms,
         };
-        let first = look();
-        let quiet = |detail: &HostDetail| {
-            let disks = detail
-                .disks
-                .iter()
-                .map(|disk| disk.written_bytes_per_second);
-            let interfaces = detail.interfaces.iter();
-            let received = interfaces.map(|interface| interface.received_bytes_per_second);
-            disks.chain(received).all(|rate| rate == 0)
-        };
-        assert!(quiet(&first), "the first look has nothing to compare with");
-        let second = look();
-        assert_eq!(first.cpus_busy_milli.len(), second.cpus_busy_milli.len());
-        assert!(second.cpus_busy_milli.iter().all(|busy| *busy <= 1_000));
-        assert!(
-            second
-                .interfaces
-                .iter()
-                .all(|interface| interface.name != "lo")
+        let named = |counters| BTreeMap::from([("vda".to_owned(), counters)]);
+        let before = named(counters(1_000, 8_192, 100));
+        let rates = |before: &_, now| disk_rates(before, &named(now), 500).swap_remove(0);
+        let seen = rates(&before, counters(1_000, 12_288, 350));
+        assert_eq!(
+            (seen.read_bytes_per_second, seen.written_bytes_per_second),
+            (0, 8_192)
         );
+        assert_eq!(seen.busy_milli, 500);
+        let back = rates(&before, counters(0, 0, 0));
+        assert_eq!((back.written_bytes_per_second, back.busy_milli), (0, 0));
+        let new = rates(&BTreeMap::new(), counters(9, 9, 9));
+        assert_eq!((new.read_bytes_per_second, new.busy_milli), (0, 0));
+    }
+
+    #[test]
+    fn a_second_look_right_after_the_first_keeps_its_rates() {
+        let system = System::new().unwrap();
+        let mut details = Details::new();
+        let first = details.look(&system, (1, 1));
+        let second = details.look(&system, (1, 1));
+        assert_eq!(first.disks, second.disks);
+        assert_eq!(first.interfaces, second.interfaces);
+        let carried = |interface: &InterfaceDetail| interface.received_bytes_per_second;
+        assert!(first.interfaces.iter().all(|one| carried(one) == 0));
+        assert!(first.interfaces.iter().all(|one| one.name != "lo"));
+        assert_eq!(details.looks, 1);
     }
 }

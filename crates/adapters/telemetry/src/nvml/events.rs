@@ -29,15 +29,13 @@ pub(super) fn listen<'nvml>(
 /// The numbers of what happened since the last time, without waiting.
 pub(super) fn take(set: &EventSet<'_>) -> Vec<u64> {
     let mut xids = Vec::new();
-    // A timeout says that there is none; another error is told by what is read of the card.
-    while let Ok(event) = set.wait(0) {
+    for _event in 0..MAX_AT_ONCE {
+        // A timeout says that there is none; another error is told by what is read of the card.
+        let Ok(event) = set.wait(0) else { break };
         match event.event_data {
             Some(XidError::Value(xid)) => xids.push(xid),
             Some(XidError::Unknown) => xids.push(UNKNOWN_XID),
             None => {}
-        }
-        if xids.len() >= MAX_AT_ONCE {
-            break;
         }
     }
     xids

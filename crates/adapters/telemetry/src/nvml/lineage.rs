@@ -1,6 +1,7 @@
 //! Whose child a process is.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 
 use crate::OwnTree;
 
@@ -13,6 +14,8 @@ pub(super) struct Lineage<'trees> {
     /// Attempts by the id of their root.
     trees: BTreeMap<u32, &'trees str>,
     read: BTreeMap<u32, Option<Process>>,
+    /// Login names by user id.
+    users: BTreeMap<u32, String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +32,7 @@ impl<'trees> Lineage<'trees> {
                 .map(|tree| (tree.root_pid, tree.attempt.as_str()))
                 .collect(),
             read: BTreeMap::new(),
+            users: BTreeMap::new(),
         }
     }
 
@@ -47,6 +51,18 @@ impl<'trees> Lineage<'trees> {
     /// Its program, as the kernel has it.
     pub(super) fn name(&mut self, pid: u32) -> Option<String> {
         self.process(pid).map(|process| process.name.clone())
+    }
+
+    /// The login name of whom it runs as, or the number where this machine has none for it.
+    pub(super) fn user(&mut self, pid: u32) -> Option<String> {
+        let id = std::fs::metadata(format!("/proc/{pid}")).ok()?.uid(); // It is gone, or of another container.
+        if self.users.is_empty() {
+            // Without a directory server, which might not answer.
+            let entries = std::fs::read("/etc/passwd").unwrap_or_default();
+            self.users = users(&String::from_utf8_lossy(&entries));
+        }
+        let name = self.users.get(&id).cloned();
+        Some(name.unwrap_or_else(|| id.to_string()))
     }
 
     fn process(&mut self, pid: u32) -> Option<&Process> {
@@ -70,6 +86,16 @@ fn parse(stat: &str) -> Option<Process> {
     })
 }
 
+/// `name:password:id:…` in each line (`man 5 passwd`); of two with one id the first counts.
+fn users(passwd: &str) -> BTreeMap<u32, String> {
+    let entry = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?.to_owned();
+        Some((fields.nth(1)?.parse().ok()?, name)) // Not an entry: it names nobody.
+    };
+    passwd.lines().rev().filter_map(entry).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +108,18 @@ mod tests {
     }
 
     #[test]
+    fn users_are_called_by_the_first_name_of_their_id() {
+        let passwd =
+            "root:x:0:0:root:/root:/bin/sh\n# none\nann:x:1000:1000::/:\nbea:x:1000:1000::/:\n";
+        let known = users(passwd);
+        assert_eq!(known.get(&0).map(String::as_str), Some("root"));
+        assert_eq!(known.get(&1_000).map(String::as_str), Some("ann"));
+        assert_eq!(known.len(), 2);
+        let own = Lineage::new(&[]).user(std::process::id());
+        assert!(own.is_some_and(|name| !name.is_empty()));
+    }
+
+    #[test]
     fn this_process_belongs_to_the_tree_of_its_parent_and_not_to_another() {
         let tree = |attempt: &str, root_pid| OwnTree {
             attempt: attempt.to_owned(),
@@ -91,7 +129,6 @@ mod tests {
         let trees = [tree("other", u32::MAX), tree("mine", parent)];
         let mut lineage = Lineage::new(&trees);
         assert_eq!(lineage.attempt(std::process::id()), Some("mine"));
-        assert_eq!(lineage.attempt(1), None);
         assert_eq!(lineage.attempt(u32::MAX - 1), None, "there is none");
         assert!(lineage.name(std::process::id()).is_some());
     }

@@ -45,6 +45,7 @@ pub(super) fn read(
     let process = |(pid, vram_bytes)| GpuProcess {
         pid,
         name: lineage.name(pid),
+        user: lineage.user(pid),
         vram_bytes,
         // Who is not in the list did nothing.
         utilisation_percent: busy

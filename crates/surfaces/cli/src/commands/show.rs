@@ -1,5 +1,7 @@
 //! `muster show`.
 
+use std::time::Duration;
+
 use rest::wire::{ExperimentDetail, SamplesView};
 
 use crate::client::{encode, parse};
@@ -8,6 +10,9 @@ use crate::output;
 use crate::retry::while_unavailable;
 
 use super::{READ_WINDOW, Session};
+
+/// How long the page waits for what was used: it is wanted at once, and `muster usage` has the patience.
+const USED_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Options of `muster show`.
 #[derive(Debug, clap::Args)]
@@ -40,7 +45,11 @@ async fn used(detail: &ExperimentDetail, session: &Session) -> Vec<(&'static str
         "/experiments/{id}/samples?attempt={}&points=1",
         attempt.number
     );
-    let read = session.client.get(&path).await;
+    let read = tokio::time::timeout(USED_PATIENCE, session.client.get(&path));
+    let Ok(read) = read.await else {
+        let text = "it takes long to read: `muster usage` waits for it";
+        return vec![("not known", text.to_owned())];
+    };
     match read.and_then(|bytes| parse::<SamplesView>(&bytes, "samples")) {
         Ok(view) => output::usage_lines(&view),
         Err(error) => vec![("not known", error.to_string())],

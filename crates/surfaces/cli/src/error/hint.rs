@@ -95,7 +95,10 @@ fn trust_hint(error: &Error) -> String {
 fn no_samples_hint(view: &SamplesView) -> String {
     let id = &view.experiment;
     match (view.started_at, view.ended_at) {
-        (_, Some(_)) => format!("it never ran: `muster why {id}` says how it ended"),
+        (None, Some(_)) => format!("it never ran: `muster why {id}` says how it ended"),
+        (Some(_), Some(_)) => {
+            format!("its machine was lost before the first was kept: `muster why {id}` says more")
+        }
         (Some(_), None) => {
             "the first comes 5 s after the start, or at the end: try again in a few seconds"
                 .to_owned()

@@ -85,11 +85,7 @@ fn age(sample: &MachineSample) -> Option<String> {
 }
 
 fn cpus(host: &HostDetail) -> String {
-    let busy: u64 = host
-        .cpus_busy_milli
-        .iter()
-        .map(|busy| u64::from(*busy))
-        .sum();
+    let busy = total(host.cpus_busy_milli.iter().map(|busy| u64::from(*busy)));
     format!("{} of {}", tenths(busy), host.cpus_busy_milli.len())
 }
 
@@ -122,7 +118,7 @@ fn waits(host: &HostDetail) -> String {
 }
 
 fn disks(host: &HostDetail) -> String {
-    let sum = |rate: fn(&rest::wire::DiskDetail) -> u64| host.disks.iter().map(rate).sum::<u64>();
+    let sum = |rate: fn(&rest::wire::DiskDetail) -> u64| total(host.disks.iter().map(rate));
     let read = sum(|disk| disk.read_bytes_per_second);
     let written = sum(|disk| disk.written_bytes_per_second);
     format!("{}/s read, {}/s written", bytes(read), bytes(written))
@@ -130,11 +126,8 @@ fn disks(host: &HostDetail) -> String {
 
 fn network(host: &HostDetail) -> String {
     let interfaces = &host.interfaces;
-    let received: u64 = interfaces
-        .iter()
-        .map(|one| one.received_bytes_per_second)
-        .sum();
-    let sent: u64 = interfaces.iter().map(|one| one.sent_bytes_per_second).sum();
+    let received = total(interfaces.iter().map(|one| one.received_bytes_per_second));
+    let sent = total(interfaces.iter().map(|one| one.sent_bytes_per_second));
     format!("{}/s in, {}/s out", bytes(received), bytes(sent))
 }
 
@@ -149,9 +142,14 @@ fn hottest(host: &HostDetail) -> String {
     )
 }
 
+/// A sum of what others claim.
+fn total(amounts: impl Iterator<Item = u64>) -> u64 {
+    amounts.fold(0, u64::saturating_add)
+}
+
 /// Thousandths with one decimal.
 fn tenths(amount_milli: u64) -> String {
-    let tenths = (amount_milli + 50) / 100;
+    let tenths = amount_milli.saturating_add(50) / 100;
     format!("{}.{}", tenths / 10, tenths % 10)
 }
 
@@ -240,6 +238,7 @@ fn processes(machines: &[MachineView], look: &Look) -> Option<String> {
         "GPU",
         "PROCESS",
         "PROGRAM",
+        "USER",
         "VRAM",
         "BUSY",
         "EXPERIMENT",
@@ -259,6 +258,7 @@ fn processes(machines: &[MachineView], look: &Look) -> Option<String> {
                     cell(index.to_string()),
                     cell(process.pid.to_string()),
                     or_dash(process.name.clone()),
+                    or_dash(process.user.clone()),
                     or_dash(process.vram_bytes.map(bytes)),
                     or_dash(process.utilisation_percent.map(|busy| format!("{busy} %"))),
                     cell(process.attempt.as_deref().unwrap_or("not of muster")),

@@ -70,7 +70,10 @@ pub(crate) fn usage_lines(view: &SamplesView) -> Vec<(&'static str, String)> {
             ),
         ),
     ];
-    if let Some(mean) = summary.gpu_utilisation_percent_mean {
+    // On a machine with GPUs everybody is told figures, also who asked for none and used none.
+    let is_apart = asked.gpu_milli == 0 && summary.peak_vram_bytes.unwrap_or(0) == 0;
+    let mean = summary.gpu_utilisation_percent_mean;
+    if let Some(mean) = mean.filter(|_| !is_apart) {
         let most = summary.gpu_utilisation_percent_max.unwrap_or(mean);
         lines.push((
             "gpu",
@@ -83,7 +86,7 @@ pub(crate) fn usage_lines(view: &SamplesView) -> Vec<(&'static str, String)> {
     } else if asked.gpu_milli > 0 {
         lines.push(("gpu", "no driver told what was used".to_owned()));
     }
-    if let Some(vram) = summary.peak_vram_bytes {
+    if let Some(vram) = summary.peak_vram_bytes.filter(|_| !is_apart) {
         let vram = of_asked(vram, asked.vram_bytes, bytes, "");
         lines.push(("vram", format!("{vram} at most")));
     }
@@ -110,7 +113,8 @@ fn network_line(summary: &UsageSummary) -> Option<(&'static str, String)> {
 
 /// `1.2 GiB of 4 GiB (30 %)`, `0.5 of 2 cores (25 %)`.
 fn of_asked(used: u64, asked: u64, show: fn(u64) -> String, unit: &str) -> String {
-    match (u128::from(used) * 100).checked_div(asked.into()) {
+    let (amount, whole) = (u128::from(used), u128::from(asked));
+    match (amount * 100 + whole / 2).checked_div(whole) {
         Some(percent) => format!("{} of {}{unit} ({percent} %)", show(used), show(asked)),
         None => format!("{}{unit}", show(used)),
     }
@@ -211,7 +215,7 @@ fn chart(view: &SamplesView, look: &Look) -> String {
             line.name,
             (line.show)(least),
             (line.show)(mean),
-            (line.show)(line.most.unwrap_or(most).max(most)),
+            (line.show)(line.most.unwrap_or(most)),
         ));
     }
     text

@@ -32,10 +32,6 @@ impl Interval {
         }
     }
 
-    pub(super) fn length_ms(&self, now_ms: u64) -> u64 {
-        now_ms.saturating_sub(self.started_ms)
-    }
-
     /// Counters never fall here: a process that nobody waited for takes its own with it, and what others add is counted
     /// again once it is more than what was lost.
     pub(super) fn add(&mut self, look: &Look) {
@@ -69,7 +65,7 @@ impl Interval {
 
     /// The record of this interval, and the interval that follows.
     pub(super) fn close(&self, now_ms: u64, peak_memory_bytes: u64) -> (AttemptSample, Self) {
-        let length_ms = self.length_ms(now_ms).max(1);
+        let length_ms = now_ms.saturating_sub(self.started_ms).max(1);
         let per_second = |amount: u64| amount.saturating_mul(1_000) / length_ms;
         let disk = self.disk.map(|disk| disk.since(self.disk_started));
         let sample = AttemptSample {

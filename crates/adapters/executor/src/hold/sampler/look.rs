@@ -60,11 +60,12 @@ fn sum(tree: &[Process], cgroups: &JobCgroups) -> Look {
     }
 }
 
-/// What is left to look at when the tree is gone.
+/// What is left to look at when the tree is gone: its own network namespaces are gone with it, the host's is there.
 pub(super) fn look_back(cgroups: &JobCgroups) -> Look {
     Look {
         cpu_ms: cgroups.cpu_ms().unwrap_or_else(reaped_cpu_ms),
         disk: reaped_disk_bytes(),
+        network: network_bytes(&[]),
         ..Look::default()
     }
 }

@@ -17,9 +17,8 @@ const CGROUP_REMOVAL_LIMIT_MS: u64 = 1_000;
 
 impl Supervisor {
     pub(super) fn finish(mut self) -> Result<(), HoldError> {
-        if let Some(sample) = self.sampler.finish(&self.cgroups, boottime_ms()) {
-            self.recorder.append(sample);
-        }
+        let sample = self.sampler.finish(&self.cgroups, boottime_ms());
+        self.recorder.append(sample);
         self.console.close(&mut self.recorder);
         if let Err(error) = self.recorder.finish() {
             self.fail_records(&error);
