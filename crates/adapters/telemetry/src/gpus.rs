@@ -124,6 +124,11 @@ impl Gpus {
         sample
     }
 
+    /// What each tree uses, of the same look; never waits for the driver.
+    pub(crate) fn attempts(&self) -> Vec<AttemptGpus> {
+        lock(&self.shared.latest).sample.attempts.clone()
+    }
+
     /// Whose processes are no strangers, from the next sample on.
     pub(crate) fn set_trees(&self, trees: Vec<OwnTree>) {
         *lock(&self.shared.trees) = trees.into();

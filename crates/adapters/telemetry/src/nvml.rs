@@ -258,9 +258,7 @@ pub(crate) fn describe(error: &NvmlError) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
-    use fake_nvml::{Fake, Process, World};
+    use fake_nvml::{Fake, World};
 
     use super::*;
 
@@ -356,38 +354,6 @@ mod tests {
             sample.warnings[0].contains("declare its `vram`"),
             "{:?}",
             sample.warnings
-        );
-    }
-
-    /// What our side of a sample costs; a real driver adds its own.
-    #[test]
-    #[ignore = "prints a figure: eight cards and twenty processes"]
-    fn cost_of_a_sample() {
-        let mut world = World::named("8xh100").unwrap();
-        for place in 0..20 {
-            world.gpus[place % 8].processes.push(Process {
-                pid: std::process::id(),
-                vram_bytes: Some(1 << 30),
-                sm_percent: 5,
-                draws: false,
-            });
-        }
-        let directory = tempfile::tempdir().unwrap();
-        let fake = Fake::new(directory.path(), &world).unwrap();
-        let nvml = open(Some(fake.library())).unwrap();
-        let mut driver = Driver::new(&nvml, Memory::default());
-        let trees = [OwnTree {
-            attempt: "a".to_owned(),
-            root_pid: 1,
-        }];
-        let rounds = 10 * SELDOM;
-        let begun = Instant::now();
-        for _ in 0..rounds {
-            driver.sample(&trees).unwrap();
-        }
-        println!(
-            "{} us a sample",
-            begun.elapsed().as_micros() / u128::from(rounds)
         );
     }
 }

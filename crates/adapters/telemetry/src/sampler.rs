@@ -50,7 +50,7 @@ impl Handle {
     /// What each of the trees uses of the GPUs, in the order of the attempts' names; empty until a driver answered.
     #[must_use]
     pub fn attempts_gpus(&self) -> Vec<AttemptGpus> {
-        self.gpus.latest().attempts
+        self.gpus.attempts()
     }
 
     /// Takes a sample now and tells it, changed or not.

@@ -1,5 +1,6 @@
 //! `muster top`.
 
+use comfy_table::Cell;
 use rest::wire::{
     GpuDetail, GpuView, HostDetail, MachineSample, MachineView, MachinesView, NodeView,
 };
@@ -42,16 +43,16 @@ fn hosts(machines: &[MachineView], look: &Look) -> String {
     let mut sheet = Sheet::new(&heads, look);
     for machine in machines {
         let host = machine.sample.as_ref().map(|sample| &sample.host);
-        let shown = |text: fn(&HostDetail) -> String| host.map_or_else(|| "-".to_owned(), text);
+        let shown = |text: fn(&HostDetail) -> String| or_dash(host.map(text));
         sheet.row(vec![
             cell(&machine.node.name),
-            cell(shown(cpus)),
-            cell(shown(|host| tenths(host.load_milli[0]))),
-            cell(shown(memory)),
-            cell(shown(waits)),
-            cell(shown(disks)),
-            cell(shown(network)),
-            cell(shown(hottest)),
+            shown(cpus),
+            shown(|host| tenths(host.load_milli[0])),
+            shown(memory),
+            shown(waits),
+            shown(disks),
+            shown(network),
+            shown(hottest),
             lines(&attempts(&machine.node)),
             lines(&notes(machine)),
         ]);
@@ -153,6 +154,16 @@ fn tenths(amount_milli: u64) -> String {
     format!("{}.{}", tenths / 10, tenths % 10)
 }
 
+fn or_dash(text: Option<String>) -> Cell {
+    cell(text.unwrap_or_else(|| "-".to_owned()))
+}
+
+/// What a machine says of its GPUs; nothing where it does not answer.
+fn details(machine: &MachineView) -> &[GpuDetail] {
+    let sample = machine.sample.as_ref();
+    sample.map_or(&[], |sample| &sample.gpus)
+}
+
 fn gpus(machines: &[MachineView], look: &Look) -> Option<String> {
     let heads = [
         "MACHINE", "GPU", "MODEL", "BUSY", "VRAM", "BOOKED", "OTHERS", "POWER", "HEAT", "CLOCK",
@@ -161,10 +172,7 @@ fn gpus(machines: &[MachineView], look: &Look) -> Option<String> {
     let mut sheet = Sheet::new(&heads, look);
     let mut is_empty = true;
     for machine in machines {
-        let details = machine
-            .sample
-            .as_ref()
-            .map_or(&[][..], |sample| &sample.gpus);
+        let details = details(machine);
         for gpu in &machine.node.gpus {
             let detail = details.iter().find(|detail| detail.uuid == gpu.uuid);
             sheet.row(gpu_row(&machine.node.name, gpu, detail));
@@ -174,30 +182,26 @@ fn gpus(machines: &[MachineView], look: &Look) -> Option<String> {
     (!is_empty).then(|| sheet.text())
 }
 
-fn gpu_row(machine: &str, gpu: &GpuView, detail: Option<&GpuDetail>) -> Vec<comfy_table::Cell> {
-    let shown = |text: fn(&GpuDetail) -> Option<String>| {
-        cell(detail.and_then(text).unwrap_or_else(|| "-".to_owned()))
-    };
+fn gpu_row(machine: &str, gpu: &GpuView, detail: Option<&GpuDetail>) -> Vec<Cell> {
+    let shown = |text: fn(&GpuDetail) -> Option<String>| or_dash(detail.and_then(text));
     let vram = detail.map_or((gpu.vram_used_bytes, gpu.vram_total_bytes), |detail| {
         (detail.vram_used_bytes, detail.vram_total_bytes)
     });
-    let booked = match gpu.booked_milli {
-        0 => "-".to_owned(),
-        share => format!("{}/1, {}", milli(share), bytes(gpu.booked_vram_bytes)),
-    };
+    let share = Some(gpu.booked_milli).filter(|share| *share > 0);
+    let booked = share.map(|share| {
+        let vram = bytes(gpu.booked_vram_bytes);
+        format!("{}/1, {vram}", milli(share))
+    });
     let foreign = detail.map_or(gpu.vram_foreign_bytes, |detail| detail.vram_foreign_bytes);
-    let others = match foreign {
-        0 => "-".to_owned(),
-        foreign => bytes(foreign),
-    };
+    let others = Some(foreign).filter(|foreign| *foreign > 0).map(bytes);
     vec![
         cell(machine),
         cell(gpu.index.to_string()),
         cell(&gpu.model),
         shown(|gpu| gpu.utilisation_percent.map(|busy| format!("{busy} %"))),
         cell(bytes_of(vram.0, vram.1)),
-        cell(booked),
-        cell(others),
+        or_dash(booked),
+        or_dash(others),
         shown(power),
         shown(|gpu| gpu.temperature_celsius.map(|heat| format!("{heat} °C"))),
         shown(|gpu| gpu.sm_clock_mhz.map(|clock| format!("{clock} MHz"))),
@@ -246,13 +250,8 @@ fn processes(machines: &[MachineView], look: &Look) -> Option<String> {
     let mut sheet = Sheet::new(&heads, look);
     let mut is_empty = true;
     for machine in machines {
-        let details = machine
-            .sample
-            .as_ref()
-            .map_or(&[][..], |sample| &sample.gpus);
-        for (index, gpu) in details.iter().enumerate() {
+        for (index, gpu) in details(machine).iter().enumerate() {
             for process in &gpu.processes {
-                let or_dash = |text: Option<String>| cell(text.unwrap_or_else(|| "-".to_owned()));
                 sheet.row(vec![
                     cell(&machine.node.name),
                     cell(index.to_string()),
