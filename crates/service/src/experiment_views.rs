@@ -154,6 +154,7 @@ pub(crate) fn cause_view(cause: &Cause) -> CauseView {
         CauseKind::Preempted { .. } => "preempted",
         CauseKind::VramOveruse => "vram-overuse",
         CauseKind::RankEnded { .. } => "rank-ended",
+        CauseKind::GpuFailed { .. } => "gpu-failed",
     };
     CauseView {
         kind: kind.to_owned(),

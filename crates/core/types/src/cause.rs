@@ -60,6 +60,13 @@ pub enum CauseKind {
         /// Which.
         rank: u32,
     },
+    /// A GPU that it had failed: it runs again on another.
+    GpuFailed {
+        /// Its number on the node.
+        gpu: u32,
+        /// In the words of the node, with its XID if there was one.
+        problem: String,
+    },
 }
 
 /// Why, and what was looked at to say so.
@@ -108,6 +115,7 @@ impl Cause {
                 | CauseKind::HolderFailed
                 | CauseKind::RefusedByNode
                 | CauseKind::HistoryReplaced
+                | CauseKind::GpuFailed { .. }
         )
     }
 
@@ -142,7 +150,8 @@ impl Cause {
             | CauseKind::HolderFailed
             | CauseKind::RefusedByNode
             | CauseKind::HistoryReplaced
-            | CauseKind::VramOveruse => 1,
+            | CauseKind::VramOveruse
+            | CauseKind::GpuFailed { .. } => 1,
         }
     }
 }
@@ -175,6 +184,7 @@ impl fmt::Display for Cause {
             CauseKind::Preempted { by } => write!(f, "preempted: {by} got its place"),
             CauseKind::VramOveruse => f.write_str("over the GPU memory it asked for"),
             CauseKind::RankEnded { rank } => write!(f, "rank {rank} of it ended"),
+            CauseKind::GpuFailed { gpu, problem } => write!(f, "GPU {gpu} failed: {problem}"),
         }
     }
 }

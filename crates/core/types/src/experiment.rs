@@ -1,5 +1,7 @@
 //! What a person submits.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{BlobHash, DurationMs, NodeId, QueueName, ResourceRequest, codec};
@@ -37,6 +39,23 @@ pub enum Overuse {
     Warn,
     /// End it with that cause.
     Stop,
+}
+
+/// The word names no policy.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0:?} is no policy for over-use: write warn or stop")]
+pub struct ParseOveruseError(String);
+
+impl FromStr for Overuse {
+    type Err = ParseOveruseError;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        match word {
+            "warn" => Ok(Self::Warn),
+            "stop" => Ok(Self::Stop),
+            other => Err(ParseOveruseError(other.to_owned())),
+        }
+    }
 }
 
 /// What to do when things end.

@@ -25,7 +25,9 @@ pub use backup::{
     MAX_BACKUP_DATA_BYTES,
 };
 pub use cause::{Cause, CauseKind};
-pub use experiment::{Environment, ExperimentSpec, Overuse, Policy, SourceTreeRef};
+pub use experiment::{
+    Environment, ExperimentSpec, Overuse, ParseOveruseError, Policy, SourceTreeRef,
+};
 pub use ids::{
     AttemptToken, BlobHash, ClusterId, ExperimentId, IdError, Incarnation, LogIndex, NodeId,
     QueueName, RequestId, TokenId,
@@ -41,8 +43,8 @@ pub use records::{
 };
 pub use report::{GpuReport, NodeFacts, NodeReport};
 pub use resources::{
-    GpuIndex, GpuShare, ParseResourceError, ResourceRequest, Resources, accepts_model, parse_bytes,
-    parse_cpus, parse_gpus,
+    GpuIndex, GpuShare, ParseResourceError, ResourceRequest, Resources, accepts_model, bytes_text,
+    parse_bytes, parse_cpus, parse_gpus,
 };
 pub use sample::{AttemptSample, DiskUse, GpuUse, NetworkOf, NetworkUse};
 pub use source_tree::{

@@ -149,6 +149,12 @@ impl fmt::Display for Milli {
     }
 }
 
+/// Bytes in the largest binary unit that keeps one decimal, for people: `1.5 GiB`.
+#[must_use]
+pub fn bytes_text(bytes: u64) -> String {
+    Bytes(bytes).to_string()
+}
+
 /// Bytes, printed in the largest binary unit that keeps one decimal.
 struct Bytes(u64);
 

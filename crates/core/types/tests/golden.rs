@@ -417,6 +417,14 @@ fn causes() {
             },
         ),
         ("cause-history-replaced", CauseKind::HistoryReplaced),
+        ("cause-vram-overuse", CauseKind::VramOveruse),
+        (
+            "cause-gpu-failed",
+            CauseKind::GpuFailed {
+                gpu: 5,
+                problem: "XID 79".to_owned(),
+            },
+        ),
     ];
     let causes = kinds.map(|(name, kind)| (name, Cause::new(kind, vec!["line".to_owned()])));
     hold(&causes);
