@@ -72,6 +72,8 @@ pub enum Action {
     NodeReserved,
     /// An attempt makes room for another experiment.
     AttemptPreempted,
+    /// An attempt holds more GPU memory than it was given, or keeps to it again.
+    VramOveruse,
 }
 
 /// One line of history.

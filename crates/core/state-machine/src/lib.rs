@@ -16,6 +16,7 @@ mod invariants;
 mod ledger;
 mod new_history;
 mod outcome;
+mod overuse;
 mod queries;
 mod queue;
 mod records;
@@ -43,6 +44,7 @@ pub use invariants::check_invariants;
 pub use ledger::{Action, LedgerEntry, verify_chain};
 pub use new_history::{HISTORY_STRIDE, NewHistory, Survivors};
 pub use outcome::{Outcome, Refusal, RefusalCode};
+pub use overuse::VramOveruse;
 pub use queries::{Demand, ResolveError};
 pub use queue::{Holding, Limits, OverLimit, Queue, Word};
 pub use records::{

@@ -9,6 +9,7 @@ use types::{
     NodeId, QueueName, RankPlacement, RequestId, Resources, Role, SegmentRef, Timestamp, TokenId,
 };
 
+use crate::overuse::VramOveruse;
 use crate::queue::Word;
 
 /// A member.
@@ -244,6 +245,8 @@ pub struct RankRecord {
     pub started_at: Option<Timestamp>,
     /// Reported its end.
     pub ended: bool,
+    /// GPUs of which it holds, or held, more memory than it was given; one entry each.
+    pub overuses: Vec<VramOveruse>,
 }
 
 /// How an attempt ended.

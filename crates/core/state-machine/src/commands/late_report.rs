@@ -42,7 +42,7 @@ impl ReportAttempt {
                 state.record(context, Action::StaleReport, Some(id), what);
                 stale(&self.token)
             }
-            AttemptReport::Started { .. } => stale(&self.token),
+            AttemptReport::Started { .. } | AttemptReport::VramOveruse(_) => stale(&self.token),
             AttemptReport::Ended { .. } if attempt.late.is_some() => stale(&self.token),
             // A repeat of the report that ended it.
             AttemptReport::Ended { .. } if !given_up => Outcome::Done,

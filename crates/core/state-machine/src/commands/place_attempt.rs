@@ -86,6 +86,7 @@ impl PlaceAttempt {
                     placement: rank.clone(),
                     started_at: None,
                     ended: false,
+                    overuses: Vec::new(),
                 })
                 .collect(),
             mirror: self.mirror.clone(),

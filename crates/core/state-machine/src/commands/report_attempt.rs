@@ -8,6 +8,7 @@ use crate::commands::current;
 use crate::event::Event;
 use crate::ledger::Action;
 use crate::outcome::{Outcome, RefusalCode};
+use crate::overuse::{self, VramOveruse};
 use crate::records::{AttemptEnd, Experiment, ExperimentPhase};
 use crate::state::{ClusterState, Context};
 
@@ -31,6 +32,8 @@ pub enum AttemptReport {
         /// Or the records themselves, when they are few.
         inline_records: Bytes,
     },
+    /// It holds more of a GPU's memory than it was given, or keeps to it again.
+    VramOveruse(VramOveruse),
 }
 
 /// A node reports on a rank.
@@ -59,19 +62,15 @@ impl ReportAttempt {
         let at = match &self.report {
             AttemptReport::Started { at } => attempt.plausible_start(*at, context.now),
             AttemptReport::Ended { end, .. } => attempt.plausible_end(end.at, context.now),
+            AttemptReport::VramOveruse(_) => context.now,
         };
+        let number = rank;
         let Some(rank) = attempt
             .ranks
-            .get_mut(rank)
+            .get_mut(number)
             .filter(|rank| rank.placement.node == self.node)
         else {
-            let message = format!(
-                "rank {} of {} is not on {}",
-                self.rank, self.token, self.node
-            );
-            let id = Some(self.token.experiment);
-            state.record(context, Action::StaleReport, id, message.clone());
-            return Outcome::refused(RefusalCode::NotAllowed, message);
+            return self.refuse_sender(state, context);
         };
         if rank.ended {
             return Outcome::Done;
@@ -105,8 +104,21 @@ impl ReportAttempt {
                 let end = AttemptEnd { at, ..end.clone() };
                 state.end_attempt(context, experiment, end);
             }
+            AttemptReport::VramOveruse(overuse) => {
+                return overuse::note(state, context, experiment, (self.token, number), overuse);
+            }
         }
         Outcome::Done
+    }
+
+    fn refuse_sender(&self, state: &mut ClusterState, context: &mut Context<'_>) -> Outcome {
+        let message = format!(
+            "rank {} of {} is not on {}",
+            self.rank, self.token, self.node
+        );
+        let id = Some(self.token.experiment);
+        state.record(context, Action::StaleReport, id, message.clone());
+        Outcome::refused(RefusalCode::NotAllowed, message)
     }
 }
 

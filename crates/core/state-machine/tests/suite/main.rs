@@ -20,6 +20,8 @@ mod late;
 #[cfg(test)]
 mod members;
 #[cfg(test)]
+mod overuse;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod samples;

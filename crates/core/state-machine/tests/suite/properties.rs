@@ -15,7 +15,7 @@ use types::{
 };
 
 use crate::samples::{
-    Cluster, NODES, author, capacity, ended, facts, lose, node, place, queue_name, report,
+    Cluster, NODES, author, capacity, ended, facts, lose, node, overuse, place, queue_name, report,
     resources, segment, spec, token_id,
 };
 
@@ -42,6 +42,11 @@ enum Op {
         pick: usize,
         any_attempt: bool,
         cause: u8,
+    },
+    Overuse {
+        pick: usize,
+        used: u64,
+        is_over: bool,
     },
     Lose {
         pick: usize,
@@ -153,6 +158,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(pick, node, cpu_milli, gpu, off_by)| Op::Place { pick, node, cpu_milli, gpu, off_by }),
         3 => (pick(), prop::bool::weighted(0.1)).prop_map(|(pick, wrong_node)| Op::Started { pick, wrong_node }),
         4 => (pick(), any::<bool>(), 0_u8..5).prop_map(|(pick, any_attempt, cause)| Op::Ended { pick, any_attempt, cause }),
+        1 => (pick(), 0_u64..99, any::<bool>()).prop_map(|(pick, used, is_over)| Op::Overuse { pick, used, is_over }),
         2 => (pick(), any::<bool>()).prop_map(|(pick, any_attempt)| Op::Lose { pick, any_attempt }),
         1 => (pick(), 0_u64..400).prop_map(|(pick, seconds)| Op::Extend { pick, seconds }),
         1 => (pick(), small.clone()).prop_map(|(pick, byte)| Op::Seal { pick, byte }),
@@ -296,6 +302,15 @@ fn command(state: &ClusterState, op: &Op) -> (Author, Command) {
         } => {
             let token = some_token(state, pick, any_attempt);
             report(token, home(state, &token), ended(cause(number)))
+        }
+        Op::Overuse {
+            pick,
+            used,
+            is_over,
+        } => {
+            let token = some_token(state, pick, false);
+            let until = is_over.then_some(Timestamp(6));
+            report(token, home(state, &token), overuse(12, used, until))
         }
         Op::Lose { pick, any_attempt } => lose(some_token(state, pick, any_attempt)),
         Op::Extend { pick, seconds } => Command::ExtendLease(ExtendLease {

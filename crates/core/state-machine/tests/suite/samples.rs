@@ -9,7 +9,7 @@ use state_machine::{
     OrderExperiment, Outcome, PauseQueue, PinRole, PinnedRole, PlaceAttempt, PreemptFor,
     RankCapacity, RefusalCode, ReleaseExperiment, ReleasePlacements, RemoveNode, RemoveUser,
     ReplaceNode, ReportAttempt, ReserveNode, RevokeToken, SealSegment, SetPriority, ShapeQueue,
-    StopExperiment, SubmitExperiment, UndrainNode, UpdateNode, WeighUser,
+    StopExperiment, SubmitExperiment, UndrainNode, UpdateNode, VramOveruse, WeighUser,
 };
 use types::{
     AttemptToken, Author, AuthorProof, BlobHash, Cause, CauseKind, ClusterId, DurationMs,
@@ -178,6 +178,18 @@ pub(crate) fn ended(kind: CauseKind) -> AttemptReport {
         segments: vec![segment(9)],
         inline_records: Bytes::from_static(b"few"),
     }
+}
+
+/// Holds so much of GPU 0 instead of what was granted, since 11.
+pub(crate) fn overuse(granted: u64, used: u64, until: Option<Timestamp>) -> AttemptReport {
+    AttemptReport::VramOveruse(VramOveruse {
+        gpu: GpuIndex(0),
+        granted_bytes: granted,
+        used_bytes: used,
+        since: Timestamp(11),
+        until,
+        is_stopped: false,
+    })
 }
 
 pub(crate) fn lose(token: AttemptToken) -> Command {
@@ -589,6 +601,10 @@ pub(crate) fn every_command() -> Vec<(&'static str, Command)> {
                 victims: vec![token],
                 reason: "a higher class".to_owned(),
             })),
+        ),
+        (
+            "report-vram-overuse",
+            report(token, node(0), overuse(12 << 30, 30 << 30, None)),
         ),
     ]
 }
