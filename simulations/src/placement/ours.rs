@@ -85,6 +85,7 @@ fn offer(node: &TraceNode, number: u32) -> NodeOffer {
             vram_used_bytes: 0,
             vram_foreign_bytes: 0,
             booked_milli: 0,
+            is_instance: false,
             links: 0,
             numa_node: None,
         })

@@ -82,6 +82,7 @@ mod tests {
             vram_used_bytes: 0,
             vram_foreign_bytes: 0,
             booked_milli: 0,
+            is_instance: false,
             links,
             numa_node: Some(numa_node),
         }

@@ -191,12 +191,16 @@ fn suitable<'a>(
     request: &'a ResourceRequest,
 ) -> impl Iterator<Item = &'a GpuOffer> {
     let mut last: Option<(&str, bool)> = None;
+    let wants_several = request.gpu_milli > WHOLE;
     offer.gpus.iter().filter(move |gpu| {
         // The GPUs of a node are mostly of one model.
         let known = last.filter(|(model, _)| *model == gpu.model);
         let accepted = known.map_or_else(|| request.accepts_model(&gpu.model), |(_, known)| known);
         last = Some((&gpu.model, accepted));
-        accepted && gpu.vram_total_bytes > 0 && request.vram_bytes <= gpu.vram_total_bytes
+        accepted
+            && !(wants_several && gpu.is_instance)
+            && gpu.vram_total_bytes > 0
+            && request.vram_bytes <= gpu.vram_total_bytes
     })
 }
 
@@ -260,6 +264,10 @@ fn gpu_shortfall(offer: &NodeOffer, request: &ResourceRequest) -> GpuShortfall {
         free: fitting.count(),
         suitable: suitable(offer, request).count(),
         total: offer.gpus.len(),
+        instances: match want.count {
+            0 | 1 => 0,
+            _ => offer.gpus.iter().filter(|gpu| gpu.is_instance).count(),
+        },
         models: if no_model { models.clone() } else { Vec::new() },
         unbooked_vram_bytes: suitable(offer, request)
             .map(GpuOffer::unbooked_vram_bytes)

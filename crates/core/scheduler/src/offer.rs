@@ -9,6 +9,9 @@ use crate::experience::{Room, WHOLE};
 /// Part of a GPU's memory that may be used unbooked while it still counts as free.
 const TOLERATED_VRAM_PERCENT: u64 = 5;
 
+/// Begins NVML's names of MIG instances.
+const INSTANCE: &str = "MIG-";
+
 /// One GPU of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GpuOffer {
@@ -26,6 +29,8 @@ pub struct GpuOffer {
     pub vram_foreign_bytes: u64,
     /// Thousandths that attempts have booked.
     pub booked_milli: u64,
+    /// It is a MIG instance: CUDA gives a process one of them at most, so that it serves nobody who asks for several GPUs.
+    pub is_instance: bool,
     /// Bit mask of the GPUs of its node that NVLink joins it to, by index.
     pub links: u32,
     /// Its memory node; none: not told.
@@ -287,6 +292,7 @@ fn gpu_offers(report: &NodeReport, booking: &Booking) -> Vec<GpuOffer> {
             vram_used_bytes: gpu.vram_used_bytes,
             vram_foreign_bytes: gpu.vram_foreign_bytes,
             booked_milli: milli,
+            is_instance: gpu.uuid.starts_with(INSTANCE),
             links: gpu.links,
             numa_node: gpu.numa_node,
         }

@@ -78,6 +78,8 @@ pub struct GpuShortfall {
     pub suitable: usize,
     /// All GPUs.
     pub total: usize,
+    /// MIG instances among them that do not count, since several GPUs are asked for.
+    pub instances: usize,
     /// Accepted models, when no GPU of the node is of one.
     pub models: Vec<String>,
     /// Most bytes that processes outside muster use on a suitable GPU.
@@ -172,7 +174,15 @@ impl fmt::Display for GpuShortfall {
             return write!(f, ", has none of model {}", self.models.join(" or "));
         }
         if self.suitable < self.need {
-            return write!(f, ", has {} such in all", self.suitable);
+            write!(f, ", has {} such in all", self.suitable)?;
+            if self.instances > 0 {
+                let count = self.instances;
+                write!(
+                    f,
+                    " ({count} MIG instances do not count: CUDA gives a process only one)"
+                )?;
+            }
+            return Ok(());
         }
         write!(f, ", has {} of {} free", self.free, self.suitable)?;
         if self.unbooked_vram_bytes > 0 {

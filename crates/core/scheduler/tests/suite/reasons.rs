@@ -150,3 +150,20 @@ fn a_reserved_node_is_used_by_whose_it_is() {
     assert_eq!(leader.place().len(), 1);
     assert_eq!(leader.home(anns).as_deref(), Some("a"));
 }
+
+#[test]
+fn mig_instances_serve_one_at_a_time_and_never_together() {
+    let mut split = report("a", 4, 8, &[(20, 0), (10, 0), (40, 0)]);
+    for (number, gpu) in split.gpus.iter_mut().enumerate().take(2) {
+        gpu.uuid = format!("MIG-c6d4f1ef-0000-5000-8000-00000000000{number}");
+    }
+    let two = ask_gpu(2_000, 0);
+    let says = "needs 2 gpus, has 1 such in all (2 MIG instances do not count: CUDA gives a process only one)";
+    refused(Leader::of(vec![split.clone()]), two, says, true);
+    let mut leader = Leader::of(vec![split]);
+    leader.submit(ask_gpu(0, 15));
+    let placed = leader.round().swap_remove(0);
+    let share = placed.ranks[0].0.resources.gpus[0];
+    let expected = (0, 15 * GIB);
+    assert_eq!((share.index.0, share.vram_bytes), expected, "not the card");
+}
