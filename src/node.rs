@@ -212,7 +212,7 @@ impl Started {
             declared: config.declared.clone(),
             nvml_path: config.nvml_path.clone(),
             disk_reserve_bytes: config.disk_reserve_bytes,
-            warnings: executor.warning().into_iter().collect(),
+            warnings: executor.warnings(),
             ..telemetry::Config::new(network.node_id().clone(), config.data_directory.clone())
         })?;
         let members = signed.as_ref().and_then(|signed| {

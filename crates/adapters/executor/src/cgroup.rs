@@ -12,6 +12,26 @@ pub(crate) use job::{CgroupLimits, JobCgroups};
 /// Controllers that attempts use.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 
+/// Controllers of v2 that a directory passes on to its children.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Passed {
+    pub(crate) memory: bool,
+    pub(crate) cpu: bool,
+    pub(crate) pids: bool,
+}
+
+impl Passed {
+    fn by(directory: &Path) -> Self {
+        let passed = read_words(&directory.join("cgroup.subtree_control"));
+        let passes = |name: &str| passed.iter().any(|one| one == name);
+        Self {
+            memory: passes("memory"),
+            cpu: passes("cpu"),
+            pids: passes("pids"),
+        }
+    }
+}
+
 /// Directories in which an attempt's cgroups are made, and the name that they get. Text, as it is stored in the order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CgroupPlan {
@@ -19,8 +39,8 @@ pub(crate) struct CgroupPlan {
     pub(crate) name: String,
     /// v2: kills the tree, counts processor time; limits if it has controllers.
     pub(crate) unified: Option<String>,
-    /// The v2 directory passes memory, cpu and pids on to its children.
-    pub(crate) unified_limits: bool,
+    /// What the v2 directory passes on; v1 has the rest, where it is mounted.
+    pub(crate) unified_limits: Passed,
     /// v1 memory.
     pub(crate) memory: Option<String>,
     /// v1 cpu.
@@ -47,10 +67,8 @@ impl CgroupPlan {
         ] {
             directory.take_if(|path| access(path.as_str(), Access::WRITE_OK).is_err());
         }
-        plan.unified_limits = plan
-            .unified
-            .as_ref()
-            .is_some_and(|path| passes_controllers(Path::new(path)));
+        let unified = plan.unified.as_ref();
+        plan.unified_limits = unified.map_or(Passed::default(), |path| Passed::by(Path::new(path)));
         plan
     }
 
@@ -62,7 +80,7 @@ impl CgroupPlan {
         Self {
             name: String::new(),
             unified: find(None),
-            unified_limits: false,
+            unified_limits: Passed::default(),
             memory: find(Some("memory")),
             cpu: find(Some("cpu")),
             pids: find(Some("pids")),
@@ -90,28 +108,27 @@ impl CgroupPlan {
             Some(name) if name == "node" => own.parent().map_or(own.clone(), Path::to_owned),
             Some(_) | None => own,
         };
-        let offered = read_words(&own.join("cgroup.controllers"));
+        let mut offered = read_words(&own.join("cgroup.controllers"));
+        offered.retain(|name| CONTROLLERS.contains(&name.as_str()));
         let is_root = !own.join("cgroup.type").exists();
-        if is_root
-            || !CONTROLLERS
-                .iter()
-                .all(|name| offered.contains(&(*name).to_owned()))
-        {
+        if is_root || offered.is_empty() {
             return;
         }
-        if !passes_controllers(&own) {
+        let passed = read_words(&own.join("cgroup.subtree_control"));
+        if !offered.iter().all(|name| passed.contains(name)) {
             let leaf = own.join("node");
+            let wanted: Vec<_> = offered.iter().map(|name| format!("+{name}")).collect();
             let moved = std::fs::create_dir_all(&leaf)
                 .and_then(|()| std::fs::write(leaf.join("cgroup.procs"), "0"));
             let enabled = moved.and_then(|()| {
-                std::fs::write(own.join("cgroup.subtree_control"), "+memory +cpu +pids")
+                std::fs::write(own.join("cgroup.subtree_control"), wanted.join(" "))
             });
             if let Err(error) = enabled {
                 tracing::info!(%error, path = %own.display(), "cgroup v2 limits are not available");
                 return;
             }
         }
-        self.unified_limits = true;
+        self.unified_limits = Passed::by(&own);
         self.unified = own.to_str().map(str::to_owned);
     }
 
@@ -126,25 +143,35 @@ impl CgroupPlan {
 
     /// Lines for a person: what protects attempts on this node.
     pub(crate) fn describe(&self) -> Vec<String> {
-        let limit = |name: &str, v1: &Option<String>| match (self.unified_limits, v1) {
+        let limit = |name: &str, v2: bool, v1: &Option<String>| match (v2, v1) {
             (true, _) => format!("{name}: cgroup v2"),
             (false, Some(path)) => format!("{name}: cgroup v1 below {path}"),
             (false, None) => format!("{name}: none, no writable cgroup has the controller"),
         };
+        let v2 = self.unified_limits;
         vec![
             format!("end of a process tree: {}", self.tree_kill_method()),
-            limit("memory limit", &self.memory),
-            limit("cpu weight", &self.cpu),
-            limit("process limit", &self.pids),
+            limit("memory limit", v2.memory, &self.memory),
+            limit("cpu weight", v2.cpu, &self.cpu),
+            limit("process limit", v2.pids, &self.pids),
         ]
     }
-}
 
-fn passes_controllers(path: &Path) -> bool {
-    let passed = read_words(&path.join("cgroup.subtree_control"));
-    CONTROLLERS
-        .iter()
-        .all(|name| passed.contains(&(*name).to_owned()))
+    /// What a person should know of limits that this node cannot set; none: it sets all.
+    pub(crate) fn warning(&self) -> Option<String> {
+        let v2 = self.unified_limits;
+        let missing = [
+            ("memory", v2.memory || self.memory.is_some()),
+            ("cores", v2.cpu || self.cpu.is_some()),
+            ("number of processes", v2.pids || self.pids.is_some()),
+        ];
+        let missing = missing.iter().filter(|(_, is_there)| !is_there);
+        let missing: Vec<_> = missing.map(|(what, _)| *what).collect();
+        (!missing.is_empty()).then(|| {
+            let what = missing.join(", ");
+            format!("experiments are not held to their {what} here: no cgroup with that controller is writable for muster (deploy/README.md)")
+        })
+    }
 }
 
 fn read_words(path: &Path) -> Vec<String> {
@@ -225,5 +252,28 @@ mod tests {
             plan("4:memory:/docker/a/b\n").as_deref(),
             Some("/sys/fs/cgroup/memory/b")
         );
+    }
+
+    #[test]
+    fn limits_that_cannot_be_set_are_named_for_people() {
+        let some = || Some("/sys/fs/cgroup/x".to_owned());
+        let mut plan = CgroupPlan {
+            memory: some(),
+            unified_limits: Passed {
+                pids: true,
+                ..Passed::default()
+            },
+            ..CgroupPlan::default()
+        };
+        let warning = plan.warning().unwrap();
+        assert!(
+            warning.contains("not held to their cores here"),
+            "{warning}"
+        );
+        plan.cpu = some();
+        assert_eq!(plan.warning(), None);
+        let none = CgroupPlan::default().warning().unwrap();
+        let all = "not held to their memory, cores, number of processes here";
+        assert!(none.contains(all), "{none}");
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::poll;
 use rustix::process::Signal;
 
-use super::CgroupPlan;
+use super::{CgroupPlan, Passed};
 use crate::process_tree;
 
 /// Kill by writing `cgroup.kill` (Linux 5.14).
@@ -32,7 +32,7 @@ pub(crate) struct CgroupLimits {
 #[derive(Debug, Default)]
 pub(crate) struct JobCgroups {
     unified: Option<PathBuf>,
-    unified_limits: bool,
+    unified_limits: Passed,
     memory: Option<PathBuf>,
     cpu: Option<PathBuf>,
     pids: Option<PathBuf>,
@@ -60,9 +60,14 @@ impl JobCgroups {
     pub(crate) fn create(plan: &CgroupPlan, limits: &CgroupLimits) -> (Self, Vec<String>) {
         let mut problems = Vec::new();
         let mut bases = vec![&plan.unified];
-        if !plan.unified_limits {
-            bases.extend([&plan.memory, &plan.cpu, &plan.pids]);
-        }
+        let v2 = plan.unified_limits;
+        let v1 = [
+            (v2.memory, &plan.memory),
+            (v2.cpu, &plan.cpu),
+            (v2.pids, &plan.pids),
+        ];
+        let v1 = v1.into_iter().filter(|(is_in_v2, _)| !is_in_v2);
+        bases.extend(v1.map(|(_, base)| base));
         if plan.unified.is_none() {
             bases.push(&plan.freezer);
         }
@@ -92,15 +97,21 @@ impl JobCgroups {
                 limits.push((directory.join(file), value));
             }
         };
-        let unified = self.unified.clone().filter(|_path| self.unified_limits);
+        let passed = self.unified_limits;
+        let unified = |is_passed: bool| self.unified.clone().filter(|_path| is_passed);
+        let (memory, cpu, pids) = (
+            unified(passed.memory),
+            unified(passed.cpu),
+            unified(passed.pids),
+        );
         if memory_bytes > 0 {
             set(
                 &self.memory,
                 "memory.limit_in_bytes",
                 memory_bytes.to_string(),
             );
-            set(&unified, "memory.max", memory_bytes.to_string());
-            set(&unified, "memory.oom.group", "1".to_owned());
+            set(&memory, "memory.max", memory_bytes.to_string());
+            set(&memory, "memory.oom.group", "1".to_owned());
         }
         if cpu_milli > 0 {
             // A weight, not a cap: idle cores may be used, busy ones are shared as asked.
@@ -108,14 +119,29 @@ impl JobCgroups {
             let shares = (cpu_milli * 1_024 / 1_000).clamp(2, 262_144);
             set(&self.cpu, "cpu.shares", shares.to_string());
             let weight = (cpu_milli / 10).clamp(1, 10_000);
-            set(&unified, "cpu.weight", weight.to_string());
+            set(&cpu, "cpu.weight", weight.to_string());
         }
         if wanted.max_processes > 0 {
             let most = wanted.max_processes.to_string();
             set(&self.pids, "pids.max", most.clone());
-            set(&unified, "pids.max", most);
+            set(&pids, "pids.max", most);
         }
+        limits.extend(self.no_swap(memory_bytes));
         limits
+    }
+
+    /// Keeps the memory limit from being met by swapping, where swap is counted: then it is the limit that it says.
+    fn no_swap(&self, memory_bytes: u64) -> Vec<(PathBuf, String)> {
+        let v1 = self.memory.iter().map(|path| {
+            let file = path.join("memory.memsw.limit_in_bytes");
+            (file, memory_bytes.to_string())
+        });
+        let v2 = self.unified.iter().map(|path| {
+            let file = path.join("memory.swap.max");
+            (file, "0".to_owned())
+        });
+        let files = v1.chain(v2).filter(|_| memory_bytes > 0);
+        files.filter(|(file, _)| file.exists()).collect()
     }
 
     fn all(&self) -> impl Iterator<Item = &PathBuf> {
@@ -291,4 +317,56 @@ fn read_field(path: &Path, name: &str) -> Option<u64> {
             .parse()
             .ok()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Over ordinary directories, which take any file.
+    #[test]
+    fn each_limit_is_set_in_the_hierarchy_that_has_its_controller() {
+        let root = tempfile::tempdir().unwrap();
+        let base = |name: &str| {
+            let path = root.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            path.to_str().map(str::to_owned)
+        };
+        let plan = CgroupPlan {
+            unified: base("unified"),
+            unified_limits: Passed {
+                memory: true,
+                pids: true,
+                cpu: false,
+            },
+            memory: base("memory"),
+            cpu: base("cpu"),
+            pids: base("pids"),
+            freezer: base("freezer"),
+            name: "job".to_owned(),
+        };
+        let swap = root.path().join("unified/job/memory.swap.max");
+        std::fs::create_dir(swap.parent().unwrap()).unwrap();
+        std::fs::write(&swap, "max").unwrap();
+        let limits = CgroupLimits {
+            memory_bytes: 4_096,
+            cpu_milli: 2_000,
+            max_processes: 7,
+        };
+        let (_cgroups, problems) = JobCgroups::create(&plan, &limits);
+        assert_eq!(problems, Vec::<String>::new());
+        let set = |path: &str| std::fs::read_to_string(root.path().join(path)).ok();
+        let expected = [
+            ("unified/job/memory.max", "4096"),
+            ("unified/job/memory.swap.max", "0"),
+            ("unified/job/pids.max", "7"),
+            ("cpu/job/cpu.shares", "2048"),
+        ];
+        for (path, value) in expected {
+            assert_eq!(set(path).as_deref(), Some(value), "{path}");
+        }
+        for path in ["memory/job", "pids/job", "unified/job/cpu.weight"] {
+            assert!(!root.path().join(path).exists(), "{path}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Why the attempt ended, from everything that was seen, with the lines that a person can check.
 
 use rustix::process::WaitStatus;
-use types::{Cause, CauseKind, DurationMs};
+use types::{Cause, CauseKind, DurationMs, bytes_text};
 
 use super::launch::LaunchError;
 use crate::clock::wall_clock;
@@ -56,8 +56,11 @@ pub(super) fn cause(facts: Facts<'_>) -> Cause {
     let kind = match (facts.memory_kills, code) {
         (Some(kills @ 1..), _) => {
             evidence.push(format!(
-                "the kernel's memory limit killed {kills} of its processes: limit {} bytes, most held {} bytes",
-                facts.memory_limit_bytes, facts.peak_memory_bytes
+                "the kernel's memory limit killed {kills} of its processes: limit {} ({} bytes), most held {} ({} bytes)",
+                bytes_text(facts.memory_limit_bytes),
+                facts.memory_limit_bytes,
+                bytes_text(facts.peak_memory_bytes),
+                facts.peak_memory_bytes
             ));
             CauseKind::HostOutOfMemory
         }
@@ -71,6 +74,7 @@ pub(super) fn cause(facts: Facts<'_>) -> Cause {
     evidence.extend(
         facts
             .stderr_lines
+            evidence.push("ask for more with --memory".to_owned());
             .into_iter()
             .map(|line| format!("stderr: {line}")),
     );

@@ -42,10 +42,15 @@ impl Handle {
         Self { shared, launches }
     }
 
-    /// What a person should know: jobs can read the node's keys, and why.
+    /// What a person should know: jobs can read the node's keys, or are not held to what they asked for, and why.
     #[must_use]
-    pub fn warning(&self) -> Option<String> {
-        self.shared.protection.warning.clone()
+    pub fn warnings(&self) -> Vec<String> {
+        let keys = self.shared.protection.warning.clone();
+        let limits = match self.shared.config.use_cgroups {
+            true => self.shared.cgroups.warning(),
+            false => Some("experiments are not held to their memory and cores here: `cgroups = false` in its settings".to_owned()),
+        };
+        keys.into_iter().chain(limits).collect()
     }
 
     /// As whom jobs run, in words.
