@@ -52,6 +52,8 @@ pub struct Config {
     pub private_directory: Option<PathBuf>,
     /// Processes and threads that one attempt may have at once.
     pub max_processes: u32,
+    /// Where the pipes of an MPS control daemon are, if one runs: jobs that share a GPU go through it. It is never started.
+    pub mps_directory: PathBuf,
     /// A segment is sealed at this size.
     pub segment_max_bytes: u64,
     /// A segment is sealed at this age.
@@ -59,6 +61,9 @@ pub struct Config {
 }
 
 impl Config {
+    /// Where MPS has its pipes unless `CUDA_MPS_PIPE_DIRECTORY` says otherwise.
+    pub const DEFAULT_MPS_DIRECTORY: &str = "/tmp/nvidia-mps";
+
     /// The settings of flow 4 for attempts below `directory`, with `muster hold-attempt` as holder.
     #[must_use]
     pub fn new(directory: PathBuf, holder_program: PathBuf) -> Self {
@@ -73,6 +78,7 @@ impl Config {
             private_directory: None,
             // Half of the smallest common `pid_max` (32,768), so that a fork bomb leaves room to kill it.
             max_processes: 16_384,
+            mps_directory: PathBuf::from(Self::DEFAULT_MPS_DIRECTORY),
             segment_max_bytes: 16 << 20,
             segment_max_age: DurationMs::from_secs(600),
         }

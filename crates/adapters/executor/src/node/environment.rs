@@ -4,6 +4,8 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
+use types::GpuShare;
+
 use super::StartAttempt;
 use crate::job_user::{Account, open_path};
 
@@ -11,6 +13,9 @@ use crate::job_user::{Account, open_path};
 const INHERITED: [&str; 4] = ["PATH", "HOME", "USER", "LANG"];
 /// Where programs are if the node was started without `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Thousandths of a whole GPU.
+const WHOLE_GPU: u64 = 1_000;
 
 /// The node's own variables that jobs inherit.
 pub(super) fn host_variables() -> Vec<(String, String)> {
@@ -31,6 +36,7 @@ pub(super) fn variables(
     start: &StartAttempt,
     (temporary, machine_name): (&str, &str),
     account: Option<&Account>,
+    mps_directory: &Path,
 ) -> Vec<(String, String)> {
     let wanted = &start.wanted;
     let own = |name: &str, value: String| (name.to_owned(), value);
@@ -47,10 +53,8 @@ pub(super) fn variables(
     }
     // Otherwise Python keeps lines back and nobody sees metrics until the end.
     variables.push(own("PYTHONUNBUFFERED", "1".to_owned()));
-    if resources.cpu_milli > 0 {
-        let threads = resources.cpu_milli.div_ceil(1_000);
-        variables.push(own("OMP_NUM_THREADS", threads.to_string()));
-    }
+    let threads = resources.cpu_milli.div_ceil(1_000).max(1);
+    variables.push(own("OMP_NUM_THREADS", threads.to_string()));
     if !resources.gpus.is_empty() {
         let numbers = resources.gpus.iter().map(|share| share.index.0.to_string());
         let visible = match start.gpus.is_empty() {
@@ -60,6 +64,7 @@ pub(super) fn variables(
         variables.push(own("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned()));
         variables.push(own("CUDA_VISIBLE_DEVICES", visible.join(",")));
     }
+    variables.extend(mps_variables(&resources.gpus, mps_directory));
     variables.extend_from_slice(&wanted.spec.variables);
     variables.extend_from_slice(&start.variables);
     let token = &wanted.token;
@@ -74,6 +79,20 @@ pub(super) fn variables(
         !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0')
     });
     variables
+}
+
+/// For a job that shares a GPU on a machine where MPS runs: through it, with its share of the GPU's threads.
+fn mps_variables(gpus: &[GpuShare], directory: &Path) -> Vec<(String, String)> {
+    let shared = gpus.iter().find(|share| share.milli < WHOLE_GPU);
+    let (Some(share), Some(path), true) = (shared, directory.to_str(), directory.is_dir()) else {
+        return Vec::new();
+    };
+    let percent = share.milli.div_ceil(WHOLE_GPU / 100).max(1);
+    let own = |name: &str, value: String| (name.to_owned(), value);
+    vec![
+        own("CUDA_MPS_PIPE_DIRECTORY", path.to_owned()),
+        own("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", percent.to_string()),
+    ]
 }
 
 /// The account's own, or where it may write if it has none: programs keep caches there.

@@ -187,6 +187,7 @@ fn order(
             start,
             (temporary, &machine_name),
             confinement.account.as_ref(),
+            &shared.config.mps_directory,
         ),
         deadline_boottime_ms,
         stop_margin_ms: shared.config.stop_margin.0,
