@@ -11,7 +11,7 @@ use types::{AttemptToken, Incarnation, LogIndex, codec};
 use crate::durable_file;
 use crate::error::Error;
 use crate::job_user::Confinement;
-use crate::stored::{Ended, Exit, MAX_STORED_BYTES, Order, OrderV1, Status};
+use crate::stored::{Ended, Exit, GpuTerms, MAX_STORED_BYTES, Order, OrderV1, Status};
 
 /// Paths of one attempt.
 #[derive(Clone, Debug)]
@@ -68,7 +68,18 @@ impl AttemptDirectory {
         let order: Option<Order> = read_stored(&self.order())?;
         Ok(order.map(|order| match order {
             Order::V1(order) => (order, Confinement::default()),
-            Order::V2(order, confinement) => (order, confinement),
+            Order::V2(order, confinement) | Order::V3(order, confinement, _) => {
+                (order, confinement)
+            }
+        }))
+    }
+
+    /// The order, and what it was given of the GPUs.
+    pub(crate) fn read_terms(&self) -> Result<Option<(OrderV1, GpuTerms)>, Error> {
+        let order: Option<Order> = read_stored(&self.order())?;
+        Ok(order.map(|order| match order {
+            Order::V1(order) | Order::V2(order, _) => (order, GpuTerms::default()),
+            Order::V3(order, _, terms) => (order, terms),
         }))
     }
 

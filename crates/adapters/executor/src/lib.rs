@@ -37,5 +37,5 @@ pub use node::{
 };
 pub use protocol::StopReason;
 pub use segment::SealedSegment;
-pub use stored::{Ended, Usage};
+pub use stored::{BookedGpu, Ended, GpuTerms, Usage};
 pub use tail::TailRead;

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
-use types::{AttemptToken, BlobHash, DurationMs, SourceTree, Timestamp, WantedAttempt};
+use types::{AttemptToken, BlobHash, DurationMs, GpuShare, SourceTree, Timestamp, WantedAttempt};
 
 use crate::cgroup::CgroupPlan;
 use crate::clock::boot_id;
@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::hold::Program;
 use crate::job_user::{JobUser, Protection, make_passable};
 use crate::segment::SealedSegment;
-use crate::stored::{Ended, Usage};
+use crate::stored::{BookedGpu, Ended, GpuTerms, Usage};
 use attempt::Attempt;
 
 pub use handle::{Handle, UnsealedRead};
@@ -100,6 +100,22 @@ pub struct StartAttempt {
     pub gpus: Vec<String>,
     /// More variables; they win over those of the experiment.
     pub variables: Vec<(String, String)>,
+}
+
+impl StartAttempt {
+    /// What it is given of the GPUs, with their names.
+    fn gpu_terms(&self) -> GpuTerms {
+        let shares = self.wanted.resources.gpus.iter().enumerate();
+        let gpu = |(place, share): (usize, &GpuShare)| BookedGpu {
+            share: *share,
+            uuid: self.gpus.get(place).cloned(),
+        };
+        GpuTerms {
+            gpus: shares.map(gpu).collect(),
+            overuse: self.wanted.spec.policy.overuse,
+            stop_grace: self.wanted.spec.policy.stop_grace_ms,
+        }
+    }
 }
 
 /// Where an attempt stands.

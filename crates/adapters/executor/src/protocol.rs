@@ -23,6 +23,18 @@ pub enum StopReason {
     TimeLimit,
     /// The node may not run it any more.
     LeaseLost,
+    /// It holds more GPU memory than it was given, and is to be ended for that.
+    VramOveruse {
+        /// What it holds and what it was given, in words.
+        figures: String,
+    },
+    /// A GPU that it was given has failed.
+    GpuFailed {
+        /// Its number on the node.
+        gpu: u32,
+        /// In words.
+        problem: String,
+    },
 }
 
 /// From the node to the holder. New messages are appended.

@@ -1,7 +1,7 @@
 //! What an attempt's directory stores besides records: the order, the status, the end.
 
 use serde::{Deserialize, Serialize};
-use types::{AttemptToken, Cause, Timestamp};
+use types::{AttemptToken, Cause, DurationMs, GpuShare, Overuse, Timestamp};
 
 use crate::cgroup::CgroupPlan;
 use crate::job_user::Confinement;
@@ -16,6 +16,28 @@ pub(crate) enum Order {
     V1(OrderV1),
     /// And what the job is kept from.
     V2(OrderV1, Confinement),
+    /// And the GPUs that it was given, for the next node process.
+    V3(OrderV1, Confinement, GpuTerms),
+}
+
+/// What an attempt was given of the GPUs, and what is to be done if it takes more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuTerms {
+    /// In the order of its shares.
+    pub gpus: Vec<BookedGpu>,
+    /// The experiment's own wish.
+    pub overuse: Overuse,
+    /// Between SIGTERM and SIGKILL, if it is ended for what it does with them.
+    pub stop_grace: DurationMs,
+}
+
+/// A share of a GPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BookedGpu {
+    /// How much of which.
+    pub share: GpuShare,
+    /// As the driver calls it; none where it is only declared.
+    pub uuid: Option<String>,
 }
 
 /// First layout of [`Order`].

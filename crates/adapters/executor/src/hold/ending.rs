@@ -8,6 +8,9 @@ use crate::clock::wall_clock;
 use crate::protocol::StopReason;
 use crate::stored::{Ended, OrderV1};
 
+/// What to do about an end for over-use.
+const ASK_FOR_VRAM: &str = "ask for more with --vram, or for a whole GPU with --gpus 1; what the driver counts for its processes is what it holds, CUDA's own part included";
+
 /// What was seen.
 #[derive(Debug)]
 pub(super) struct Facts<'a> {
@@ -41,12 +44,21 @@ pub(super) fn cause(facts: Facts<'_>) -> Cause {
         return Cause::new(kind, vec![text, how]);
     }
     if let Some((reason, done)) = facts.stop {
+        let mut evidence = [vec![done, how], forks].concat();
         let kind = match reason {
             StopReason::Requested { by } => CauseKind::Stopped { by: by.clone() },
             StopReason::TimeLimit => CauseKind::TimeLimit,
             StopReason::LeaseLost => CauseKind::LeaseExpired,
+            StopReason::VramOveruse { .. } => {
+                evidence.push(ASK_FOR_VRAM.to_owned());
+                CauseKind::VramOveruse
+            }
+            StopReason::GpuFailed { gpu, problem } => CauseKind::GpuFailed {
+                gpu: *gpu,
+                problem: problem.clone(),
+            },
         };
-        return Cause::new(kind, [vec![done, how], forks].concat());
+        return Cause::new(kind, evidence);
     }
     let code = facts.exit.and_then(WaitStatus::exit_status);
     if code == Some(0) {
@@ -62,6 +74,7 @@ pub(super) fn cause(facts: Facts<'_>) -> Cause {
                 bytes_text(facts.peak_memory_bytes),
                 facts.peak_memory_bytes
             ));
+            evidence.push("ask for more with --memory".to_owned());
             CauseKind::HostOutOfMemory
         }
         (_, Some(code)) => CauseKind::ExitCode(code),
@@ -74,7 +87,6 @@ pub(super) fn cause(facts: Facts<'_>) -> Cause {
     evidence.extend(
         facts
             .stderr_lines
-            evidence.push("ask for more with --memory".to_owned());
             .into_iter()
             .map(|line| format!("stderr: {line}")),
     );

@@ -79,14 +79,15 @@ fn tokens(shared: &Shared) -> Result<Vec<AttemptToken>, Error> {
 
 fn look(shared: &Shared, token: AttemptToken) -> Result<Found, Error> {
     let directory = AttemptDirectory::new(&shared.config.directory, &token);
-    let order = directory.read_order().unwrap_or_else(|error| {
+    let order = directory.read_terms().unwrap_or_else(|error| {
         // A power cut may have torn it; the end says so.
         tracing::warn!(%error, %token, "order of attempt is not readable");
         None
     });
-    let rank = order.as_ref().map_or(0, |order| order.rank);
-    let deadline = order.as_ref().map_or(0, |order| order.deadline_boottime_ms);
-    let (attempt, requests) = Attempt::new(shared, token, rank, deadline);
+    let (rank, gpu_terms, deadline) = order.map_or_else(Default::default, |(order, terms)| {
+        (order.rank, terms, order.deadline_boottime_ms)
+    });
+    let (attempt, requests) = Attempt::new(shared, token, (rank, gpu_terms), deadline);
     let ended = directory.read_exit().unwrap_or_else(|error| {
         // As above: one is made anew when its processes are gone.
         tracing::warn!(%error, %token, "end of attempt is not readable");

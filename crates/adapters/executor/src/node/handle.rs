@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::protocol::{Request, StopReason};
 use crate::remove_tree::remove_tree;
 use crate::segment::{self, SealedSegment};
+use crate::stored::GpuTerms;
 use crate::tail::{MAX_READ_BYTES, TailRead};
 
 /// Asks the executor. Clones share it.
@@ -73,7 +74,7 @@ impl Handle {
         let (attempt, requests) = Attempt::new(
             &self.shared,
             token,
-            start.wanted.rank,
+            (start.wanted.rank, start.gpu_terms()),
             start.deadline_boottime_ms,
         );
         {
@@ -167,6 +168,15 @@ impl Handle {
         running
             .filter_map(|attempt| Some((attempt.token, attempt.known().holder_pid?)))
             .collect()
+    }
+
+    /// The rank of an attempt and what it was given of the GPUs, until it is released.
+    ///
+    /// # Errors
+    /// The attempt is not known here.
+    pub fn gpu_terms(&self, token: &AttemptToken) -> Result<(u32, GpuTerms), Error> {
+        let attempt = self.shared.attempt(token)?;
+        Ok((attempt.rank, attempt.gpu_terms.clone()))
     }
 
     /// All attempts known on this node, with those that ended and are not yet released.

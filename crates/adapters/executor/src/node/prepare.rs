@@ -65,6 +65,11 @@ impl PrepareError {
             },
             Self::Stopped(StopReason::Requested { by }) => CauseKind::Stopped { by: by.clone() },
             Self::Stopped(StopReason::TimeLimit) => CauseKind::TimeLimit,
+            Self::Stopped(StopReason::VramOveruse { .. }) => CauseKind::VramOveruse,
+            Self::Stopped(StopReason::GpuFailed { gpu, problem }) => CauseKind::GpuFailed {
+                gpu: *gpu,
+                problem: problem.clone(),
+            },
             Self::LeaseOver | Self::Stopped(StopReason::LeaseLost) => CauseKind::LeaseExpired,
             Self::Holder(_) => CauseKind::HolderFailed,
             Self::Directory(_) | Self::Order(_) => CauseKind::RefusedByNode,
@@ -133,7 +138,7 @@ pub(super) fn prepare(
         start,
         (deadline_boottime_ms, &confinement),
     );
-    let order = Order::V2(order, confinement);
+    let order = Order::V3(order, confinement, attempt.gpu_terms.clone());
     let file = durable_file::create(&directory.order(), &codec::encode(&order))
         .map_err(PrepareError::Order)?;
     if boottime_ms() >= deadline_boottime_ms {

@@ -127,6 +127,8 @@ impl Supervisor {
                 format!("time limit of {}", DurationMs(self.order.time_limit_ms))
             }
             StopReason::LeaseLost => "the node's lease ended without being renewed".to_owned(),
+            StopReason::VramOveruse { figures } => format!("it holds {figures}"),
+            StopReason::GpuFailed { gpu, problem } => format!("GPU {gpu} failed: {problem}"),
         };
         let line = if grace_ms == 0 {
             format!("{why}: SIGKILL at once")
