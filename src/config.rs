@@ -65,6 +65,10 @@ pub(crate) struct UpFlags {
     #[arg(long)]
     #[serde(skip)]
     pub(crate) no_mdns: bool,
+    /// What to do with an experiment that holds more GPU memory than it was given: warn, or stop it. Default warn.
+    #[arg(long, value_name = "warn|stop")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vram_overuse: Option<String>,
     /// Timing of a new cluster: lan, or wan for machines far apart.
     #[arg(long, value_name = "lan|wan")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,6 +104,7 @@ struct RawConfig {
     log_reserve: String,
     cgroups: bool,
     job_user: String,
+    vram_overuse: String,
     log: String,
     resources: RawResources,
 }
@@ -147,6 +152,7 @@ impl Default for RawConfig {
             log_reserve: "64MiB".to_owned(),
             cgroups: true,
             job_user: "auto".to_owned(),
+            vram_overuse: "warn".to_owned(),
             log: "info,openraft=error,sled=warn".to_owned(),
             resources: RawResources::default(),
         }
@@ -183,6 +189,10 @@ pub(crate) struct Config {
     pub(crate) use_cgroups: bool,
     /// As whom experiments run.
     pub(crate) job_user: executor::JobUser,
+    /// Where an MPS control daemon has its pipes.
+    pub(crate) mps_directory: PathBuf,
+    /// What is done with an attempt that holds more GPU memory than it was given.
+    pub(crate) vram_overuse: types::Overuse,
     pub(crate) log_filter: String,
     pub(crate) declared: telemetry::Declared,
     pub(crate) nvml_path: Option<PathBuf>,
@@ -261,13 +271,7 @@ impl Config {
             bail!("timing is lan or wan, not {:?}", raw.timing);
         }
         let (control_listen, bulk_listen) = listen_addresses(&raw.listen)?;
-        let labels = raw.labels.iter().map(|label| {
-            let pair = label
-                .split_once('=')
-                .with_context(|| format!("label {label:?}: write name=value"))?;
-            Ok((pair.0.to_owned(), pair.1.to_owned()))
-        });
-        let labels = labels.collect::<anyhow::Result<_>>()?;
+        let labels = labels(&raw.labels)?;
         let join = flags
             .join
             .as_ref()
@@ -304,6 +308,8 @@ impl Config {
             bulk_bytes_per_second: raw.bulk_bytes_per_second,
             use_cgroups: raw.cgroups,
             job_user: executor::JobUser::named(&raw.job_user),
+            mps_directory: mps_directory(),
+            vram_overuse: raw.vram_overuse.parse().context("vram_overuse")?,
             log_filter: raw.log,
             new: flags.new,
             rejoin: flags.rejoin.is_some(),
@@ -318,6 +324,22 @@ impl Config {
             join,
         })
     }
+}
+
+/// `name=value` each.
+fn labels(texts: &[String]) -> anyhow::Result<Vec<(String, String)>> {
+    let pair = |label: &String| {
+        let pair = label.split_once('=');
+        let pair = pair.with_context(|| format!("label {label:?}: write name=value"))?;
+        Ok((pair.0.to_owned(), pair.1.to_owned()))
+    };
+    texts.iter().map(pair).collect()
+}
+
+/// Where NVIDIA's programs on this machine look for MPS.
+fn mps_directory() -> PathBuf {
+    let said = std::env::var_os("CUDA_MPS_PIPE_DIRECTORY").map(PathBuf::from);
+    said.unwrap_or_else(|| executor::Config::DEFAULT_MPS_DIRECTORY.into())
 }
 
 /// Given files, or own ones where other machines reach the API.

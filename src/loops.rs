@@ -2,7 +2,6 @@
 
 pub(crate) mod attempt;
 pub(crate) mod execution;
-pub(crate) mod gpu_use;
 pub(crate) mod leases;
 pub(crate) mod membership;
 pub(crate) mod peers;

@@ -204,6 +204,7 @@ impl Started {
         let executor_config = executor::Config {
             use_cgroups: config.use_cgroups,
             job_user: config.job_user.clone(),
+            mps_directory: config.mps_directory.clone(),
             private_directory: Some(config.data_directory.clone()),
             ..executor::Config::new(directory.path("attempts"), program)
         };
@@ -250,6 +251,7 @@ impl Started {
             node_name: config.name.clone(),
             write_patience: WRITE_PATIENCE,
             copies: config.copies,
+            vram_overuse: config.vram_overuse,
         };
         let handle = Handle::new(service_config, adapters);
         Ok(Self {
@@ -289,8 +291,8 @@ impl Started {
             c(),
         ));
         loops.spawn(loops::peers::run(h(), events, c()));
-        loops.spawn(loops::reports::run(h(), telemetry.clone(), c()));
-        loops.spawn(loops::gpu_use::run(h(), telemetry, c()));
+        loops.spawn(loops::reports::run(h(), telemetry, c()));
+        loops.spawn(watch_gpus(h(), c()));
         loops.spawn(watch_members(h(), c()));
         loops.spawn(loops::scheduling::run(h(), c()));
         loops.spawn(loops::leases::run(h(), c()));
@@ -355,6 +357,13 @@ async fn watch_clock(handle: Handle, cancel: CancellationToken) {
     tokio::select! {
         () = cancel.cancelled() => {}
         never = handle.watch_clock() => match never {},
+    }
+}
+
+async fn watch_gpus(handle: Handle, cancel: CancellationToken) {
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        never = handle.watch_gpus() => match never {},
     }
 }
 

@@ -52,6 +52,12 @@ impl Preparing {
                 let Some((deadline_boottime_ms, _)) = lock(&self.under_way).remove(&token) else {
                     return true;
                 };
+                if let Some(kind) = handle.broken_gpu(&wanted.resources) {
+                    let evidence = vec!["it had not started yet".to_owned()];
+                    let end = end_without_process(Cause::new(kind, evidence));
+                    lock(&self.failed).insert(token, end);
+                    return true;
+                }
                 let start = StartAttempt {
                     gpus: handle.gpu_names(&wanted.resources),
                     wanted,
@@ -111,8 +117,9 @@ impl Preparing {
         let report = match (failed, status.map(|status| status.phase)) {
             (Some(end), _) => ended(end),
             (None, Some(Phase::Ended(known))) => {
+                let cause = handle.blame_gpu(&token, known.cause).await;
                 let end = AttemptEnd {
-                    cause: with_loss(handle, token, known.records, known.cause),
+                    cause: with_loss(handle, token, known.records, cause),
                     at: known.ended_at,
                     peak_memory_bytes: known.peak_memory_bytes,
                     peak_vram_bytes: 0,

@@ -3,6 +3,7 @@
 use state_machine::{Attempt, AttemptEnd, ClusterState, Experiment, ExperimentPhase, LedgerEntry};
 use types::{Cause, CauseKind, NodeId};
 
+use crate::overuse;
 use crate::view::{AttemptView, CauseView, LedgerEntryView, NodeRefView};
 
 /// Where an experiment stands, in one word.
@@ -105,6 +106,7 @@ pub(crate) fn attempt_view(state: &ClusterState, attempt: &Attempt) -> AttemptVi
             .map(|segment| segment.summary.bytes)
             .sum::<u64>()
             + attempt.inline_records.len() as u64,
+        warnings: overuse::of_attempt(state, attempt),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::experiment_views::{
     attempt_view, ledger_view, named_cause_view, node_ref, reason, state_word, with_names,
 };
 use crate::handle::{Handle, now, view_now};
+use crate::overuse;
 use crate::submit::unexpected;
 use crate::view::{
     Answer, ExperimentDetail, ExperimentFilter, ExperimentList, ExperimentSummary, NodeRefView,
@@ -269,6 +270,9 @@ impl Handle {
             estimate: String::new(),
             possible_ever: true,
             nodes: Vec::new(),
+            warnings: experiment
+                .current_attempt()
+                .map_or_else(Vec::new, |attempt| overuse::of_attempt(&state, attempt)),
         };
         if matches!(experiment.phase, ExperimentPhase::Queued { .. }) {
             let config = scheduler::SchedulerConfig {

@@ -13,7 +13,9 @@ use crate::samples::SampleCache;
 use agent::leases::LeaseTable;
 use membership::View;
 use tokio::sync::Notify;
-use types::{BlobHash, NodeFacts, NodeId, NodeReport, SignedMemberList, Timestamp, WantedSet};
+use types::{
+    BlobHash, NodeFacts, NodeId, NodeReport, Overuse, SignedMemberList, Timestamp, WantedSet,
+};
 
 /// Stores a cluster key durably, readable by the node alone.
 pub type KeepClusterKey = Box<dyn Fn(&[u8]) -> std::io::Result<()> + Send + Sync>;
@@ -27,6 +29,8 @@ pub struct Config {
     pub write_patience: Duration,
     /// When copies of blobs are looked after.
     pub copies: CopyTimes,
+    /// What is done here with an attempt that holds more GPU memory than it was given.
+    pub vram_overuse: Overuse,
 }
 
 /// The use cases over the adapters' handles. Cloneable.

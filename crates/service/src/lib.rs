@@ -14,6 +14,7 @@ mod experiment_views;
 mod experiments;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod gpu_watch;
 mod handle;
 mod histories;
 mod join;
@@ -27,6 +28,7 @@ mod machines;
 mod members;
 mod nodes;
 pub mod offline;
+mod overuse;
 mod peer;
 mod peer_message;
 mod placing;

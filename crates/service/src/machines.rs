@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use types::{GpuShare, NodeId, Resources};
+use types::{CauseKind, GpuShare, NodeId, Resources};
 
 use crate::author::Caller;
 use crate::call::ReadOptions;
@@ -57,6 +57,20 @@ impl Handle {
         };
         let names: Option<_> = resources.gpus.iter().map(name).collect();
         names.unwrap_or_default()
+    }
+
+    /// A GPU of a booking that cannot be used any more, and why; none: all can, or no driver tells.
+    #[must_use]
+    pub fn broken_gpu(&self, resources: &Resources) -> Option<CauseKind> {
+        let look = self.inner.telemetry.gpu_look();
+        look.age?;
+        let broken = |share: &GpuShare| {
+            let place = usize::try_from(share.index.0).ok()?;
+            let problem = look.gpus.get(place)?.problem.clone()?;
+            let gpu = share.index.0;
+            Some(CauseKind::GpuFailed { gpu, problem })
+        };
+        resources.gpus.iter().find_map(broken)
     }
 
     async fn machine(&self, node: NodeView) -> MachineView {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use membership::{Candidate, Health, Replicas, VoterPlan};
 use state_machine::{Booking, ClusterState, Drain, NodeRecord, Pin, PinnedRole};
-use types::NodeId;
+use types::{GpuIndex, NodeId};
 
 use crate::author::Caller;
 use crate::call::{ReadOptions, Reply, Request};
@@ -12,6 +12,7 @@ use crate::error::ServiceError;
 use crate::experiment_views::{node_ref, with_names};
 use crate::handle::{Handle, view_now};
 use crate::members::reserved_text;
+use crate::overuse;
 use crate::submit::unexpected;
 use crate::view::{Answer, ClusterView, GpuView, NodeRefView, NodeView, NodesView};
 
@@ -161,7 +162,7 @@ impl Handle {
             memory_booked_bytes: booking.memory_bytes,
             memory_used_bytes: report.map_or(0, |report| report.memory_used_bytes),
             disk_free_bytes: report.map_or(0, |report| report.disk_free_bytes),
-            gpus: gpu_views(gpus, &booking),
+            gpus: gpu_views(state, node, gpus, &booking),
             declared: report
                 .map(|report| report.declared.clone())
                 .unwrap_or_default(),
@@ -194,7 +195,12 @@ impl Handle {
     }
 }
 
-fn gpu_views(gpus: &[types::GpuReport], booking: &Booking) -> Vec<GpuView> {
+fn gpu_views(
+    state: &ClusterState,
+    node: &NodeId,
+    gpus: &[types::GpuReport],
+    booking: &Booking,
+) -> Vec<GpuView> {
     let view = |(index, gpu): (u32, &types::GpuReport)| {
         let (booked_milli, booked_vram_bytes) =
             booking.gpus.get(&index).copied().unwrap_or_default();
@@ -208,6 +214,7 @@ fn gpu_views(gpus: &[types::GpuReport], booking: &Booking) -> Vec<GpuView> {
             utilisation_percent: gpu.utilisation_percent,
             booked_milli,
             booked_vram_bytes,
+            warnings: overuse::of_gpu(state, node, GpuIndex(index)),
         }
     };
     (0..).zip(gpus).map(view).collect()

@@ -91,6 +91,7 @@ impl Handle {
         let experiment = self.record(caller, id, read).await?;
         let attempt = find(&experiment, options.attempt)?;
         let samples = self.samples_of(attempt).await?;
+        let warnings = self.warnings_of(caller, attempt, read).await?;
         let started = attempt.ranks.iter().find_map(|rank| rank.started_at);
         Ok(SamplesView {
             experiment: experiment.id.to_string(),
@@ -99,7 +100,26 @@ impl Handle {
             ended_at: attempt.end.as_ref().map(|end| end.at.0),
             points: points(&samples, wanted as usize),
             summary: summary(&samples, requested(attempt)),
+            warnings,
         })
+    }
+
+    /// What `show` says of it; only who has GPUs, or took some, is worth the question.
+    async fn warnings_of(
+        &self,
+        caller: &Caller,
+        attempt: &Attempt,
+        read: ReadOptions,
+    ) -> Result<Vec<String>, ServiceError> {
+        let mut ranks = attempt.ranks.iter();
+        if ranks.all(|rank| rank.placement.resources.gpus.is_empty() && rank.overuses.is_empty()) {
+            return Ok(Vec::new());
+        }
+        let id = attempt.token.experiment.to_string();
+        let detail = self.experiment(caller, &id, read).await?.body;
+        let mut attempts = detail.attempts.into_iter();
+        let found = attempts.find(|one| one.number == attempt.token.attempt);
+        Ok(found.map(|one| one.warnings).unwrap_or_default())
     }
 
     /// All samples, oldest first.

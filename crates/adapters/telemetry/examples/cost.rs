@@ -102,7 +102,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let used_us = processor_us() - began_us;
     let machine = handle.machine();
-    let told = handle.attempts_gpus();
+    let told = handle.gpu_look().attempts;
     let seen: usize = machine.gpus.iter().map(|gpu| gpu.processes.len()).sum();
     #[expect(clippy::print_stdout, reason = "a figure for people")]
     {

@@ -10,7 +10,7 @@ use types::GpuReport;
 
 use crate::nvml::{self, Driver, Memory, describe, lost};
 use crate::offered::offered;
-use crate::{AttemptGpus, Config, Error, GpuDetail, OwnTree};
+use crate::{AttemptGpus, Config, Error, GpuDetail, GpuHealth, GpuLook, OwnTree};
 
 /// Ages at which silent GPUs get another warning; few, so that the text seldom changes.
 const AGES_S: [u64; 4] = [15, 60, 600, 3_600];
@@ -57,6 +57,8 @@ struct Shared {
 struct Latest {
     sample: GpuSample,
     asked: Asked,
+    /// How many answers there were.
+    number: u64,
 }
 
 /// How the driver stands to what is known.
@@ -80,6 +82,7 @@ impl Gpus {
                 ..GpuSample::default()
             },
             asked: Asked::Since(Instant::now()),
+            number: 0,
         };
         let shared = Arc::new(Shared {
             latest: Mutex::new(latest),
@@ -124,9 +127,23 @@ impl Gpus {
         sample
     }
 
-    /// What each tree uses, of the same look; never waits for the driver.
-    pub(crate) fn attempts(&self) -> Vec<AttemptGpus> {
-        lock(&self.shared.latest).sample.attempts.clone()
+    /// The same in short, for the node's own watch; never waits for the driver.
+    pub(crate) fn look(&self) -> GpuLook {
+        let latest = lock(&self.shared.latest);
+        let health = |detail: &GpuDetail| GpuHealth {
+            uuid: detail.uuid.clone(),
+            model: detail.model.clone(),
+            problem: detail.problem.clone(),
+        };
+        GpuLook {
+            number: latest.number,
+            age: match latest.asked {
+                Asked::Answered(then) => Some(then.elapsed()),
+                Asked::Since(_) | Asked::Failed => None,
+            },
+            gpus: latest.sample.details.iter().map(health).collect(),
+            attempts: latest.sample.attempts.clone(),
+        }
     }
 
     /// Whose processes are no strangers, from the next sample on.
@@ -270,7 +287,13 @@ impl Thread {
     }
 
     fn publish(&mut self, sample: GpuSample, asked: Asked) {
-        *lock(&self.shared.latest) = Latest { sample, asked };
+        let mut latest = lock(&self.shared.latest);
+        *latest = Latest {
+            sample,
+            asked,
+            number: latest.number + 1,
+        };
+        drop(latest);
         // Dropped, it tells the starter that there is an answer.
         self.first = None;
     }

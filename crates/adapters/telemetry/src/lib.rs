@@ -19,7 +19,7 @@ pub use boot::boot_id;
 pub use config::{Config, Declared, DeclaredGpu};
 pub use error::Error;
 pub use sample::{
-    AttemptGpus, DiskDetail, GpuDetail, GpuProcess, HostDetail, InterfaceDetail, MachineSample,
-    OwnTree, Pressure, Temperature,
+    AttemptGpus, DiskDetail, GpuDetail, GpuHealth, GpuLook, GpuProcess, HostDetail,
+    InterfaceDetail, MachineSample, OwnTree, Pressure, Temperature,
 };
 pub use sampler::{Handle, start};

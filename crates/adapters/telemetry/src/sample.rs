@@ -1,5 +1,8 @@
 //! What a machine is doing, in full. Gossip carries less ([`types::NodeReport`]): this goes to whoever asks the node.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -180,4 +183,30 @@ pub struct AttemptGpus {
     pub vram_bytes: u64,
     /// Sum over all GPUs of the percent of the multiprocessors' time: 250 is two and a half GPUs.
     pub utilisation_percent: u32,
+    /// Bytes of each GPU that it uses, by its place in the list.
+    pub vram_by_gpu: BTreeMap<u32, u64>,
+}
+
+/// What the node's own watch needs of one answer of the driver.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GpuLook {
+    /// Grows with each answer.
+    pub number: u64,
+    /// How old it is; none where no driver answers.
+    pub age: Option<Duration>,
+    /// All GPUs, each in its place.
+    pub gpus: Vec<GpuHealth>,
+    /// What each tree uses, in the order of the attempts' names.
+    pub attempts: Vec<AttemptGpus>,
+}
+
+/// Whether a GPU can be used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GpuHealth {
+    /// NVML's uuid.
+    pub uuid: String,
+    /// Model name.
+    pub model: String,
+    /// Why it cannot, in words.
+    pub problem: Option<String>,
 }

@@ -12,7 +12,7 @@ use crate::gpus::{GpuSample, Gpus};
 use crate::host::{Host, HostSample};
 use crate::publish::{due_after, is_news};
 use crate::report::Reporter;
-use crate::{AttemptGpus, Config, Error, MachineSample, OwnTree};
+use crate::{Config, Error, GpuLook, MachineSample, OwnTree};
 
 /// The start waits this long for the driver's first answer; one that is not resident needs seconds, and then the
 /// second report has the GPUs.
@@ -47,10 +47,10 @@ impl Handle {
         self.gpus.set_trees(trees);
     }
 
-    /// What each of the trees uses of the GPUs, in the order of the attempts' names; empty until a driver answered.
+    /// The last answer of the GPUs' driver in short: what each of the trees uses, and which GPUs have failed.
     #[must_use]
-    pub fn attempts_gpus(&self) -> Vec<AttemptGpus> {
-        self.gpus.attempts()
+    pub fn gpu_look(&self) -> GpuLook {
+        self.gpus.look()
     }
 
     /// Takes a sample now and tells it, changed or not.

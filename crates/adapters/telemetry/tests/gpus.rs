@@ -211,7 +211,8 @@ async fn process_below_the_root_of_an_attempt_is_its_own() {
     };
     assert_eq!(*process, expected);
     assert!(process.user.is_some());
-    let uses: Vec<_> = machine.handle.attempts_gpus();
+    let uses = machine.handle.gpu_look().attempts;
+    assert_eq!(uses[1].vram_by_gpu[&3], 20 * GIB);
     let uses: Vec<_> = uses
         .iter()
         .map(|uses| {
@@ -277,7 +278,7 @@ async fn in_a_container_nobody_is_taken_for_a_stranger() {
         "{:?}",
         seen.gpu_warnings
     );
-    assert!(machine.handle.attempts_gpus().is_empty());
+    assert!(machine.handle.gpu_look().attempts.is_empty());
 }
 
 #[tokio::test]

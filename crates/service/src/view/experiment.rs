@@ -9,7 +9,8 @@ use crate::view::{NodeRefView, ResourcesView, SourceView};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CauseView {
     /// Stable word: `finished`, `exit-code`, `signal`, `command-not-found`, `source-tree`, `host-out-of-memory`, `disk-full`,
-    /// `stopped`, `node-lost`, `lease-expired`, `time-limit`, `node-restarted`, `holder-failed`, `refused-by-node`.
+    /// `stopped`, `node-lost`, `lease-expired`, `time-limit`, `node-restarted`, `holder-failed`, `refused-by-node`,
+    /// `moved`, `history-replaced`, `preempted`, `vram-overuse`, `rank-ended`, `gpu-failed`.
     pub kind: String,
     /// For people.
     pub text: String,
@@ -52,6 +53,8 @@ pub struct AttemptView {
     pub segments: u64,
     /// Bytes in them.
     pub record_bytes: u64,
+    /// What a person should know: it takes more GPU memory than it was given, or a neighbour does.
+    pub warnings: Vec<String>,
 }
 
 /// A line of `muster ls`.
@@ -183,6 +186,8 @@ pub struct WhyView {
     pub possible_ever: bool,
     /// Per node.
     pub nodes: Vec<WhyNodeView>,
+    /// What a person should know of the attempt that runs.
+    pub warnings: Vec<String>,
 }
 
 /// What one node lacks.

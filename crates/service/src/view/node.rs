@@ -35,6 +35,8 @@ pub struct GpuView {
     pub booked_milli: u64,
     /// Bytes booked by attempts.
     pub booked_vram_bytes: u64,
+    /// Attempts that hold more of its memory than they were given.
+    pub warnings: Vec<String>,
 }
 
 /// One node.

@@ -18,6 +18,8 @@ pub struct SamplesView {
     pub points: Vec<UsagePoint>,
     /// Of all samples, not of the points; none before the first.
     pub summary: Option<UsageSummary>,
+    /// What a person should know: it takes more GPU memory than it was given, or a neighbour does.
+    pub warnings: Vec<String>,
 }
 
 /// Some samples in a row: rates, processors and GPU time are means over them, the rest is the most of any.

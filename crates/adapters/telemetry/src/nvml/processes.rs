@@ -106,23 +106,24 @@ pub(super) fn foreign_bytes(processes: &[GpuProcess], used_bytes: u64) -> u64 {
 
 /// What each attempt uses, also of those that use nothing.
 pub(super) fn of_attempts(trees: &[OwnTree], details: &[GpuDetail]) -> Vec<AttemptGpus> {
-    let mut uses: BTreeMap<&str, (u64, u32)> = BTreeMap::new();
+    let mut uses: BTreeMap<&str, AttemptGpus> = BTreeMap::new();
     for tree in trees {
-        uses.insert(&tree.attempt, (0, 0));
+        uses.insert(&tree.attempt, AttemptGpus::default());
     }
-    for detail in details {
+    for (place, detail) in (0..).zip(details) {
         for (attempt, vram_bytes, percent) in of_gpu(detail) {
             let uses = uses.entry(attempt).or_default();
-            uses.0 = uses.0.saturating_add(vram_bytes);
-            uses.1 = uses.1.saturating_add(percent);
+            uses.vram_bytes = uses.vram_bytes.saturating_add(vram_bytes);
+            uses.utilisation_percent = uses.utilisation_percent.saturating_add(percent);
+            let here = uses.vram_by_gpu.entry(place).or_default();
+            *here = here.saturating_add(vram_bytes);
         }
     }
-    let use_of = |(attempt, (vram_bytes, utilisation_percent)): (&str, _)| AttemptGpus {
+    let named = |(attempt, uses): (&str, AttemptGpus)| AttemptGpus {
         attempt: attempt.to_owned(),
-        vram_bytes,
-        utilisation_percent,
+        ..uses
     };
-    uses.into_iter().map(use_of).collect()
+    uses.into_iter().map(named).collect()
 }
 
 /// The attempts on a GPU with their bytes and percents. Where the driver tells no utilisation of processes, the card's
@@ -183,6 +184,9 @@ mod tests {
         let shared = gpu(vec![a, process(None, Some(1), None)]);
         let told = gpu(vec![process(Some("a"), Some(5), Some(70))]);
         let uses = of_attempts(&trees, &[alone, shared, told]);
+        let by_gpu: Vec<_> = uses[0].vram_by_gpu.iter().collect();
+        assert_eq!(by_gpu, [(&0, &20), (&1, &10), (&2, &5)]);
+        assert!(uses[1].vram_by_gpu.is_empty());
         let uses: Vec<_> = uses
             .iter()
             .map(|uses| {

@@ -113,6 +113,9 @@ impl Page {
                 &format!("{}, ran {ran}", ago(look.now_ms, started)),
             );
         }
+        for warning in &attempt.warnings {
+            self.field("warning", warning);
+        }
         self.field("used", &used(attempt));
         self.field("records", &records(attempt));
         if let Some(cause) = &attempt.cause {

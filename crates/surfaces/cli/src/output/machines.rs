@@ -205,7 +205,13 @@ fn gpu_row(machine: &str, gpu: &GpuView, detail: Option<&GpuDetail>) -> Vec<Cell
         shown(power),
         shown(|gpu| gpu.temperature_celsius.map(|heat| format!("{heat} °C"))),
         shown(|gpu| gpu.sm_clock_mhz.map(|clock| format!("{clock} MHz"))),
-        lines(&detail.map_or_else(Vec::new, gpu_notes)),
+        lines(
+            &[
+                detail.map_or_else(Vec::new, gpu_notes),
+                gpu.warnings.clone(),
+            ]
+            .concat(),
+        ),
     ]
 }
 

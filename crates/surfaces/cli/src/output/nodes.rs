@@ -137,6 +137,7 @@ mod tests {
             utilisation_percent: 0,
             booked_milli: 500,
             booked_vram_bytes: 40 << 30,
+            warnings: Vec::new(),
         };
         second.gpus = vec![gpu];
         let mut third = node("laptop", "learner");

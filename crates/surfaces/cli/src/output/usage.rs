@@ -3,7 +3,7 @@
 use rest::wire::{SamplesView, UsagePoint, UsageSummary};
 
 use super::amounts::{bytes, milli, plain, span};
-use super::look::Look;
+use super::look::{Look, Mood};
 
 /// Columns beside the chart: a name, three amounts with a unit, spaces.
 const OTHER_COLUMNS: u16 = 54;
@@ -39,6 +39,10 @@ pub(crate) fn usage(view: &SamplesView, look: &Look) -> String {
     text.push('\n');
     for (name, value) in usage_lines(view) {
         text.push_str(&format!("  {name:<13} {value}\n"));
+    }
+    for warning in &view.warnings {
+        let head = look.paint(Mood::Busy, "warning");
+        text.push_str(&format!("  {head}       {}\n", plain(warning)));
     }
     if !view.points.is_empty() {
         text.push('\n');

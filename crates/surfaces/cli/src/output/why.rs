@@ -22,6 +22,10 @@ pub(crate) fn why(view: &WhyView, look: &Look) -> String {
         let warning = look.paint(Mood::Bad, "no node of the cluster could ever run it");
         text.push_str(&format!("{warning}, not even an empty one\n"));
     }
+    for warning in &view.warnings {
+        let head = look.paint(Mood::Busy, "warning:");
+        text.push_str(&format!("{head} {}\n", plain(warning)));
+    }
     if view.nodes.is_empty() {
         return text;
     }
@@ -69,6 +73,7 @@ mod tests {
                 ),
                 node("n2", "impossible", &["needs 8 cpus, has 4"]),
             ],
+            warnings: vec!["holds 30 GiB".into()],
         };
         let text = why(&view, &Look::plain_at(0));
         let expected = "\
@@ -77,6 +82,7 @@ place 2 in the waiting order
 rule: class 0
 start: in 1 h
 no node of the cluster could ever run it, not even an empty one
+warning: holds 30 GiB
 
 NODE  VERDICT     REASONS
 n1    short       needs 8 cpus, has 2 of 4 free

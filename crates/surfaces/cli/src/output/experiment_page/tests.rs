@@ -31,6 +31,7 @@ fn lost_attempt() -> AttemptView {
         tree_kill_method: String::new(),
         segments: 2,
         record_bytes: 2_048,
+        warnings: Vec::new(),
     }
 }
 
@@ -121,6 +122,17 @@ fn an_end_shows_its_exit_code_and_who_stopped_it() {
     assert!(text.contains("  stop asked by bo\n"), "{text}");
     assert!(
         text.contains("  ended         stopped by bo, exit code 143\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_warning_is_told_with_its_attempt() {
+    let mut detail = detail();
+    detail.attempts[0].warnings = vec!["holds 30 GiB of GPU 0".into()];
+    let text = experiment_page(&detail, &[], &Look::plain_at(1_200_000));
+    assert!(
+        text.contains("  warning       holds 30 GiB of GPU 0\n"),
         "{text}"
     );
 }

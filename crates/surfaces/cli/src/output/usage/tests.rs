@@ -49,6 +49,7 @@ fn view() -> SamplesView {
             network_sent_bytes: Some(0),
             network_is_hosts: true,
         }),
+        warnings: Vec::new(),
     }
 }
 
@@ -100,4 +101,13 @@ fn a_narrow_terminal_still_has_a_chart() {
     assert_eq!(chart_columns(&wide(Some(40))), 12);
     assert_eq!(chart_columns(&wide(Some(162))), 108);
     assert_eq!(chart_columns(&wide(None)), 46);
+}
+
+#[test]
+fn a_warning_stands_between_the_totals_and_the_chart() {
+    let mut view = view();
+    view.warnings = vec!["holds 30 GiB of GPU 0".into()];
+    let text = usage(&view, &Look::plain_at(0));
+    let expected = "of the whole machine\n  warning       holds 30 GiB of GPU 0\n\nFIGURE";
+    assert!(text.contains(expected), "{text}");
 }
