@@ -342,7 +342,10 @@ fn policy_of(request: &SubmitRequest) -> Result<Policy, ServiceError> {
             DurationMs(lease)
         )));
     }
+    let overuse = request.vram_overuse.as_deref();
+    let overuse = overuse.map_or(Ok(default.overuse), str::parse);
     Ok(Policy {
+        overuse: overuse.map_err(|error| invalid(&error.to_string()))?,
         retries_node_lost: request
             .retries_node_lost
             .unwrap_or(default.retries_node_lost),

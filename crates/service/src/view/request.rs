@@ -94,6 +94,10 @@ pub struct SubmitRequest {
     /// Where it leaves checkpoints; empty: nowhere. One that has some is asked to make room before others.
     #[serde(default)]
     pub checkpoint_directory: String,
+    /// What to do if it holds more memory of a shared GPU than it was given: `warn`, or `stop` it. Default `warn`; a node may
+    /// be stricter.
+    #[serde(default)]
+    pub vram_overuse: Option<String>,
     /// Refuse instead of waiting when no node of the cluster could ever run it.
     #[serde(default)]
     pub fail_if_impossible: bool,

@@ -45,6 +45,10 @@ pub struct Arguments {
         hide_default_value = true
     )]
     pub(super) checkpoint_directory: String,
+    /// What to do if it holds more memory of a shared GPU than it was given: warn, or stop it; default warn, unless the
+    /// machine is stricter
+    #[arg(long, value_name = "warn|stop")]
+    pub(super) vram_overuse: Option<String>,
     /// Refuse at once when no node of the cluster could ever run it
     #[arg(long)]
     pub(super) fail_if_impossible: bool,

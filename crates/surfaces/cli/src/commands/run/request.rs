@@ -26,6 +26,7 @@ pub(super) fn request(arguments: &Arguments, capture: Option<&Capture>) -> Submi
         stop_grace_ms: None,
         prefer_nodes: arguments.needs.prefer_nodes.clone(),
         checkpoint_directory: arguments.checkpoint_directory.clone(),
+        vram_overuse: arguments.vram_overuse.clone(),
         fail_if_impossible: arguments.fail_if_impossible,
     }
 }
