@@ -6,10 +6,10 @@ use std::path::Path;
 use std::process::Command;
 
 use service::view::{
-    ExperimentList, ExperimentSummary, LedgerEntryView, QueueView, SubmitReply, WhyView,
+    ExperimentList, ExperimentSummary, LedgerEntryView, NodesView, QueueView, SubmitReply, WhyView,
 };
 
-use crate::harness::{Lab, PATIENCE, processes_whose, run, wait_until};
+use crate::harness::{Lab, PATIENCE, processes_whose, run, skip, wait_until};
 
 #[test]
 fn what_is_submitted_on_any_node_runs_and_its_output_is_whole_on_every_node() {
@@ -366,4 +366,49 @@ fn every_reading_command_speaks_json_and_the_ledger_says_who_did_what() {
             .all(|entry| entry.author.contains(user.as_str())),
         "{history:?}"
     );
+}
+
+#[test]
+fn over_its_memory_an_experiment_ends_with_limit_and_peak() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let nodes: NodesView = a.ask(&["nodes"]);
+    let unlimited = |warning: &String| warning.contains("not held to their memory");
+    if nodes.nodes[0].warnings.iter().any(unlimited) {
+        return skip("no cgroup with a memory controller is writable");
+    }
+    // What it takes before it is in its cgroup does not count there.
+    let script = "while 'muster-' not in open('/proc/self/cgroup').read(): pass
+held = b'x' * (300 << 20)
+print('it has all of it')";
+    let id = a.submit(&["--memory", "96MiB", "--", "python3", "-c", script]);
+    let detail = a.wait_end(&id);
+    let page = a.muster(&["show", &id]).success();
+    println!("{page}");
+    let cause = detail.cause.expect("it ended");
+    assert_eq!(cause.kind, "host-out-of-memory", "{page}");
+    let evidence = cause.evidence.join("\n");
+    for part in [
+        "limit 96 MiB (",
+        "most held 9",
+        "ask for more with --memory",
+    ] {
+        assert!(evidence.contains(part), "{part:?} is not in\n{evidence}");
+    }
+}
+
+#[test]
+fn threads_are_as_many_as_cores_and_at_least_one_unless_it_says_otherwise() {
+    let lab = Lab::new();
+    let a = lab.one();
+    let say = |arguments: &[&str]| {
+        let command = ["--", "sh", "-c", "echo $OMP_NUM_THREADS"];
+        let id = a.submit(&[arguments, &command].concat());
+        a.wait_end(&id);
+        a.logs(&id).trim().to_owned()
+    };
+    assert_eq!(say(&["--cpus", "2.5"]), "3");
+    assert_eq!(say(&["--cpus", "0.2"]), "1");
+    assert_eq!(say(&["--cpus", "0"]), "1");
+    assert_eq!(say(&["--cpus", "2", "--env", "OMP_NUM_THREADS=7"]), "7");
 }

@@ -7,10 +7,10 @@ use service::view::{GpuDetail, MachinesView, NodesView, SamplesView, WhyView};
 
 use crate::harness::{Lab, Node, PATIENCE, skip, wait_until};
 
-const GIB: u64 = 1 << 30;
+pub(crate) const GIB: u64 = 1 << 30;
 
-/// A node whose driver tells of this world.
-fn machine_with(lab: &Lab, world: &World) -> (Node, Fake) {
+/// A node whose driver tells of this world, started with more flags.
+pub(crate) fn machine_with(lab: &Lab, world: &World, flags: &[&str]) -> (Node, Fake) {
     let node = lab.machine("a");
     let directory = lab.path().join("driver");
     fs::create_dir(&directory).unwrap();
@@ -19,7 +19,7 @@ fn machine_with(lab: &Lab, world: &World) -> (Node, Fake) {
     let mut settings = fs::read_to_string(&file).unwrap();
     settings.push_str(&format!("nvml_path = \"{}\"\n", fake.library().display()));
     fs::write(file, settings).unwrap();
-    node.up(&["--new"]);
+    node.up(&[&["--new"], flags].concat());
     (node, fake)
 }
 
@@ -30,7 +30,7 @@ fn gpus(node: &Node) -> Vec<GpuDetail> {
 }
 
 /// Waits until the cluster, not only the machine, knows of so many GPUs with memory.
-fn wait_offered(node: &Node, count: usize) {
+pub(crate) fn wait_offered(node: &Node, count: usize) {
     wait_until(PATIENCE, "the GPUs are offered", || {
         let view: NodesView = node.ask(&["nodes"]);
         let gpus = view.nodes[0].gpus.iter();
@@ -51,7 +51,7 @@ fn work_goes_around_what_others_run_and_its_processes_are_told_apart() {
     }
     let lab = Lab::new();
     let mut world = World::named("4xa10g").unwrap();
-    let (node, fake) = machine_with(&lab, &world);
+    let (node, fake) = machine_with(&lab, &world, &[]);
     wait_offered(&node, 4);
     let taken = world.gpus[1].uuid.clone();
 
@@ -129,7 +129,7 @@ fn work_goes_around_what_others_run_and_its_processes_are_told_apart() {
 fn a_gpu_that_falls_off_the_bus_is_offered_no_more_and_a_driver_that_hangs_holds_nobody_up() {
     let lab = Lab::new();
     let mut world = World::named("8xh100").unwrap();
-    let (node, fake) = machine_with(&lab, &world);
+    let (node, fake) = machine_with(&lab, &world, &[]);
     wait_offered(&node, 8);
     world.gpus[2].xids.push(79);
     world.gpus[2].lost = true;
