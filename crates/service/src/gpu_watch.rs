@@ -6,12 +6,12 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use agent::{GpuAction, GpuLook, GpuPart, GpuWatch};
-use executor::{BookedGpu, GpuTerms, StopReason};
+use executor::{BookedGpu, GpuTenant, StopReason};
 use state_machine::{AttemptReport, Command, ReportAttempt, VramOveruse};
 use telemetry::{AttemptGpus, GpuHealth, OwnTree};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
-use types::{AttemptToken, Cause, CauseKind, GpuIndex, Overuse};
+use types::{AttemptToken, Cause, CauseKind, DurationMs, GpuIndex, Overuse};
 
 use crate::error::ErrorKind;
 use crate::handle::{Handle, now};
@@ -98,12 +98,12 @@ impl Handle {
                     tracing::debug!(%token, %error, "its use of the GPUs is not told: it has ended");
                 }
             }
-            let Ok((rank, terms)) = executor.gpu_terms(&token) else {
-                continue; // It was released between.
+            let Some(tenant) = executor.gpu_tenant(&token) else {
+                continue;
             };
-            let mut own = parts_of((token, rank), &terms, used, &look.gpus);
+            let mut own = parts_of(token, &tenant, used, &look.gpus);
             for part in &mut own {
-                part.policy = stricter(terms.overuse, self.inner.config.vram_overuse);
+                part.policy = stricter(part.policy, self.inner.config.vram_overuse);
             }
             parts.extend(own);
         }
@@ -144,8 +144,8 @@ impl Handle {
         let executor = self.executor().clone();
         // A holder that hangs must not hold up the watch over the others.
         tokio::spawn(async move {
-            let terms = executor.gpu_terms(&token);
-            let grace = terms.map(|(_, terms)| terms.stop_grace).unwrap_or_default(); // Released: nothing to end.
+            let tenant = executor.gpu_tenant(&token);
+            let grace = tenant.map_or_else(DurationMs::default, |tenant| tenant.terms.stop_grace);
             if let Err(error) = executor.stop(&token, reason, grace).await {
                 tracing::debug!(%token, %error, "nothing to end: it has ended");
             }
@@ -188,7 +188,7 @@ impl Handle {
     /// with some exit code, before the driver has told of the failure. So the driver is heard first.
     pub async fn blame_gpu(&self, token: &AttemptToken, cause: Cause) -> Cause {
         let is_own_failure = matches!(cause.kind, CauseKind::ExitCode(_) | CauseKind::Signal(_));
-        let Ok((_, terms)) = self.executor().gpu_terms(token) else {
+        let Some(GpuTenant { terms, .. }) = self.executor().gpu_tenant(token) else {
             return cause;
         };
         let telemetry = &self.inner.telemetry;
@@ -230,11 +230,12 @@ impl Handle {
 
 /// An attempt on each GPU that it was given, or that it uses without.
 fn parts_of(
-    (token, rank): (AttemptToken, u32),
-    terms: &GpuTerms,
+    token: AttemptToken,
+    tenant: &GpuTenant,
     used: Option<&AttemptGpus>,
     gpus: &[GpuHealth],
 ) -> Vec<GpuPart> {
+    let (rank, terms) = (tenant.rank, &tenant.terms);
     let used = |place: u32| used.and_then(|used| used.vram_by_gpu.get(&place).copied());
     let given = terms.gpus.iter().map(|gpu| GpuPart {
         token,
@@ -245,6 +246,7 @@ fn parts_of(
         used_bytes: place_of(gpu, gpus).and_then(used).unwrap_or(0),
         problem: problem_of(gpu, gpus),
         policy: terms.overuse,
+        is_adopted: tenant.is_adopted,
     });
     let mut parts: Vec<_> = given.collect();
     let places: BTreeSet<_> = terms
@@ -264,6 +266,7 @@ fn parts_of(
                 used_bytes,
                 problem: None,
                 policy: terms.overuse,
+                is_adopted: tenant.is_adopted,
             });
         }
     }
@@ -299,6 +302,7 @@ fn stricter(one: Overuse, other: Overuse) -> Overuse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use executor::GpuTerms;
     use types::{ExperimentId, GpuShare, Incarnation, LogIndex};
 
     const GIB: u64 = 1 << 30;
@@ -329,15 +333,19 @@ mod tests {
             attempt: 1,
             placed_at: LogIndex(1),
         };
-        let terms = GpuTerms {
-            gpus,
-            ..GpuTerms::default()
+        let tenant = GpuTenant {
+            rank: 0,
+            terms: GpuTerms {
+                gpus,
+                ..GpuTerms::default()
+            },
+            is_adopted: false,
         };
         let used = AttemptGpus {
             vram_by_gpu: used.iter().copied().collect(),
             ..AttemptGpus::default()
         };
-        parts_of((token, 0), &terms, Some(&used), known)
+        parts_of(token, &tenant, Some(&used), known)
     }
 
     #[test]

@@ -74,12 +74,12 @@ impl AttemptDirectory {
         }))
     }
 
-    /// The order, and what it was given of the GPUs.
-    pub(crate) fn read_terms(&self) -> Result<Option<(OrderV1, GpuTerms)>, Error> {
+    /// The order, and what was given of the GPUs, if the order tells.
+    pub(crate) fn read_terms(&self) -> Result<Option<(OrderV1, Option<GpuTerms>)>, Error> {
         let order: Option<Order> = read_stored(&self.order())?;
         Ok(order.map(|order| match order {
-            Order::V1(order) | Order::V2(order, _) => (order, GpuTerms::default()),
-            Order::V3(order, _, terms) => (order, terms),
+            Order::V1(order) | Order::V2(order, _) => (order, None),
+            Order::V3(order, _, terms) => (order, Some(terms)),
         }))
     }
 

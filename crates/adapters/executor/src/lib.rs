@@ -32,8 +32,8 @@ pub use error::Error;
 pub use hold::hold;
 pub use job_user::{JOB_ACCOUNT, JobUser};
 pub use node::{
-    AttemptStatus, Config, Event, Handle, Phase, Runner, StartAttempt, UnsealedRead, protections,
-    start,
+    AttemptStatus, Config, Event, GpuTenant, Handle, Phase, Runner, StartAttempt, UnsealedRead,
+    protections, start,
 };
 pub use protocol::StopReason;
 pub use segment::SealedSegment;

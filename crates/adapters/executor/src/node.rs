@@ -118,6 +118,17 @@ impl StartAttempt {
     }
 }
 
+/// An attempt as the watch over the GPUs sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuTenant {
+    /// Rank on this node.
+    pub rank: u32,
+    /// What it was given.
+    pub terms: GpuTerms,
+    /// A node process before this one started it.
+    pub is_adopted: bool,
+}
+
 /// Where an attempt stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {

@@ -49,6 +49,8 @@ pub struct GpuPart {
     pub problem: Option<String>,
     /// What is to be done if it holds more than it was given.
     pub policy: Overuse,
+    /// A node process before this one started it, and may have told of an over-use that is over by now.
+    pub is_adopted: bool,
 }
 
 /// What the node's loop does.
@@ -108,7 +110,6 @@ pub struct GpuWatch {
 impl GpuWatch {
     /// Takes a look in and says what to do.
     pub fn step(&mut self, look: &GpuLook) -> Vec<GpuAction> {
-        let is_first = self.last.is_none();
         let is_new = self.last != Some(look.number);
         self.last = Some(look.number);
         let there = |key: &(AttemptToken, GpuIndex)| {
@@ -120,7 +121,7 @@ impl GpuWatch {
         for part in &look.parts {
             let key = (part.token, part.gpu);
             let watched = self.watched.entry(key).or_insert_with(|| Watched {
-                may_be_open: is_first,
+                may_be_open: part.is_adopted,
                 ..Watched::default()
             });
             if is_new {

@@ -11,7 +11,7 @@ use types::{AttemptToken, Cause, CauseKind};
 use super::attempt::Attempt;
 use super::environment::MACHINE_NAME_VARIABLE;
 use super::prepare::never_ran;
-use super::{Phase, Shared};
+use super::{GpuTenant, Phase, Shared};
 use crate::attempt_directory::{AttemptDirectory, parse_directory_name};
 use crate::cgroup::JobCgroups;
 use crate::clock::wall_clock;
@@ -84,10 +84,17 @@ fn look(shared: &Shared, token: AttemptToken) -> Result<Found, Error> {
         tracing::warn!(%error, %token, "order of attempt is not readable");
         None
     });
-    let (rank, gpu_terms, deadline) = order.map_or_else(Default::default, |(order, terms)| {
-        (order.rank, terms, order.deadline_boottime_ms)
+    let rank = order.as_ref().map_or(0, |(order, _)| order.rank);
+    let deadline = order
+        .as_ref()
+        .map_or(0, |(order, _)| order.deadline_boottime_ms);
+    let terms = order.and_then(|(_, terms)| terms);
+    let tenant = terms.map(|terms| GpuTenant {
+        rank,
+        terms,
+        is_adopted: true,
     });
-    let (attempt, requests) = Attempt::new(shared, token, (rank, gpu_terms), deadline);
+    let (attempt, requests) = Attempt::new(shared, token, (rank, tenant), deadline);
     let ended = directory.read_exit().unwrap_or_else(|error| {
         // As above: one is made anew when its processes are gone.
         tracing::warn!(%error, %token, "end of attempt is not readable");

@@ -11,12 +11,12 @@ use tokio::sync::{mpsc, watch};
 use types::{AttemptToken, GpuUse, Timestamp};
 
 use super::prepare::{PrepareError, never_ran, prepare};
-use super::{AttemptStatus, Event, Phase, Shared, StartAttempt, adopt};
+use super::{AttemptStatus, Event, GpuTenant, Phase, Shared, StartAttempt, adopt};
 use crate::attempt_directory::AttemptDirectory;
 use crate::error::Error;
 use crate::protocol::{Notice, NoticeReader, Request, StopReason, frame};
 use crate::segment::{self, SealedSegment};
-use crate::stored::{Ended, GpuTerms, Usage};
+use crate::stored::{Ended, Usage};
 use crate::tail::TailReader;
 
 /// Requests that may wait for one holder: it answers in microseconds.
@@ -30,8 +30,8 @@ const SETTLE_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Attempt {
     pub(super) token: AttemptToken,
     pub(super) rank: u32,
-    /// What it was given of the GPUs.
-    pub(super) gpu_terms: GpuTerms,
+    /// What it was given of the GPUs; none where its order does not tell: an older program wrote it, or it is torn.
+    pub(super) gpu_tenant: Option<GpuTenant>,
     pub(super) directory: AttemptDirectory,
     pub(super) requests: mpsc::Sender<Request>,
     /// Number after the last record, as told by the holder.
@@ -62,7 +62,7 @@ impl Attempt {
     pub(super) fn new(
         shared: &Shared,
         token: AttemptToken,
-        (rank, gpu_terms): (u32, GpuTerms),
+        (rank, gpu_tenant): (u32, Option<GpuTenant>),
         deadline_boottime_ms: u64,
     ) -> (Arc<Self>, mpsc::Receiver<Request>) {
         let directory = AttemptDirectory::new(&shared.config.directory, &token);
@@ -70,7 +70,7 @@ impl Attempt {
         let attempt = Self {
             token,
             rank,
-            gpu_terms,
+            gpu_tenant,
             requests,
             tail: watch::Sender::new(0),
             gpus: watch::Sender::new(GpuUse::default()),

@@ -10,12 +10,11 @@ use types::{AttemptToken, DurationMs, GpuUse};
 
 use super::attempt::Attempt;
 use super::runner::Launch;
-use super::{AttemptStatus, Phase, Shared, StartAttempt};
+use super::{AttemptStatus, GpuTenant, Phase, Shared, StartAttempt};
 use crate::error::Error;
 use crate::protocol::{Request, StopReason};
 use crate::remove_tree::remove_tree;
 use crate::segment::{self, SealedSegment};
-use crate::stored::GpuTerms;
 use crate::tail::{MAX_READ_BYTES, TailRead};
 
 /// Asks the executor. Clones share it.
@@ -66,6 +65,11 @@ impl Handle {
     /// The run loop has ended.
     pub async fn start_attempt(&self, start: StartAttempt) -> Result<(), Error> {
         let token = start.wanted.token;
+        let tenant = GpuTenant {
+            rank: start.wanted.rank,
+            terms: start.gpu_terms(),
+            is_adopted: false,
+        };
         let permit = self
             .launches
             .reserve()
@@ -74,7 +78,7 @@ impl Handle {
         let (attempt, requests) = Attempt::new(
             &self.shared,
             token,
-            (start.wanted.rank, start.gpu_terms()),
+            (start.wanted.rank, Some(tenant)),
             start.deadline_boottime_ms,
         );
         {
@@ -170,13 +174,11 @@ impl Handle {
             .collect()
     }
 
-    /// The rank of an attempt and what it was given of the GPUs, until it is released.
-    ///
-    /// # Errors
-    /// The attempt is not known here.
-    pub fn gpu_terms(&self, token: &AttemptToken) -> Result<(u32, GpuTerms), Error> {
-        let attempt = self.shared.attempt(token)?;
-        Ok((attempt.rank, attempt.gpu_terms.clone()))
+    /// What an attempt was given of the GPUs, until it is released; none if it is not known here, or nobody knows what it was
+    /// given.
+    #[must_use]
+    pub fn gpu_tenant(&self, token: &AttemptToken) -> Option<GpuTenant> {
+        self.shared.attempts().get(token)?.gpu_tenant.clone()
     }
 
     /// All attempts known on this node, with those that ended and are not yet released.

@@ -138,7 +138,7 @@ pub(super) fn prepare(
         start,
         (deadline_boottime_ms, &confinement),
     );
-    let order = Order::V3(order, confinement, attempt.gpu_terms.clone());
+    let order = Order::V3(order, confinement, start.gpu_terms());
     let file = durable_file::create(&directory.order(), &codec::encode(&order))
         .map_err(PrepareError::Order)?;
     if boottime_ms() >= deadline_boottime_ms {

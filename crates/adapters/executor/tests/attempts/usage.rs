@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use executor::StopReason;
-use types::{AttemptSample, CauseKind, ConsoleStream, DurationMs, NetworkOf, Record, RecordBody};
+use executor::{BookedGpu, GpuTenant, GpuTerms, StopReason};
+use types::{
+    AttemptSample, CauseKind, ConsoleStream, DurationMs, GpuIndex, GpuShare, NetworkOf, Overuse,
+    Record, RecordBody,
+};
 
 use crate::lab::{self, Lab, Node, console, shell, start_of, token};
 
@@ -161,4 +164,48 @@ async fn trees_are_told_by_the_holder_and_are_found_again_by_the_next_node_proce
     assert_eq!(told.unwrap().vram_bytes, MIB);
     stop(&mut node).await;
     assert_eq!(node.handle.trees(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_given_of_a_gpu_is_known_to_the_next_node_process_and_ends_say_what_was_taken() {
+    let lab = Lab::new();
+    let mut node = Node::start(&lab).await;
+    let share = GpuShare {
+        index: GpuIndex(3),
+        milli: 500,
+        vram_bytes: 12 << 30,
+    };
+    let mut start = start_of(1, shell("echo ready; exec sleep 1000"));
+    start.wanted.resources.gpus = vec![share];
+    start.gpus = vec!["GPU-a".to_owned()];
+    node.handle.start_attempt(start).await.unwrap();
+    node.wait_for_console(1, "ready").await;
+    let uuid = Some("GPU-a".to_owned());
+    let expected = GpuTenant {
+        rank: 0,
+        terms: GpuTerms {
+            gpus: vec![BookedGpu { share, uuid }],
+            overuse: Overuse::Warn,
+            stop_grace: DurationMs::from_secs(10),
+        },
+        is_adopted: false,
+    };
+    let tenant = node.handle.gpu_tenant(&token(1));
+    assert_eq!(tenant.as_ref(), Some(&expected));
+    node.die().await;
+    let mut node = Node::start(&lab).await;
+    let adopted = GpuTenant {
+        is_adopted: true,
+        ..expected
+    };
+    assert_eq!(node.handle.gpu_tenant(&token(1)), Some(adopted));
+    assert_eq!(node.handle.gpu_tenant(&token(2)), None);
+    let figures = "30 GiB of GPU 3 and was given 12 GiB".to_owned();
+    let reason = StopReason::VramOveruse { figures };
+    let grace = DurationMs::from_secs(10);
+    node.handle.stop(&token(1), reason, grace).await.unwrap();
+    let cause = node.ended(1).await.cause;
+    assert_eq!(cause.kind, CauseKind::VramOveruse);
+    let says = |part: &str| cause.evidence.iter().any(|line| line.contains(part));
+    assert!(says("30 GiB of GPU 3") && says("--vram"), "{cause:?}");
 }
