@@ -149,6 +149,26 @@ fn a_kept_place_is_given_up_after_a_time() {
 }
 
 #[test]
+fn nobody_holds_on_to_a_place_by_a_long_grace() {
+    let mut cluster = Cluster::founded();
+    let mut slow = spec("slow");
+    slow.policy.stop_grace_ms = DurationMs(u64::MAX);
+    let submit =
+        |spec| Command::SubmitExperiment(Box::new(state_machine::SubmitExperiment { spec }));
+    cluster.refuse(submit(slow.clone()), RefusalCode::Invalid);
+    slow.policy.stop_grace_ms = DurationMs::from_secs(3_600);
+    let slow = cluster.submit(slow);
+    let on_all = place(slow, 1, &[(node(0), resources(4_000))]);
+    let Outcome::Placed(token) = cluster.accept(on_all) else {
+        unreachable!("it is placed");
+    };
+    let urgent = cluster.submit(spec("urgent"));
+    cluster.accept(preempt(urgent, &[token], 4_000));
+    let until = cluster.state.kept_place(urgent).unwrap().until;
+    assert!(until.since(cluster.state.time()) < DurationMs(2 * HOUR.0));
+}
+
+#[test]
 fn only_who_runs_there_can_make_room() {
     let mut cluster = Cluster::founded();
     let elsewhere = cluster.run(1);
