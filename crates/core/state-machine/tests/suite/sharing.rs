@@ -1,8 +1,8 @@
 //! What is used, learned, and given up for others; machines that carry labels or are one person's.
 
 use state_machine::{
-    AttemptReport, Command, Consumer, HOUR, LabelNode, LogEntry, Outcome, PreemptFor, RefusalCode,
-    ReserveNode, Usage,
+    AttemptReport, Command, Consumer, DrainNode, HOUR, HoldExperiment, LabelNode, LogEntry,
+    Outcome, PreemptFor, RefusalCode, ReleaseExperiment, ReserveNode, Usage,
 };
 use types::{
     AttemptToken, Author, CauseKind, DurationMs, ExperimentId, LogIndex, RankPlacement, Timestamp,
@@ -146,6 +146,49 @@ fn a_kept_place_is_given_up_after_a_time() {
     cluster.refuse(on_all.clone(), RefusalCode::DoesNotFit);
     let outcome = cluster.at(until.0, on_all);
     assert!(matches!(outcome, Outcome::Placed(_)), "{outcome:?}");
+}
+
+#[test]
+fn a_place_is_kept_for_nobody_who_may_not_run() {
+    let mut cluster = Cluster::founded();
+    let token = cluster.run(0);
+    let urgent = cluster.submit(spec("urgent"));
+    let other = cluster.submit(spec("other"));
+    cluster.accept(preempt(urgent, &[token], 4_000));
+    let stopped = CauseKind::Stopped { by: String::new() };
+    cluster.accept(report(token, node(0), ended(stopped)));
+    let on_all = place(other, 1, &[(node(0), resources(4_000))]);
+    cluster.refuse(on_all.clone(), RefusalCode::DoesNotFit);
+    cluster.accept(Command::HoldExperiment(HoldExperiment {
+        experiment: urgent,
+        reason: String::new(),
+    }));
+    assert_eq!(cluster.state.kept_place(urgent), None);
+    cluster.accept(on_all);
+}
+
+#[test]
+fn nobody_makes_room_for_one_that_may_not_run() {
+    let mut cluster = Cluster::founded();
+    let token = cluster.run(0);
+    let urgent = cluster.submit(spec("urgent"));
+    cluster.accept(Command::HoldExperiment(HoldExperiment {
+        experiment: urgent,
+        reason: String::new(),
+    }));
+    cluster.refuse(preempt(urgent, &[token], 1_000), RefusalCode::DoesNotFit);
+    let drain = DrainNode {
+        node: node(0),
+        evacuate: false,
+        reason: String::new(),
+    };
+    cluster.accept(Command::ReleaseExperiment(ReleaseExperiment {
+        experiment: urgent,
+    }));
+    cluster.accept(Command::DrainNode(drain));
+    cluster.refuse(preempt(urgent, &[token], 1_000), RefusalCode::DoesNotFit);
+    let victim = cluster.state.experiment(token.experiment).unwrap();
+    assert_eq!(victim.yields, None);
 }
 
 #[test]
