@@ -302,6 +302,49 @@ fn within_a_class_only_who_has_less_than_a_fair_share_takes_from_who_has_more() 
 }
 
 #[test]
+fn what_is_freed_for_one_is_offered_to_nobody_else_meanwhile() {
+    let mut leader = Leader::of(vec![report("a", 4, 16, &[])]);
+    leader.of_user("ann", ask(3, 1));
+    leader.place();
+    let urgent = leader.submit_with(ask(4, 1), important(100));
+    assert!(leader.placed().is_empty());
+    let victims = leader.preempt();
+    assert_eq!(victims.len(), 1);
+    // One core is free, and kept.
+    leader.of_user("bob", ask(1, 1));
+    assert_eq!(leader.round(), []);
+    let by = "the scheduler".to_owned();
+    leader.end(victims[0], CauseKind::Stopped { by });
+    assert_eq!(leader.placed(), [urgent]);
+}
+
+#[test]
+fn whom_a_place_is_freed_for_may_go_elsewhere_when_it_cannot_have_it() {
+    let mut leader = Leader::of(vec![report("a", 4, 16, &[]), report("b", 4, 16, &[])]);
+    let blocks = [(); 2].map(|()| leader.of_user("ann", ask(4, 1)));
+    assert_eq!(leader.placed(), blocks);
+    let urgent = leader.submit_with(ask(4, 1), important(100));
+    let victims = leader.preempt();
+    assert_eq!(victims.len(), 1);
+    let victim = leader.home(victims[0].experiment).unwrap();
+    leader.apply(Command::DrainNode(state_machine::DrainNode {
+        node: crate::leader::id(&victim),
+        evacuate: false,
+        reason: String::new(),
+    }));
+    let other = blocks
+        .into_iter()
+        .find(|block| *block != victims[0].experiment);
+    let token = leader
+        .running()
+        .into_iter()
+        .find(|token| Some(token.experiment) == other);
+    leader.finish(token.expect("it runs"));
+    assert_eq!(leader.placed(), [urgent]);
+    assert_ne!(leader.home(urgent), Some(victim));
+}
+
+#[test]
 fn an_experiment_that_wants_to_be_alone_is() {
     let alone = ResourceRequest {
         exclusive: true,
