@@ -271,6 +271,21 @@ fn no_more_go_than_are_needed() {
 }
 
 #[test]
+fn of_several_machines_the_one_with_the_youngest_is_cleared() {
+    let mut leader = Leader::of(vec![report("a", 4, 16, &[]), report("b", 4, 16, &[])]);
+    let [old, young] = [(); 2].map(|()| {
+        let id = leader.of_user("ann", ask(4, 1));
+        assert_eq!(leader.placed(), [id]);
+        leader.pass(HOUR);
+        id
+    });
+    assert_eq!(leader.home(old).as_deref(), Some("a"));
+    leader.submit_with(ask(4, 1), important(100));
+    let victims = leader.preempt();
+    assert_eq!(victims[0].experiment, young);
+}
+
+#[test]
 fn within_a_class_only_who_has_less_than_a_fair_share_takes_from_who_has_more() {
     let mut leader = Leader::of(vec![report("a", 4, 16, &[]), report("b", 4, 16, &[])]);
     for _ in 0..8 {
@@ -299,6 +314,47 @@ fn within_a_class_only_who_has_less_than_a_fair_share_takes_from_who_has_more() 
     leader.of_user("ann", ask(1, 1));
     leader.pass(DurationMs::from_secs(121));
     assert!(leader.preempt().is_empty());
+}
+
+#[test]
+fn a_fair_share_takes_no_more_from_anybody_than_leaves_them_theirs() {
+    // Four of twelve are a fair share: three of ann's may go, and one of cat's, although hers are the youngest.
+    let mut leader = Leader::of(vec![report("a", 12, 48, &[])]);
+    for user in ["ann", "cat"] {
+        for _ in 0..if user == "ann" { 7 } else { 5 } {
+            leader.of_user(user, ask(1, 1));
+            leader.place();
+            leader.pass(DurationMs(1));
+        }
+    }
+    leader.of_user("bob", ask(4, 1));
+    leader.pass(DurationMs::from_secs(121));
+    let victims = leader.preempt();
+    let left = |user: &str| {
+        let active = leader
+            .state
+            .active()
+            .filter(|(one, _)| one.author.user == user);
+        active.filter(|(one, _)| one.yields.is_none()).count()
+    };
+    assert_eq!(victims.len(), 4);
+    assert_eq!((left("ann"), left("cat")), (4, 4));
+}
+
+#[test]
+fn who_still_hears_that_it_must_go_counts_as_gone() {
+    let mut leader = Leader::of(vec![report("a", 4, 16, &[])]);
+    for _ in 0..4 {
+        leader.of_user("ann", ask(1, 1));
+    }
+    assert_eq!(leader.placed().len(), 4);
+    for _ in 0..4 {
+        leader.of_user("bob", ask(1, 1));
+    }
+    leader.pass(DurationMs::from_secs(121));
+    // Nothing has ended yet when the leader looks again.
+    let rounds = [(); 4].map(|()| leader.preempt().len());
+    assert_eq!(rounds, [1, 1, 0, 0], "half is bob's fair share");
 }
 
 #[test]
