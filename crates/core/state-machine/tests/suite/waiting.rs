@@ -1,10 +1,10 @@
 //! What people say of what waits: held, reordered, of another priority; queues that are paused and limited.
 
 use state_machine::{
-    ClusterState, Command, HoldExperiment, Limits, LinePlace, OrderExperiment, PauseQueue,
+    ClusterState, Command, HoldExperiment, Limits, LinePlace, OrderExperiment, Outcome, PauseQueue,
     RefusalCode, ReleaseExperiment, SetPriority, ShapeQueue,
 };
-use types::{CauseKind, ExperimentId, Role};
+use types::{Author, CauseKind, ExperimentId, Role};
 
 use crate::samples::{
     Cluster, author, ended, node, place, queue_name, refusal, report, resources, spec,
@@ -66,6 +66,52 @@ fn an_experiment_is_put_first_last_or_before_another() {
     let other = ExperimentId::from_bits(9);
     cluster.refuse(order(a, LinePlace::Before(other)), RefusalCode::NotWaiting);
     cluster.refuse(order(a, LinePlace::Before(a)), RefusalCode::NotWaiting);
+}
+
+#[test]
+fn a_member_puts_nothing_in_front_of_what_others_wait_for() {
+    let mut cluster = Cluster::founded();
+    let [ann, bob] = ["ann", "bob"].map(|user| author(user, Role::Member));
+    let submit = |cluster: &mut Cluster, by: &Author, name| {
+        let spec = spec(name);
+        let command = Command::SubmitExperiment(Box::new(state_machine::SubmitExperiment { spec }));
+        match cluster.by(by.clone(), command) {
+            Outcome::Submitted(id) => id,
+            other => unreachable!("{other:?}"),
+        }
+    };
+    let first = submit(&mut cluster, &ann, "first");
+    let second = submit(&mut cluster, &ann, "second");
+    // As long as nobody else waits there it is her own affair.
+    let outcome = cluster.by(ann.clone(), order(second, LinePlace::First));
+    assert_eq!(refusal(&outcome), None, "{outcome:?}");
+    let bobs = submit(&mut cluster, &bob, "bobs");
+    for place in [LinePlace::First, LinePlace::Before(first)] {
+        let outcome = cluster.by(bob.clone(), order(bobs, place));
+        let Outcome::Refused(refused) = &outcome else {
+            unreachable!("{outcome:?}");
+        };
+        assert_eq!(refused.code, RefusalCode::NotAllowed);
+        assert!(refused.message.contains("muster priority"), "{refused:?}");
+    }
+    assert_eq!(line(&cluster.state), [second, first, bobs]);
+    for place in [LinePlace::Last, LinePlace::Ordinary] {
+        let outcome = cluster.by(ann.clone(), order(second, place));
+        assert_eq!(refusal(&outcome), None, "{outcome:?}");
+    }
+    cluster.accept(order(bobs, LinePlace::First));
+    assert_eq!(line(&cluster.state), [bobs, first, second]);
+}
+
+#[test]
+fn nothing_is_put_before_one_of_another_class() {
+    let mut cluster = Cluster::founded();
+    let low = cluster.submit(spec("low"));
+    let mut urgent = spec("urgent");
+    urgent.policy.priority = 100;
+    let urgent = cluster.submit(urgent);
+    cluster.refuse(order(low, LinePlace::Before(urgent)), RefusalCode::Invalid);
+    assert_eq!(line(&cluster.state), [urgent, low]);
 }
 
 #[test]

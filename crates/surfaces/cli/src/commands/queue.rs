@@ -45,7 +45,7 @@ pub enum Command {
     },
     /// Set priority, part and limits of a queue; what is not given stays
     Set(Shape),
-    /// Give a waiting experiment another place in its queue
+    /// Give a waiting experiment another place in its queue (in front: administrators, or while nobody else waits there)
     Reorder {
         /// Id, the start of one, or a name
         experiment: String,
