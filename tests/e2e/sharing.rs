@@ -232,7 +232,7 @@ fn limits_of_a_queue_hold_and_say_so() {
         ])
         .success();
     assert!(
-        said.contains("weight 3") && said.contains("1 experiments"),
+        said.contains("weight 3") && said.contains("at once 1 experiment"),
         "{said}"
     );
     let go = lab.path().join("go");
@@ -243,7 +243,7 @@ fn limits_of_a_queue_hold_and_say_so() {
     let view = why(&a, &second);
     assert!(
         view.summary
-            .contains("lets all of it hold 1 experiments at once"),
+            .contains("lets all of it hold 1 experiment at once"),
         "{view:?}"
     );
     assert_eq!(view.estimate, "not before others of the queue end");

@@ -252,6 +252,9 @@ fn labels_of_people_are_laid_over_those_of_the_configuration() {
         cluster.accept(label(&[(name, None)]));
         assert!(labels(&cluster).iter().all(|(left, _)| left != name));
     }
+    let (_, length) = cluster.state.ledger_head();
+    cluster.accept(label(&[]));
+    assert_eq!(cluster.state.ledger_head().1, length, "nothing was done");
     cluster.refuse(label(&[("a=b", Some("c"))]), RefusalCode::Invalid);
     cluster.refuse(label(&[("", Some("c"))]), RefusalCode::Invalid);
 }
@@ -268,6 +271,9 @@ fn a_reserved_machine_takes_attempts_of_one_person_until_the_time() {
         })
     };
     cluster.refuse(reserve(Some(("ann", Timestamp(1)))), RefusalCode::Invalid);
+    for name in ["", "a b", "ann\n", &"x".repeat(65)] {
+        cluster.refuse(reserve(Some((name, until))), RefusalCode::Invalid);
+    }
     cluster.accept(reserve(Some(("ann", until))));
     let placement = place(id, 1, &[(node(0), resources(1_000))]);
     cluster.refuse(placement.clone(), RefusalCode::DoesNotFit);

@@ -2,7 +2,7 @@
 
 use state_machine::{
     ClusterState, Command, HoldExperiment, Limits, LinePlace, OrderExperiment, Outcome, PauseQueue,
-    RefusalCode, ReleaseExperiment, SetPriority, ShapeQueue,
+    RefusalCode, ReleaseExperiment, SetPriority, ShapeQueue, WeighUser,
 };
 use types::{Author, CauseKind, ExperimentId, Role};
 
@@ -190,12 +190,20 @@ fn limits_of_a_queue_and_of_each_user_hold_until_something_ends() {
         ..Limits::default()
     };
     for (limits, user_limits, says) in [
-        (one, Limits::default(), "all of it hold 1 experiments"),
-        (Limits::default(), one, "each user of it hold 1 experiments"),
+        (
+            one,
+            Limits::default(),
+            "all of it hold 1 experiment at once, and 1 is held",
+        ),
+        (
+            Limits::default(),
+            one,
+            "each user of it hold 1 experiment at once",
+        ),
         (
             cpus,
             Limits::default(),
-            "hold 1.5 cpus at once, and 1 are held",
+            "hold 1.5 cpus at once, and 1 is held",
         ),
     ] {
         cluster.accept(shape(limits, user_limits));
@@ -216,14 +224,51 @@ fn limits_of_a_queue_and_of_each_user_hold_until_something_ends() {
 }
 
 #[test]
-fn a_weight_of_nothing_is_refused() {
+fn a_weight_of_nothing_and_a_change_of_nothing_are_refused() {
     let mut cluster = Cluster::founded();
-    let shape = Command::ShapeQueue(ShapeQueue {
+    for weight in [Some(0), None] {
+        let shape = Command::ShapeQueue(ShapeQueue {
+            queue: queue_name("default"),
+            priority: None,
+            weight,
+            limits: None,
+            user_limits: None,
+        });
+        cluster.refuse(shape, RefusalCode::Invalid);
+    }
+    for (user, weight) in [("ann", 0), ("", 2), ("a b", 2), (&*"x".repeat(65), 2)] {
+        let user = user.to_owned();
+        cluster.refuse(
+            Command::WeighUser(WeighUser { user, weight }),
+            RefusalCode::Invalid,
+        );
+    }
+}
+
+#[test]
+fn the_ledger_says_limits_in_words() {
+    let mut cluster = Cluster::founded();
+    cluster.accept(Command::ShapeQueue(ShapeQueue {
         queue: queue_name("default"),
         priority: None,
-        weight: Some(0),
-        limits: None,
+        weight: Some(2),
+        limits: Some(Limits {
+            experiments: 20,
+            memory_bytes: 64 << 30,
+            gpu_milli: 8_000,
+            ..Limits::default()
+        }),
         user_limits: None,
-    });
-    cluster.refuse(shape, RefusalCode::Invalid);
+    }));
+    let said = cluster
+        .state
+        .ledger()
+        .last()
+        .map(|entry| entry.detail.clone());
+    assert_eq!(
+        said.as_deref(),
+        Some(
+            "default: priority 0, weight 2, at once 20 experiments, 8 gpus, 65536 MiB memory; each user no limit"
+        )
+    );
 }
