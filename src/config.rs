@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml};
 use serde::{Deserialize, Serialize};
-use types::JoinTokenText;
+use types::{DurationMs, JoinTokenText};
 
 /// Flags of `muster up`.
 #[derive(Clone, Debug, Default, clap::Args, Serialize)]
@@ -97,6 +97,7 @@ struct RawConfig {
     disk_reserve: String,
     copies_remade_after: String,
     blobs_collected_every: String,
+    preempt_after: String,
     log_reserve: String,
     cgroups: bool,
     job_user: String,
@@ -144,6 +145,7 @@ impl Default for RawConfig {
             disk_reserve: "2GiB".to_owned(),
             copies_remade_after: "10m".to_owned(),
             blobs_collected_every: "1h".to_owned(),
+            preempt_after: "2m".to_owned(),
             log_reserve: "64MiB".to_owned(),
             cgroups: true,
             job_user: "auto".to_owned(),
@@ -178,6 +180,8 @@ pub(crate) struct Config {
     pub(crate) bulk_bytes_per_second: Option<u64>,
     pub(crate) disk_reserve_bytes: u64,
     pub(crate) copies: service::CopyTimes,
+    /// Wait after which somebody with less than a fair share takes from who has more.
+    pub(crate) preempt_after: DurationMs,
     /// Size of the file that keeps room on the disk of the log.
     pub(crate) log_reserve_bytes: u64,
     pub(crate) use_cgroups: bool,
@@ -275,7 +279,6 @@ impl Config {
             .map(|given| read_token(given))
             .transpose()?;
         let copies = copy_times(&raw)?;
-        let disk_reserve_bytes = types::parse_bytes(&raw.disk_reserve).context("disk_reserve")?;
         let log_reserve_bytes = types::parse_bytes(&raw.log_reserve).context("log_reserve")?;
         let http = raw
             .api_address
@@ -312,8 +315,9 @@ impl Config {
             control_listen,
             bulk_listen,
             labels,
-            disk_reserve_bytes,
+            disk_reserve_bytes: types::parse_bytes(&raw.disk_reserve).context("disk_reserve")?,
             copies,
+            preempt_after: types::parse_duration(&raw.preempt_after).context("preempt_after")?,
             log_reserve_bytes,
             join,
         })

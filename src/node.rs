@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use types::{MemberList, NodeFacts, SignedMemberList, codec};
+use types::{DurationMs, MemberList, NodeFacts, SignedMemberList, codec};
 
 use crate::announcing::announce;
 use crate::config::{Config, MIN_STORAGE_BYTES};
@@ -186,6 +186,7 @@ struct Started {
     executor_events: mpsc::Receiver<executor::Event>,
     runner: executor::Runner,
     members: Option<MemberList>,
+    preempt_after: DurationMs,
 }
 
 impl Started {
@@ -259,6 +260,7 @@ impl Started {
             executor_events,
             runner,
             members,
+            preempt_after: config.preempt_after,
         })
     }
 
@@ -280,6 +282,7 @@ impl Started {
             executor_events,
             runner,
             members,
+            preempt_after,
         } = self;
         let (sealed, sealed_events) = mpsc::channel(SEALED_QUEUE);
         let (h, c) = (|| handle.clone(), || cancel.clone());
@@ -292,7 +295,7 @@ impl Started {
         loops.spawn(loops::reports::run(h(), telemetry.clone(), c()));
         loops.spawn(loops::gpu_use::run(h(), telemetry, c()));
         loops.spawn(watch_members(h(), c()));
-        loops.spawn(loops::scheduling::run(h(), c()));
+        loops.spawn(loops::scheduling::run(h(), preempt_after, c()));
         loops.spawn(loops::leases::run(h(), c()));
         loops.spawn(h().release_placements(c()));
         loops.spawn(h().keep_copies(c()));

@@ -282,6 +282,56 @@ fn a_higher_class_takes_a_place_after_a_grace_and_gives_it_back() {
 }
 
 #[test]
+fn who_came_later_gets_a_fair_share_from_who_has_all_the_youngest_go() {
+    let lab = Lab::new();
+    let a = lab.machine("a");
+    let file = a.data().join("muster.toml");
+    let settings = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("preempt_after = \"1s\"\n{settings}")).unwrap();
+    a.up(&["--new"]);
+    let [ada, bob] = ["ada", "bob"].map(|name| Person::of(&a, name));
+    let go = lab.path().join("go");
+    let command = until(&go);
+    let job = ["--", "sh", "-c", command.as_str()];
+    // One after the other, so that it is known who is the youngest.
+    let of_ada = [(); 4].map(|()| {
+        let id = ada.submit(&job);
+        a.wait_state(&id, &["running"]);
+        id
+    });
+    let of_bob = [(); 3].map(|()| bob.submit(&job));
+    for id in &of_bob[..2] {
+        a.wait_state(id, &["running"]);
+    }
+    let kinds = |id: &String| {
+        let attempts = a.show(id).attempts.into_iter();
+        let causes = attempts.filter_map(|attempt| attempt.cause);
+        causes.map(|cause| cause.kind).collect::<Vec<_>>()
+    };
+    // Half of the cores is Bob's, and no more: his third waits as do those of Ada's that went.
+    assert_eq!(
+        of_ada.each_ref().map(kinds),
+        [vec![], vec![], vec!["preempted"], vec!["preempted"]].map(|kinds| kinds
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<String>>())
+    );
+    for id in [&of_ada[2], &of_ada[3], &of_bob[2]] {
+        assert_eq!(a.show(id).summary.state, "queued");
+    }
+    let history = a.show(&of_ada[3]).history;
+    let why = "bob has less than a fair share of queue default";
+    assert!(
+        history.iter().any(|entry| entry.detail.contains(why)),
+        "{history:?}"
+    );
+    fs::write(&go, "").unwrap();
+    for id in of_ada.iter().chain(&of_bob) {
+        assert_eq!(a.wait_end(id).summary.state, "finished");
+    }
+}
+
+#[test]
 fn what_waits_says_its_place_the_rule_what_is_short_and_when_it_may_start() {
     let lab = Lab::new();
     let a = lab.one();
