@@ -6,7 +6,7 @@ use std::process::Command;
 
 use service::view::{QueueView, SubmitReply, TokenCreated, WhyView};
 
-use crate::harness::{Lab, Node, PATIENCE, run, wait_until};
+use crate::harness::{Lab, Node, PATIENCE, leader_and_others, run, wait_until};
 
 /// A command that runs until a file is there.
 fn until(file: &Path) -> String {
@@ -279,6 +279,40 @@ fn a_higher_class_takes_a_place_after_a_grace_and_gives_it_back() {
     assert!(cause.text.contains(&high), "{cause:?}");
     fs::write(&go, "").unwrap();
     assert_eq!(a.wait_end(&low).summary.state, "finished");
+}
+
+#[test]
+fn the_next_leader_ends_what_the_last_one_began_to_make_room() {
+    let lab = Lab::new();
+    let nodes = lab.three();
+    let (leader, [first, second]) = leader_and_others(&nodes);
+    let [ready, told, go] = ["ready", "told", "go"].map(|name| lab.path().join(name));
+    let script = format!(
+        "wait_for() {{ {}; }}; trap 'touch {}; wait_for; exit 0' TERM; touch {}; wait_for",
+        until(&go),
+        told.display(),
+        ready.display(),
+    );
+    let there = format!("machine={}", first.name);
+    let on = ["--constraint", there.as_str(), "--cpus", "4"];
+    let submit = |more: &[&str]| second.submit(&[&on[..], more].concat());
+    let low = submit(&["--", "sh", "-c", &script]);
+    wait_until(PATIENCE, "it runs", || ready.exists().then_some(()));
+    let high = submit(&["--priority", "100", "--", "true"]);
+    wait_until(PATIENCE, "it is told to go", || told.exists().then_some(()));
+    assert_eq!(second.show(&low).summary.state, "stopping");
+    leader.kill();
+    // It wants the same place, and whoever leads then knows for whom it is freed.
+    let other = submit(&["--priority", "99", "--", "true"]);
+    fs::write(&go, "").unwrap();
+    let [low, high, other] = [low, high, other].map(|id| second.wait_end(&id));
+    for detail in [&low, &high, &other] {
+        assert_eq!(detail.summary.state, "finished", "{detail:?}");
+    }
+    assert_eq!(low.attempts.len(), 2);
+    let cause = low.attempts[0].cause.as_ref().unwrap();
+    assert_eq!(cause.kind, "preempted", "{cause:?}");
+    assert!(high.attempts[0].placed_at < other.attempts[0].placed_at);
 }
 
 #[test]
