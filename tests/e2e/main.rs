@@ -50,6 +50,8 @@ mod secrets;
 #[cfg(test)]
 mod sharing;
 #[cfg(test)]
+mod steering;
+#[cfg(test)]
 mod storage;
 #[cfg(test)]
 mod strangers;

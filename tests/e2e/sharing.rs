@@ -14,7 +14,7 @@ fn until(file: &Path) -> String {
 }
 
 /// Submits something that takes all cores of a node until a file is there, and waits until it runs.
-fn block(node: &Node, file: &Path, more: &[&str]) -> String {
+pub(crate) fn block(node: &Node, file: &Path, more: &[&str]) -> String {
     let command = until(file);
     let arguments = [
         &["--cpus", "4"][..],
@@ -31,13 +31,13 @@ fn why(node: &Node, id: &str) -> WhyView {
 }
 
 /// Another person, who comes over TCP.
-struct Person<'n> {
+pub(crate) struct Person<'n> {
     node: &'n Node,
     token: String,
 }
 
 impl<'n> Person<'n> {
-    fn of(node: &'n Node, name: &str) -> Self {
+    pub(crate) fn of(node: &'n Node, name: &str) -> Self {
         let token: TokenCreated = node.ask(&["user", "add", name]);
         Self {
             node,
@@ -45,7 +45,7 @@ impl<'n> Person<'n> {
         }
     }
 
-    fn client(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn client(&self, arguments: &[&str]) -> Command {
         let mut command = self.node.program();
         command
             .env("MUSTER_TOKEN", &self.token)
@@ -54,7 +54,7 @@ impl<'n> Person<'n> {
         command
     }
 
-    fn submit(&self, arguments: &[&str]) -> String {
+    pub(crate) fn submit(&self, arguments: &[&str]) -> String {
         let whole = [&["--json", "run", "--no-source"], arguments].concat();
         let text = run(&mut self.client(&whole), "run").success();
         let reply: SubmitReply = serde_json::from_str(&text).unwrap();
