@@ -157,7 +157,9 @@ fn victims<'a>(
             let higher = class(experiment) > class(victim.experiment);
             let same = class(experiment) == class(victim.experiment);
             let other = Consumer::of(experiment) != Consumer::of(victim.experiment);
-            victim.by_share = same && deserves && other;
+            // A queue that is served after another takes nothing from it.
+            let before = state.band(victim.experiment) < state.band(experiment);
+            victim.by_share = same && deserves && other && !before;
             (higher || victim.by_share).then_some(victim)
         })
         .collect();

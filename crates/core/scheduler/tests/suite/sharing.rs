@@ -317,6 +317,35 @@ fn within_a_class_only_who_has_less_than_a_fair_share_takes_from_who_has_more() 
 }
 
 #[test]
+fn a_queue_of_less_priority_takes_no_share_from_one_of_more() {
+    let mut leader = Leader::of(vec![report("a", 4, 16, &[])]);
+    leader.apply(Command::CreateQueue(state_machine::CreateQueue {
+        name: "first".parse().unwrap(),
+        priority: 5,
+    }));
+    let into_first = |leader: &mut Leader, user: &str| {
+        let id = leader.of_user(user, ask(1, 1));
+        leader.apply_by(
+            user,
+            Command::MoveExperiment(state_machine::MoveExperiment {
+                experiment: id,
+                queue: "first".parse().unwrap(),
+            }),
+        );
+    };
+    for _ in 0..4 {
+        into_first(&mut leader, "ann");
+    }
+    assert_eq!(leader.placed().len(), 4);
+    leader.of_user("bob", ask(1, 1));
+    leader.pass(DurationMs::from_secs(121));
+    assert!(leader.preempt().is_empty(), "it would be served after them");
+    into_first(&mut leader, "cat");
+    leader.pass(DurationMs::from_secs(121));
+    assert_eq!(leader.preempt().len(), 1);
+}
+
+#[test]
 fn a_fair_share_takes_no_more_from_anybody_than_leaves_them_theirs() {
     // Four of twelve are a fair share: three of ann's may go, and one of cat's, although hers are the youngest.
     let mut leader = Leader::of(vec![report("a", 12, 48, &[])]);
