@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml};
 use serde::{Deserialize, Serialize};
-use types::JoinTokenText;
+use types::{DurationMs, JoinTokenText};
 
 /// Flags of `muster up`.
 #[derive(Clone, Debug, Default, clap::Args, Serialize)]
@@ -101,6 +101,7 @@ struct RawConfig {
     disk_reserve: String,
     copies_remade_after: String,
     blobs_collected_every: String,
+    preempt_after: String,
     log_reserve: String,
     cgroups: bool,
     job_user: String,
@@ -149,6 +150,7 @@ impl Default for RawConfig {
             disk_reserve: "2GiB".to_owned(),
             copies_remade_after: "10m".to_owned(),
             blobs_collected_every: "1h".to_owned(),
+            preempt_after: "2m".to_owned(),
             log_reserve: "64MiB".to_owned(),
             cgroups: true,
             job_user: "auto".to_owned(),
@@ -184,13 +186,15 @@ pub(crate) struct Config {
     pub(crate) bulk_bytes_per_second: Option<u64>,
     pub(crate) disk_reserve_bytes: u64,
     pub(crate) copies: service::CopyTimes,
+    /// Wait after which somebody with less than a fair share takes from who has more.
+    pub(crate) preempt_after: DurationMs,
     /// Size of the file that keeps room on the disk of the log.
     pub(crate) log_reserve_bytes: u64,
     pub(crate) use_cgroups: bool,
     /// As whom experiments run.
     pub(crate) job_user: executor::JobUser,
-    /// Where an MPS control daemon has its pipes.
-    pub(crate) mps_directory: PathBuf,
+    /// Where an MPS control daemon has its pipes; none: at its usual place.
+    pub(crate) mps_directory: Option<PathBuf>,
     /// What is done with an attempt that holds more GPU memory than it was given.
     pub(crate) vram_overuse: types::Overuse,
     pub(crate) log_filter: String,
@@ -279,7 +283,6 @@ impl Config {
             .map(|given| read_token(given))
             .transpose()?;
         let copies = copy_times(&raw)?;
-        let disk_reserve_bytes = types::parse_bytes(&raw.disk_reserve).context("disk_reserve")?;
         let log_reserve_bytes = types::parse_bytes(&raw.log_reserve).context("log_reserve")?;
         let http = raw
             .api_address
@@ -308,7 +311,7 @@ impl Config {
             bulk_bytes_per_second: raw.bulk_bytes_per_second,
             use_cgroups: raw.cgroups,
             job_user: executor::JobUser::named(&raw.job_user),
-            mps_directory: mps_directory(),
+            mps_directory: std::env::var_os("CUDA_MPS_PIPE_DIRECTORY").map(PathBuf::from),
             vram_overuse: raw.vram_overuse.parse().context("vram_overuse")?,
             log_filter: raw.log,
             new: flags.new,
@@ -318,8 +321,9 @@ impl Config {
             control_listen,
             bulk_listen,
             labels,
-            disk_reserve_bytes,
+            disk_reserve_bytes: types::parse_bytes(&raw.disk_reserve).context("disk_reserve")?,
             copies,
+            preempt_after: types::parse_duration(&raw.preempt_after).context("preempt_after")?,
             log_reserve_bytes,
             join,
         })
@@ -334,12 +338,6 @@ fn labels(texts: &[String]) -> anyhow::Result<Vec<(String, String)>> {
         Ok((pair.0.to_owned(), pair.1.to_owned()))
     };
     texts.iter().map(pair).collect()
-}
-
-/// Where NVIDIA's programs on this machine look for MPS.
-fn mps_directory() -> PathBuf {
-    let said = std::env::var_os("CUDA_MPS_PIPE_DIRECTORY").map(PathBuf::from);
-    said.unwrap_or_else(|| executor::Config::DEFAULT_MPS_DIRECTORY.into())
 }
 
 /// Given files, or own ones where other machines reach the API.

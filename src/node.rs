@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use types::{MemberList, NodeFacts, SignedMemberList, codec};
+use types::{DurationMs, MemberList, NodeFacts, SignedMemberList, codec};
 
 use crate::announcing::announce;
 use crate::config::{Config, MIN_STORAGE_BYTES};
@@ -186,6 +186,7 @@ struct Started {
     executor_events: mpsc::Receiver<executor::Event>,
     runner: executor::Runner,
     members: Option<MemberList>,
+    preempt_after: DurationMs,
 }
 
 impl Started {
@@ -204,7 +205,7 @@ impl Started {
         let executor_config = executor::Config {
             use_cgroups: config.use_cgroups,
             job_user: config.job_user.clone(),
-            mps_directory: config.mps_directory.clone(),
+            mps_directory: config.mps_directory.clone().unwrap_or_else(mps_default),
             private_directory: Some(config.data_directory.clone()),
             ..executor::Config::new(directory.path("attempts"), program)
         };
@@ -261,6 +262,7 @@ impl Started {
             executor_events,
             runner,
             members,
+            preempt_after: config.preempt_after,
         })
     }
 
@@ -282,6 +284,7 @@ impl Started {
             executor_events,
             runner,
             members,
+            preempt_after,
         } = self;
         let (sealed, sealed_events) = mpsc::channel(SEALED_QUEUE);
         let (h, c) = (|| handle.clone(), || cancel.clone());
@@ -294,7 +297,7 @@ impl Started {
         loops.spawn(loops::reports::run(h(), telemetry, c()));
         loops.spawn(watch_gpus(h(), c()));
         loops.spawn(watch_members(h(), c()));
-        loops.spawn(loops::scheduling::run(h(), c()));
+        loops.spawn(loops::scheduling::run(h(), preempt_after, c()));
         loops.spawn(loops::leases::run(h(), c()));
         loops.spawn(h().release_placements(c()));
         loops.spawn(h().keep_copies(c()));
@@ -358,6 +361,11 @@ async fn watch_clock(handle: Handle, cancel: CancellationToken) {
         () = cancel.cancelled() => {}
         never = handle.watch_clock() => match never {},
     }
+}
+
+/// Where NVIDIA's programs look for MPS unless they are told otherwise.
+fn mps_default() -> std::path::PathBuf {
+    executor::Config::DEFAULT_MPS_DIRECTORY.into()
 }
 
 async fn watch_gpus(handle: Handle, cancel: CancellationToken) {

@@ -10,7 +10,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use types::{ExperimentId, LogIndex};
+use types::{DurationMs, ExperimentId, LogIndex};
 
 /// While something waits it is looked at so often, since time alone may serve it: who waits for long keeps a node free or
 /// takes a place, a reservation ends.
@@ -57,10 +57,13 @@ impl Work {
 }
 
 /// Places what waits, whenever something changed.
-pub(crate) async fn run(handle: Handle, cancel: CancellationToken) {
+pub(crate) async fn run(handle: Handle, preempt_after: DurationMs, cancel: CancellationToken) {
     let mut events = handle.consensus().subscribe();
     let mut succession = handle.succession();
-    let mut config = SchedulerConfig::default();
+    let mut config = SchedulerConfig {
+        preempt_after,
+        ..SchedulerConfig::default()
+    };
     let mut memory = Memory::default();
     let mut learned: Option<Instant> = None;
     let mut look = tokio::time::interval(LOOK);

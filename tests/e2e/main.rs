@@ -52,6 +52,8 @@ mod secrets;
 #[cfg(test)]
 mod sharing;
 #[cfg(test)]
+mod steering;
+#[cfg(test)]
 mod storage;
 #[cfg(test)]
 mod strangers;

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use service::view::{QueueView, SubmitReply, TokenCreated, WhyView};
 
-use crate::harness::{Lab, Node, PATIENCE, run, wait_until};
+use crate::harness::{Lab, Node, PATIENCE, leader_and_others, run, wait_until};
 
 /// A command that runs until a file is there.
 fn until(file: &Path) -> String {
@@ -14,7 +14,7 @@ fn until(file: &Path) -> String {
 }
 
 /// Submits something that takes all cores of a node until a file is there, and waits until it runs.
-fn block(node: &Node, file: &Path, more: &[&str]) -> String {
+pub(crate) fn block(node: &Node, file: &Path, more: &[&str]) -> String {
     let command = until(file);
     let arguments = [
         &["--cpus", "4"][..],
@@ -31,13 +31,13 @@ fn why(node: &Node, id: &str) -> WhyView {
 }
 
 /// Another person, who comes over TCP.
-struct Person<'n> {
+pub(crate) struct Person<'n> {
     node: &'n Node,
     token: String,
 }
 
 impl<'n> Person<'n> {
-    fn of(node: &'n Node, name: &str) -> Self {
+    pub(crate) fn of(node: &'n Node, name: &str) -> Self {
         let token: TokenCreated = node.ask(&["user", "add", name]);
         Self {
             node,
@@ -45,7 +45,7 @@ impl<'n> Person<'n> {
         }
     }
 
-    fn client(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn client(&self, arguments: &[&str]) -> Command {
         let mut command = self.node.program();
         command
             .env("MUSTER_TOKEN", &self.token)
@@ -54,7 +54,7 @@ impl<'n> Person<'n> {
         command
     }
 
-    fn submit(&self, arguments: &[&str]) -> String {
+    pub(crate) fn submit(&self, arguments: &[&str]) -> String {
         let whole = [&["--json", "run", "--no-source"], arguments].concat();
         let text = run(&mut self.client(&whole), "run").success();
         let reply: SubmitReply = serde_json::from_str(&text).unwrap();
@@ -232,7 +232,7 @@ fn limits_of_a_queue_hold_and_say_so() {
         ])
         .success();
     assert!(
-        said.contains("weight 3") && said.contains("1 experiments"),
+        said.contains("weight 3") && said.contains("at once 1 experiment"),
         "{said}"
     );
     let go = lab.path().join("go");
@@ -243,7 +243,7 @@ fn limits_of_a_queue_hold_and_say_so() {
     let view = why(&a, &second);
     assert!(
         view.summary
-            .contains("lets all of it hold 1 experiments at once"),
+            .contains("lets all of it hold 1 experiment at once"),
         "{view:?}"
     );
     assert_eq!(view.estimate, "not before others of the queue end");
@@ -279,6 +279,90 @@ fn a_higher_class_takes_a_place_after_a_grace_and_gives_it_back() {
     assert!(cause.text.contains(&high), "{cause:?}");
     fs::write(&go, "").unwrap();
     assert_eq!(a.wait_end(&low).summary.state, "finished");
+}
+
+#[test]
+fn the_next_leader_ends_what_the_last_one_began_to_make_room() {
+    let lab = Lab::new();
+    let nodes = lab.three();
+    let (leader, [first, second]) = leader_and_others(&nodes);
+    let [ready, told, go] = ["ready", "told", "go"].map(|name| lab.path().join(name));
+    let script = format!(
+        "wait_for() {{ {}; }}; trap 'touch {}; wait_for; exit 0' TERM; touch {}; wait_for",
+        until(&go),
+        told.display(),
+        ready.display(),
+    );
+    let there = format!("machine={}", first.name);
+    let on = ["--constraint", there.as_str(), "--cpus", "4"];
+    let submit = |more: &[&str]| second.submit(&[&on[..], more].concat());
+    let low = submit(&["--", "sh", "-c", &script]);
+    wait_until(PATIENCE, "it runs", || ready.exists().then_some(()));
+    let high = submit(&["--priority", "100", "--", "true"]);
+    wait_until(PATIENCE, "it is told to go", || told.exists().then_some(()));
+    assert_eq!(second.show(&low).summary.state, "stopping");
+    leader.kill();
+    // It wants the same place, and whoever leads then knows for whom it is freed.
+    let other = submit(&["--priority", "99", "--", "true"]);
+    fs::write(&go, "").unwrap();
+    let [low, high, other] = [low, high, other].map(|id| second.wait_end(&id));
+    for detail in [&low, &high, &other] {
+        assert_eq!(detail.summary.state, "finished", "{detail:?}");
+    }
+    assert_eq!(low.attempts.len(), 2);
+    let cause = low.attempts[0].cause.as_ref().unwrap();
+    assert_eq!(cause.kind, "preempted", "{cause:?}");
+    assert!(high.attempts[0].placed_at < other.attempts[0].placed_at);
+}
+
+#[test]
+fn who_came_later_gets_a_fair_share_from_who_has_all_the_youngest_go() {
+    let lab = Lab::new();
+    let a = lab.machine("a");
+    let file = a.data().join("muster.toml");
+    let settings = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("preempt_after = \"1s\"\n{settings}")).unwrap();
+    a.up(&["--new"]);
+    let [ada, bob] = ["ada", "bob"].map(|name| Person::of(&a, name));
+    let go = lab.path().join("go");
+    let command = until(&go);
+    let job = ["--", "sh", "-c", command.as_str()];
+    // One after the other, so that it is known who is the youngest.
+    let of_ada = [(); 4].map(|()| {
+        let id = ada.submit(&job);
+        a.wait_state(&id, &["running"]);
+        id
+    });
+    let of_bob = [(); 3].map(|()| bob.submit(&job));
+    for id in &of_bob[..2] {
+        a.wait_state(id, &["running"]);
+    }
+    let kinds = |id: &String| {
+        let attempts = a.show(id).attempts.into_iter();
+        let causes = attempts.filter_map(|attempt| attempt.cause);
+        causes.map(|cause| cause.kind).collect::<Vec<_>>()
+    };
+    // Half of the cores is Bob's, and no more: his third waits as do those of Ada's that went.
+    assert_eq!(
+        of_ada.each_ref().map(kinds),
+        [vec![], vec![], vec!["preempted"], vec!["preempted"]].map(|kinds| kinds
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<String>>())
+    );
+    for id in [&of_ada[2], &of_ada[3], &of_bob[2]] {
+        assert_eq!(a.show(id).summary.state, "queued");
+    }
+    let history = a.show(&of_ada[3]).history;
+    let why = "bob has less than a fair share of queue default";
+    assert!(
+        history.iter().any(|entry| entry.detail.contains(why)),
+        "{history:?}"
+    );
+    fs::write(&go, "").unwrap();
+    for id in of_ada.iter().chain(&of_bob) {
+        assert_eq!(a.wait_end(id).summary.state, "finished");
+    }
 }
 
 #[test]

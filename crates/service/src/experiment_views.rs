@@ -10,7 +10,11 @@ use crate::view::{AttemptView, CauseView, LedgerEntryView, NodeRefView};
 pub(crate) fn state_word(experiment: &Experiment) -> &'static str {
     match &experiment.phase {
         ExperimentPhase::Queued { .. } => "queued",
-        ExperimentPhase::Active if experiment.stop_requested.is_some() => "stopping",
+        ExperimentPhase::Active
+            if experiment.stop_requested.is_some() || experiment.yields.is_some() =>
+        {
+            "stopping"
+        }
         ExperimentPhase::Active => {
             let started =
                 |attempt: &Attempt| attempt.ranks.iter().any(|rank| rank.started_at.is_some());
@@ -28,12 +32,19 @@ pub(crate) fn state_word(experiment: &Experiment) -> &'static str {
     }
 }
 
+/// Who or what limit keeps it from being placed whatever room there is; none: nobody does.
+pub(crate) fn not_before(state: &ClusterState, experiment: &Experiment) -> Option<String> {
+    let over = || state.over_limit(experiment).map(|over| over.to_string());
+    let why = state.held(experiment).or_else(over)?;
+    Some(with_names(state, &why))
+}
+
 /// Why it is where it is.
 pub(crate) fn reason(state: &ClusterState, experiment: &Experiment) -> String {
     match &experiment.phase {
-        ExperimentPhase::Queued { .. } => state
-            .held(experiment)
-            .unwrap_or_else(|| "waits for a place".to_owned()),
+        ExperimentPhase::Queued { .. } => {
+            not_before(state, experiment).unwrap_or_else(|| "waits for a place".to_owned())
+        }
         ExperimentPhase::Active => {
             let Some(attempt) = experiment.current_attempt() else {
                 return String::new();
@@ -42,11 +53,13 @@ pub(crate) fn reason(state: &ClusterState, experiment: &Experiment) -> String {
                 .ranks
                 .iter()
                 .map(|rank| node_ref(state, &rank.placement.node).name);
+            let goes = experiment.yields.as_ref();
+            let goes = goes.map(|other| format!("makes room for {}", other.to));
             format!(
                 "attempt {} on {}: {}",
                 attempt.token.attempt,
                 nodes.collect::<Vec<_>>().join(", "),
-                attempt.reason
+                goes.as_ref().unwrap_or(&attempt.reason)
             )
         }
         ExperimentPhase::Ended { cause, .. } if cause.is_node_failure() => {

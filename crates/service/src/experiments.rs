@@ -7,7 +7,8 @@ use crate::author::Caller;
 use crate::call::{ReadOptions, Reply, Request};
 use crate::error::{ErrorKind, ServiceError};
 use crate::experiment_views::{
-    attempt_view, ledger_view, named_cause_view, node_ref, reason, state_word, with_names,
+    attempt_view, ledger_view, named_cause_view, node_ref, not_before, reason, state_word,
+    with_names,
 };
 use crate::handle::{Handle, now, view_now};
 use crate::overuse;
@@ -334,11 +335,17 @@ impl Handle {
             reason: match &experiment.phase {
                 ExperimentPhase::Queued { .. } => {
                     match (
-                        state.held(experiment),
+                        not_before(state, experiment),
                         self.possible_ever(&experiment.spec.resources),
                     ) {
                         (Some(why), _) => why,
-                        (None, Ok(())) => "waits for free resources".to_owned(),
+                        (None, Ok(())) => match last.and_then(|last| last.end.as_ref()) {
+                            Some(end) => {
+                                let cause = with_names(state, &end.cause.to_string());
+                                format!("waits for free resources again: {cause}")
+                            }
+                            None => "waits for free resources".to_owned(),
+                        },
                         (None, Err(_)) => "no machine could ever run it".to_owned(),
                     }
                 }

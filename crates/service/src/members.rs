@@ -16,6 +16,7 @@ use crate::call::{Reply, Request};
 use crate::error::{ErrorKind, ServiceError};
 use crate::experiment_views::{node_ref, with_names};
 use crate::handle::{Handle, now, view_now};
+use crate::steer::small;
 use crate::submit::{invalid, unexpected};
 use crate::view::{
     Answer, DrainRequest, LabelRequest, NodeChangeView, PinRequest, RemoveNodeRequest,
@@ -199,7 +200,9 @@ impl Handle {
         };
         let is_drain = matches!(command, Command::DrainNode(_));
         let is_mark = matches!(command, Command::LabelNode(_) | Command::ReserveNode(_));
-        let (index, _) = self.propose(author, Some(request_id), command).await?;
+        let (index, _) = self
+            .propose(author, Some(request_id), small(command)?)
+            .await?;
         let state = self.inner.consensus.state();
         let text = if is_drain {
             drained(&state, &node, &name)

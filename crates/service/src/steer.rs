@@ -5,7 +5,7 @@ use state_machine::{
     Command, HoldExperiment, Limits, LinePlace, OrderExperiment, PauseQueue, ReleaseExperiment,
     SetPriority, ShapeQueue, WeighUser,
 };
-use types::{Author, ExperimentId, QueueName, RequestId};
+use types::{Author, ExperimentId, QueueName, RequestId, codec};
 
 use crate::author::Caller;
 use crate::call::{Reply, Request};
@@ -17,6 +17,10 @@ use crate::view::{
     Answer, ExperimentSummary, HoldRequest, LimitsView, OrderRequest, PauseRequest,
     PriorityRequest, QueueView, ShapeQueueRequest,
 };
+
+/// Most bytes of what people say of queues, users and machines, 32 long labels among them: more is a slip, and must not get
+/// into the log.
+const MAX_WORD_BYTES: usize = 16 << 10;
 
 /// What is to become of a waiting experiment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -260,11 +264,22 @@ impl Handle {
         user: String,
         weight: u32,
     ) -> Result<(), ServiceError> {
-        let command = Command::WeighUser(WeighUser { user, weight });
+        let command = small(Command::WeighUser(WeighUser { user, weight }))?;
         self.propose(author, Some(request_id), command)
             .await
             .map(drop)
     }
+}
+
+/// The command, if it is of a size that the log takes; what it says is judged when it is applied.
+pub(crate) fn small(command: Command) -> Result<Command, ServiceError> {
+    let bytes = codec::encode(&command).len();
+    if bytes > MAX_WORD_BYTES {
+        return Err(invalid(&format!(
+            "names and values take {bytes} bytes, more than {MAX_WORD_BYTES}: shorten them"
+        )));
+    }
+    Ok(command)
 }
 
 fn limits_of(view: LimitsView) -> Limits {

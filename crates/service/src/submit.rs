@@ -201,7 +201,7 @@ impl Handle {
         if author.role == Role::Admin || owner.is_none_or(|owner| *owner == author.user) {
             return Ok(());
         }
-        let message = format!("{id} is another user's: a member stops and moves own experiments");
+        let message = format!("{id} is another user's: a member changes own experiments only");
         let error = ServiceError::new(ErrorKind::Forbidden, "not-allowed", message);
         Err(error.hint("ask its owner or an administrator"))
     }

@@ -5,7 +5,7 @@
 //! the youngest.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use membership::View;
 use state_machine::{
@@ -13,7 +13,8 @@ use state_machine::{
 };
 use types::{AttemptToken, NodeId, RankPlacement, Resources, Timestamp};
 
-use crate::fit::{could_ever_fit, fits};
+use crate::fit::{Who, could_ever_fit, fits};
+use crate::line::Line;
 use crate::offer::{NodeOffer, offers};
 use crate::place::SchedulerConfig;
 use crate::round::Round;
@@ -60,7 +61,7 @@ pub fn preempt_next(
     config: &SchedulerConfig,
 ) -> Option<PreemptFor> {
     let round = Round::new(state, offers(state, view, now), config);
-    let mut line = round.line();
+    let mut line = Line::of(state, after_all_have_gone(state, round.shares()));
     for _ in 0..MAX_LOOKED_AT {
         let experiment = line.next()?;
         if state.kept_place(experiment.id).is_some() || !round.may_run(experiment, &line.shares) {
@@ -71,6 +72,22 @@ pub fn preempt_next(
         }
     }
     None
+}
+
+/// Shares as they will be when all that were asked to go are gone, and those whom they go for have their places.
+fn after_all_have_gone(state: &ClusterState, mut shares: Shares) -> Shares {
+    for (experiment, kept) in state.kept_places() {
+        let place = Holding::of(&kept.placement.resources);
+        shares.add(state, &Consumer::of(experiment), place);
+    }
+    let going = state.active().filter(|(one, _)| one.yields.is_some());
+    for (experiment, attempt) in going {
+        for rank in &attempt.ranks {
+            let held = Holding::of(&rank.placement.resources);
+            shares.take(state, &Consumer::of(experiment), held);
+        }
+    }
+    shares
 }
 
 fn preempt_for<'a>(
@@ -92,15 +109,16 @@ fn preempt_for<'a>(
         if !offer.is_open() || !could_ever_fit(offer, who.request) || !fits(offer, who).is_empty() {
             return None;
         }
-        let victims = victims(state, shares, &fair, offer, experiment, deserves);
-        let (chosen, resources) = enough(offer, round, experiment, victims)?;
+        let victims = victims(state, &fair, shares, offer, experiment, deserves);
+        let (chosen, resources) = enough(offer, who, victims)?;
         Some((offer, chosen, resources))
     });
     let best = candidates.min_by_key(|(offer, chosen, _)| {
         let prices: Vec<_> = chosen.iter().map(Victim::price).collect();
         let highest = prices.iter().map(|price| price.0).max();
         let lost = prices.iter().filter(|price| price.1).count();
-        (highest, lost, chosen.len(), offer.node.clone())
+        let oldest = prices.iter().map(|price| price.2).max();
+        (highest, lost, chosen.len(), oldest, offer.node.clone())
     });
     let (offer, chosen, resources) = best?;
     let by_share = chosen.iter().any(|victim| victim.by_share);
@@ -122,11 +140,11 @@ fn preempt_for<'a>(
     })
 }
 
-/// Who may have to go from a node, cheapest first.
+/// Who may have to go from a node, cheapest first; of those who have more than a fair share only what is beyond it.
 fn victims<'a>(
     state: &'a ClusterState,
-    shares: &Shares,
     fair: &FairShares,
+    shares: &Shares,
     offer: &NodeOffer,
     experiment: &Experiment,
     deserves: bool,
@@ -138,17 +156,16 @@ fn victims<'a>(
         .filter_map(|mut victim| {
             let higher = class(experiment) > class(victim.experiment);
             let same = class(experiment) == class(victim.experiment);
-            let taker = Consumer::of(experiment);
-            let giver = Consumer::of(victim.experiment);
-            let by_share = same
-                && deserves
-                && taker != giver
-                && fair.has_more(state, shares, &giver, Holding::of(victim.resources));
-            victim.by_share = by_share;
-            (higher || by_share).then_some(victim)
+            let other = Consumer::of(experiment) != Consumer::of(victim.experiment);
+            // A queue that is served after another takes nothing from it.
+            let before = state.band(victim.experiment) < state.band(experiment);
+            victim.by_share = same && deserves && other && !before;
+            (higher || victim.by_share).then_some(victim)
         })
         .collect();
     victims.sort_by_key(Victim::price);
+    let mut gone = BTreeMap::new();
+    victims.retain(|victim| !victim.by_share || fair.gives_up(state, shares, &mut gone, victim));
     victims
 }
 
@@ -171,15 +188,13 @@ fn victim<'a>(state: &'a ClusterState, token: &AttemptToken, node: &NodeId) -> O
 }
 
 /// The first victims that make enough room, without any that are not needed, and what is booked in their place.
-fn enough<'a, 'v>(
+fn enough<'a>(
     offer: &NodeOffer,
-    round: &Round<'a>,
-    experiment: &'a Experiment,
-    victims: Vec<Victim<'v>>,
-) -> Option<(Vec<Victim<'v>>, Resources)> {
-    let who = round.who(experiment);
+    who: Who<'_>,
+    victims: Vec<Victim<'a>>,
+) -> Option<(Vec<Victim<'a>>, Resources)> {
     let mut then = offer.clone();
-    let mut chosen: Vec<Victim<'v>> = Vec::new();
+    let mut chosen: Vec<Victim<'a>> = Vec::new();
     let mut found = false;
     for victim in victims {
         then.unbook(victim.resources);
@@ -255,20 +270,25 @@ impl FairShares {
         shares.held(&consumer, more) <= self.fair(state, &consumer)
     }
 
-    /// Who runs has more than a fair share, also without this attempt: what is taken does not bring them below.
-    fn has_more(
+    /// Whether the user of an attempt has more than a fair share without those that are gone, and without it too; then it
+    /// is gone as well.
+    fn gives_up(
         &self,
         state: &ClusterState,
         shares: &Shares,
-        consumer: &Consumer,
-        attempt: Holding,
+        gone: &mut BTreeMap<Consumer, Holding>,
+        victim: &Victim<'_>,
     ) -> bool {
-        let fair = self.fair(state, consumer);
-        shares.held(consumer, Holding::default()) > fair
-            && shares
-                .held_without(consumer, attempt)
-                .saturating_add(MARGIN)
-                >= fair
+        let giver = Consumer::of(victim.experiment);
+        let fair = self.fair(state, &giver);
+        let before = gone.get(&giver).copied().unwrap_or_default();
+        let after = before.plus(Holding::of(victim.resources));
+        let beyond = shares.held_without(&giver, before) > fair
+            && shares.held_without(&giver, after).saturating_add(MARGIN) >= fair;
+        if beyond {
+            gone.insert(giver, after);
+        }
+        beyond
     }
 }
 

@@ -102,25 +102,42 @@ impl<'a> Round<'a> {
         }
     }
 
+    /// On the place that preemption has freed for it, if it can have that now, else wherever there is room.
     pub(crate) fn place(&mut self, experiment: &'a Experiment) -> Option<PlaceAttempt> {
+        if let Some(placement) = self.place_on_kept(experiment) {
+            return Some(placement);
+        }
         let (who, duration) = (self.who(experiment), experiment.spec.policy.duration());
-        let own = self
-            .state
-            .kept_place(experiment.id)
-            .map(|kept| &kept.placement.node);
-        let own = own.and_then(|node| self.give_back(experiment.id, node));
-        if own.is_none() && self.misfits.tell_of(who, duration) {
+        if self.misfits.tell_of(who, duration) {
             return None;
         }
-        let Some(choice) = self.choose(experiment, own) else {
-            if own.is_none() {
-                self.misfits.note(who, duration);
-            }
+        let Some(choice) = self.choose(experiment, None) else {
+            self.misfits.note(who, duration);
             return None;
         };
-        let placement = self.placement(experiment, &choice);
+        Some(self.book(experiment, &choice))
+    }
+
+    /// On the place that is kept for it, which stays kept if it is not free yet.
+    fn place_on_kept(&mut self, experiment: &'a Experiment) -> Option<PlaceAttempt> {
+        let kept = self.state.kept_place(experiment.id)?;
+        let node = &kept.placement.node;
+        let mut nodes = self.packing.offers().iter();
+        let at = nodes.position(|offer| offer.node == *node)?;
+        let before = self.packing.offers()[at].clone();
+        self.give_back(experiment.id, at);
+        let Some(choice) = self.choose(experiment, Some(at)) else {
+            self.packing.change(at, |offer| *offer = before);
+            return None;
+        };
+        Some(self.book(experiment, &choice))
+    }
+
+    fn book(&mut self, experiment: &Experiment, choice: &Choice) -> PlaceAttempt {
+        let duration = experiment.spec.policy.duration();
+        let placement = self.placement(experiment, choice);
         self.packing.book(choice.at, &choice.resources);
-        if who.request.exclusive {
+        if experiment.spec.resources.exclusive {
             let alone = |offer: &mut NodeOffer| offer.tenants.alone = true;
             self.packing.change(choice.at, alone);
         }
@@ -129,13 +146,11 @@ impl<'a> Round<'a> {
         {
             kept.book(&choice.resources);
         }
-        Some(placement)
+        placement
     }
 
-    /// Puts what preemption has freed for an experiment into what it can have; the node's place.
-    fn give_back(&mut self, id: ExperimentId, node: &NodeId) -> Option<usize> {
-        let mut nodes = self.packing.offers().iter();
-        let at = nodes.position(|offer| offer.node == *node)?;
+    /// Puts what preemption has freed for an experiment into what it can have.
+    fn give_back(&mut self, id: ExperimentId, at: usize) {
         self.packing.change(at, |offer| {
             let (own, others) = std::mem::take(&mut offer.kept)
                 .into_iter()
@@ -147,7 +162,6 @@ impl<'a> Round<'a> {
                 offer.unbook(kept);
             }
         });
-        Some(at)
     }
 
     /// Whether it may use a node that is kept for somebody in some way.

@@ -101,6 +101,13 @@ impl Shares {
         });
     }
 
+    /// Something of theirs is as good as gone.
+    pub(crate) fn take(&mut self, state: &ClusterState, consumer: &Consumer, gone: Holding) {
+        self.note(state, consumer, |part| {
+            part.holding = part.holding.minus(gone)
+        });
+    }
+
     /// The user's part of its queue; less is served first.
     pub(crate) fn user(&self, state: &ClusterState, consumer: &Consumer) -> u64 {
         let known = self.users.get(consumer).copied();

@@ -1,5 +1,7 @@
 //! Who holds how much just now, against the limits of queues; and places that are kept.
 
+use std::sync::Arc;
+
 use types::{ExperimentId, NodeId, ResourceRequest, Resources};
 
 use crate::queue::{Holding, OverLimit};
@@ -91,7 +93,22 @@ impl ClusterState {
     /// The place that is kept for an experiment, if one is.
     #[must_use]
     pub fn kept_place(&self, id: ExperimentId) -> Option<&KeptPlace> {
-        self.kept.get(&id).filter(|kept| kept.until > self.time)
+        self.kept.get(&id).filter(|kept| self.is_kept(id, kept))
+    }
+
+    /// All places that are kept, by whom they are kept for.
+    pub fn kept_places(&self) -> impl Iterator<Item = (&Arc<Experiment>, &KeptPlace)> {
+        let kept = self
+            .kept
+            .iter()
+            .filter(|(id, kept)| self.is_kept(**id, kept));
+        kept.filter_map(|(id, kept)| Some((self.experiments.get(id)?, kept)))
+    }
+
+    /// Its time is not over, and whoever it is kept for may run: a place that cannot be used is anybody's.
+    fn is_kept(&self, id: ExperimentId, kept: &KeptPlace) -> bool {
+        let owner = self.experiments.get(&id);
+        kept.until > self.time && owner.is_some_and(|owner| self.held(owner).is_none())
     }
 
     /// What others may not have of a node although nothing is booked there, by whom it is kept for: places that
@@ -103,7 +120,7 @@ impl ClusterState {
         let kept = self
             .kept
             .iter()
-            .filter(|(_, kept)| kept.until > self.time && kept.placement.node == *node);
+            .filter(|(id, kept)| kept.placement.node == *node && self.is_kept(**id, kept));
         kept.map(|(id, kept)| (*id, self.freed(kept)))
     }
 

@@ -60,6 +60,25 @@ pub struct Limits {
     pub gpu_milli: u64,
 }
 
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = [
+            ("experiments", self.experiments),
+            ("gpus", self.gpu_milli),
+            ("cpus", self.cpu_milli),
+            ("memory", self.memory_bytes),
+        ];
+        let set = all.into_iter().filter(|(_, limit)| *limit > 0);
+        let set: Vec<_> = set
+            .map(|(what, limit)| format!("{} {what}", amount(what, limit)))
+            .collect();
+        match set.is_empty() {
+            true => f.write_str("no limit"),
+            false => f.write_str(&set.join(", ")),
+        }
+    }
+}
+
 /// What experiments that are placed hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holding {
@@ -129,18 +148,23 @@ impl fmt::Display for OverLimit {
         } else {
             "all of"
         };
-        let (held, limit) = match *what {
-            "memory" => (
-                format!("{} MiB", held >> 20),
-                format!("{} MiB", limit >> 20),
-            ),
-            "experiments" => (held.to_string(), limit.to_string()),
-            _ => (thousandths(*held), thousandths(*limit)),
-        };
+        let (held, limit) = (amount(what, *held), amount(what, *limit));
+        let one = what.strip_suffix('s').filter(|_| limit == "1");
+        let what = one.unwrap_or(what);
+        let are = if held == "1" { "is" } else { "are" };
         write!(
             f,
-            "queue {queue} lets {whose} it hold {limit} {what} at once, and {held} are held"
+            "queue {queue} lets {whose} it hold {limit} {what} at once, and {held} {are} held"
         )
+    }
+}
+
+/// So much of what a limit is of, in the unit that people use.
+fn amount(what: &str, amount: u64) -> String {
+    match what {
+        "memory" => format!("{} MiB", amount >> 20),
+        "experiments" => amount.to_string(),
+        _ => thousandths(amount),
     }
 }
 

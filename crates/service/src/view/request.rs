@@ -85,7 +85,7 @@ pub struct SubmitRequest {
     /// Lease; default by rule.
     #[serde(default)]
     pub lease_ms: Option<u64>,
-    /// Time between SIGTERM and SIGKILL at a stop; default 10 s.
+    /// Time between SIGTERM and SIGKILL at a stop; default 10 s, at most 1 h.
     #[serde(default)]
     pub stop_grace_ms: Option<u64>,
     /// Nodes that are taken before others if they fit: names, ids, or unique starts of either.

@@ -271,6 +271,21 @@ fn no_more_go_than_are_needed() {
 }
 
 #[test]
+fn of_several_machines_the_one_with_the_youngest_is_cleared() {
+    let mut leader = Leader::of(vec![report("a", 4, 16, &[]), report("b", 4, 16, &[])]);
+    let [old, young] = [(); 2].map(|()| {
+        let id = leader.of_user("ann", ask(4, 1));
+        assert_eq!(leader.placed(), [id]);
+        leader.pass(HOUR);
+        id
+    });
+    assert_eq!(leader.home(old).as_deref(), Some("a"));
+    leader.submit_with(ask(4, 1), important(100));
+    let victims = leader.preempt();
+    assert_eq!(victims[0].experiment, young);
+}
+
+#[test]
 fn within_a_class_only_who_has_less_than_a_fair_share_takes_from_who_has_more() {
     let mut leader = Leader::of(vec![report("a", 4, 16, &[]), report("b", 4, 16, &[])]);
     for _ in 0..8 {
@@ -299,6 +314,119 @@ fn within_a_class_only_who_has_less_than_a_fair_share_takes_from_who_has_more() 
     leader.of_user("ann", ask(1, 1));
     leader.pass(DurationMs::from_secs(121));
     assert!(leader.preempt().is_empty());
+}
+
+#[test]
+fn a_queue_of_less_priority_takes_no_share_from_one_of_more() {
+    let mut leader = Leader::of(vec![report("a", 4, 16, &[])]);
+    leader.apply(Command::CreateQueue(state_machine::CreateQueue {
+        name: "first".parse().unwrap(),
+        priority: 5,
+    }));
+    let into_first = |leader: &mut Leader, user: &str| {
+        let id = leader.of_user(user, ask(1, 1));
+        leader.apply_by(
+            user,
+            Command::MoveExperiment(state_machine::MoveExperiment {
+                experiment: id,
+                queue: "first".parse().unwrap(),
+            }),
+        );
+    };
+    for _ in 0..4 {
+        into_first(&mut leader, "ann");
+    }
+    assert_eq!(leader.placed().len(), 4);
+    leader.of_user("bob", ask(1, 1));
+    leader.pass(DurationMs::from_secs(121));
+    assert!(leader.preempt().is_empty(), "it would be served after them");
+    into_first(&mut leader, "cat");
+    leader.pass(DurationMs::from_secs(121));
+    assert_eq!(leader.preempt().len(), 1);
+}
+
+#[test]
+fn a_fair_share_takes_no_more_from_anybody_than_leaves_them_theirs() {
+    // Four of twelve are a fair share: three of ann's may go, and one of cat's, although hers are the youngest.
+    let mut leader = Leader::of(vec![report("a", 12, 48, &[])]);
+    for user in ["ann", "cat"] {
+        for _ in 0..if user == "ann" { 7 } else { 5 } {
+            leader.of_user(user, ask(1, 1));
+            leader.place();
+            leader.pass(DurationMs(1));
+        }
+    }
+    leader.of_user("bob", ask(4, 1));
+    leader.pass(DurationMs::from_secs(121));
+    let victims = leader.preempt();
+    let left = |user: &str| {
+        let active = leader
+            .state
+            .active()
+            .filter(|(one, _)| one.author.user == user);
+        active.filter(|(one, _)| one.yields.is_none()).count()
+    };
+    assert_eq!(victims.len(), 4);
+    assert_eq!((left("ann"), left("cat")), (4, 4));
+}
+
+#[test]
+fn who_still_hears_that_it_must_go_counts_as_gone() {
+    let mut leader = Leader::of(vec![report("a", 4, 16, &[])]);
+    for _ in 0..4 {
+        leader.of_user("ann", ask(1, 1));
+    }
+    assert_eq!(leader.placed().len(), 4);
+    for _ in 0..4 {
+        leader.of_user("bob", ask(1, 1));
+    }
+    leader.pass(DurationMs::from_secs(121));
+    // Nothing has ended yet when the leader looks again.
+    let rounds = [(); 4].map(|()| leader.preempt().len());
+    assert_eq!(rounds, [1, 1, 0, 0], "half is bob's fair share");
+}
+
+#[test]
+fn what_is_freed_for_one_is_offered_to_nobody_else_meanwhile() {
+    let mut leader = Leader::of(vec![report("a", 4, 16, &[])]);
+    leader.of_user("ann", ask(3, 1));
+    leader.place();
+    let urgent = leader.submit_with(ask(4, 1), important(100));
+    assert!(leader.placed().is_empty());
+    let victims = leader.preempt();
+    assert_eq!(victims.len(), 1);
+    // One core is free, and kept.
+    leader.of_user("bob", ask(1, 1));
+    assert_eq!(leader.round(), []);
+    let by = "the scheduler".to_owned();
+    leader.end(victims[0], CauseKind::Stopped { by });
+    assert_eq!(leader.placed(), [urgent]);
+}
+
+#[test]
+fn whom_a_place_is_freed_for_may_go_elsewhere_when_it_cannot_have_it() {
+    let mut leader = Leader::of(vec![report("a", 4, 16, &[]), report("b", 4, 16, &[])]);
+    let blocks = [(); 2].map(|()| leader.of_user("ann", ask(4, 1)));
+    assert_eq!(leader.placed(), blocks);
+    let urgent = leader.submit_with(ask(4, 1), important(100));
+    let victims = leader.preempt();
+    assert_eq!(victims.len(), 1);
+    let victim = leader.home(victims[0].experiment).unwrap();
+    leader.apply(Command::DrainNode(state_machine::DrainNode {
+        node: crate::leader::id(&victim),
+        evacuate: false,
+        reason: String::new(),
+    }));
+    let other = blocks
+        .into_iter()
+        .find(|block| *block != victims[0].experiment);
+    let token = leader
+        .running()
+        .into_iter()
+        .find(|token| Some(token.experiment) == other);
+    leader.finish(token.expect("it runs"));
+    assert_eq!(leader.placed(), [urgent]);
+    assert_ne!(leader.home(urgent), Some(victim));
 }
 
 #[test]

@@ -5,11 +5,12 @@ use types::QueueName;
 
 use crate::event::Event;
 use crate::ledger::Action;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, RefusalCode};
 use crate::queue::Queue;
 use crate::state::{ClusterState, Context};
 
-/// Makes a queue, or changes the priority of one.
+/// Makes a queue. Made again as it is, nothing changes; another priority is refused, since whoever makes a queue may not
+/// know that others use it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreateQueue {
     /// Its name.
@@ -21,15 +22,19 @@ pub struct CreateQueue {
 impl CreateQueue {
     pub(crate) fn apply(&self, state: &mut ClusterState, context: &mut Context<'_>) -> Outcome {
         let by = context.author.to_string();
-        let queue = match state.queues.get(&self.name) {
-            Some(known) => Queue {
-                priority: self.priority,
-                ..known.clone()
-            },
-            None => Queue {
-                priority: self.priority,
-                ..Queue::new(self.name.clone(), by, context.now)
-            },
+        if let Some(known) = state.queues.get(&self.name) {
+            if known.priority == self.priority {
+                return Outcome::Done;
+            }
+            let message = format!(
+                "queue {} exists already, with priority {}; to change it: muster queue set {} --priority {}",
+                self.name, known.priority, self.name, self.priority
+            );
+            return Outcome::refused(RefusalCode::NameTaken, message);
+        }
+        let queue = Queue {
+            priority: self.priority,
+            ..Queue::new(self.name.clone(), by, context.now)
         };
         state.queues.insert(self.name.clone(), queue);
         state.reorder_waiting();

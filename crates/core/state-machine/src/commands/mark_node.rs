@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use types::{NodeId, Timestamp};
 
 use crate::commands::nodes::unknown;
+use crate::commands::shape_queue::refuse_user;
 use crate::ledger::Action;
 use crate::outcome::{Outcome, RefusalCode};
 use crate::records::NodeRecord;
@@ -29,6 +30,9 @@ impl LabelNode {
         let Some(record) = state.nodes.get(&self.node).cloned() else {
             return unknown(&self.node);
         };
+        if self.labels.is_empty() {
+            return Outcome::Done; // Somebody only wants to know what there is.
+        }
         let mut standing = state.standing(&self.node);
         for (name, value) in &self.labels {
             let is_own = record.facts.labels.iter().any(|(own, _)| own == name);
@@ -84,8 +88,11 @@ impl ReserveNode {
         let name = &record.facts.name;
         let detail = match &self.reserved {
             Some((user, until)) => {
-                if user.is_empty() || *until <= context.now {
-                    let message = "a reservation is for somebody, until a time to come";
+                if let Some(refused) = refuse_user(user) {
+                    return refused;
+                }
+                if *until <= context.now {
+                    let message = "a reservation is for a time to come: --time 4h";
                     return Outcome::refused(RefusalCode::Invalid, message);
                 }
                 format!("{name} for {user} for {}", until.since(context.now))

@@ -1,5 +1,7 @@
 //! A person changes the order of what waits.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use types::{ExperimentId, Role};
 
@@ -19,9 +21,9 @@ const MAX_SHIFTED: usize = 1_000;
 /// A place in the line of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LinePlace {
-    /// Before all others of its queue.
+    /// Before all others of its queue and class.
     First,
-    /// After all others of its queue.
+    /// After all others of its queue and class.
     Last,
     /// Right before this one.
     Before(ExperimentId),
@@ -50,11 +52,14 @@ impl OrderExperiment {
             LinePlace::Before(other) => format!("before {other}"),
             LinePlace::Ordinary => "by priority and age".to_owned(),
         };
+        if let Some(refused) = self.refuse_passing(state, context, &experiment) {
+            return refused;
+        }
         let moved = match self.place {
-            LinePlace::First => first(state, &experiment),
-            LinePlace::Last => last(state, &experiment),
-            LinePlace::Ordinary => Ok(vec![ranked(experiment, 0)]),
-            LinePlace::Before(other) => before(state, experiment, other),
+            LinePlace::First => Ok(vec![ranked(&experiment, first(state, &experiment))]),
+            LinePlace::Last => Ok(vec![ranked(&experiment, last(state, &experiment))]),
+            LinePlace::Ordinary => Ok(vec![ranked(&experiment, 0)]),
+            LinePlace::Before(other) => before(state, &experiment, other),
         };
         let moved = match moved {
             Ok(moved) => moved,
@@ -71,47 +76,68 @@ impl OrderExperiment {
     }
 }
 
-fn ranked(experiment: Experiment, rank: i64) -> Experiment {
-    Experiment { rank, ..experiment }
+impl OrderExperiment {
+    /// Whom fair shares serve first is not for a member to say: in front go only own ones, while nobody else waits there.
+    fn refuse_passing(
+        &self,
+        state: &ClusterState,
+        context: &Context<'_>,
+        of: &Experiment,
+    ) -> Option<Outcome> {
+        let forward = match self.place {
+            LinePlace::First | LinePlace::Before(_) => true,
+            LinePlace::Last | LinePlace::Ordinary => false,
+        };
+        if !forward || context.author.role == Role::Admin {
+            return None;
+        }
+        let other = line(state, of).find(|other| other.author.user != of.author.user)?;
+        let (id, queue, user) = (of.id, &of.queue, &other.author.user);
+        let message = format!(
+            "{user} waits in queue {queue} too: an admin can put {id} in front; `muster priority {id} N`, up to {MAX_MEMBER_PRIORITY}, puts it before others of yours"
+        );
+        Some(Outcome::refused(RefusalCode::NotAllowed, message))
+    }
 }
 
-/// The line of the experiment's queue without itself, first in front.
-fn line(state: &ClusterState, of: &Experiment) -> Vec<Experiment> {
+fn ranked(experiment: &Experiment, rank: i64) -> Experiment {
+    Experiment {
+        rank,
+        ..experiment.clone()
+    }
+}
+
+/// The others that wait in the queue of the experiment and are of its class, first in front.
+fn line<'a>(
+    state: &'a ClusterState,
+    of: &'a Experiment,
+) -> impl Iterator<Item = &'a Arc<Experiment>> {
+    let band = state.band(of);
     let same = state
-        .waiting()
-        .filter(|other| other.queue == of.queue && other.id != of.id);
-    same.map(|other| other.as_ref().clone()).collect()
+        .waiting_by_band()
+        .filter(move |(other, _)| *other == band);
+    same.map(|(_, other)| other)
+        .filter(|other| other.queue == of.queue && other.id != of.id)
 }
 
-fn first(state: &ClusterState, of: &Experiment) -> Result<Vec<Experiment>, Outcome> {
-    let least = line(state, of).iter().map(|other| other.rank).min();
-    Ok(vec![ranked(
-        of.clone(),
-        least.unwrap_or(0).min(0).saturating_sub(1),
-    )])
+fn first(state: &ClusterState, of: &Experiment) -> i64 {
+    let least = line(state, of).map(|other| other.rank).min();
+    least.unwrap_or(0).min(0).saturating_sub(1)
 }
 
-fn last(state: &ClusterState, of: &Experiment) -> Result<Vec<Experiment>, Outcome> {
-    let most = line(state, of).iter().map(|other| other.rank).max();
-    Ok(vec![ranked(
-        of.clone(),
-        most.unwrap_or(0).max(0).saturating_add(1),
-    )])
+fn last(state: &ClusterState, of: &Experiment) -> i64 {
+    let most = line(state, of).map(|other| other.rank).max();
+    most.unwrap_or(0).max(0).saturating_add(1)
 }
 
 /// Makes room right before another one: all that stand before it are shifted together, so that they keep their order.
 fn before(
     state: &ClusterState,
-    of: Experiment,
+    of: &Experiment,
     other: ExperimentId,
 ) -> Result<Vec<Experiment>, Outcome> {
-    let line = line(state, &of);
-    let Some(at) = line.iter().position(|one| one.id == other) else {
-        let message = format!(
-            "{other} does not wait in queue {}: `muster ls` lists what does",
-            of.queue
-        );
-        return Err(Outcome::refused(RefusalCode::NotWaiting, message));
+    let Some(at) = line(state, of).position(|one| one.id == other) else {
+        return Err(refuse_before(state, of, other));
     };
     if at > MAX_SHIFTED {
         let message = format!(
@@ -119,16 +145,27 @@ fn before(
         );
         return Err(Outcome::refused(RefusalCode::Invalid, message));
     }
-    let fence = line[at].rank;
-    let ahead = line.into_iter().take(at);
+    let fence = line(state, of).nth(at).map_or(0, |one| one.rank);
+    let ahead = line(state, of).take(at);
     let mut moved: Vec<_> = ahead
-        .map(|one| {
-            let rank = one.rank.saturating_sub(2);
-            ranked(one, rank)
-        })
+        .map(|one| ranked(one, one.rank.saturating_sub(2)))
         .collect();
     moved.push(ranked(of, fence.saturating_sub(1)));
     Ok(moved)
+}
+
+/// Why there is no place before another one.
+fn refuse_before(state: &ClusterState, of: &Experiment, other: ExperimentId) -> Outcome {
+    let (id, queue) = (of.id, &of.queue);
+    let mut waiting = state.waiting().filter(|one| one.queue == *queue);
+    if other != id && waiting.any(|one| one.id == other) {
+        let message = format!(
+            "{other} is of another class than {id}, and whole classes are served one after the other: `muster priority {id} N` changes it"
+        );
+        return Outcome::refused(RefusalCode::Invalid, message);
+    }
+    let message = format!("{other} does not wait in queue {queue}: `muster ls` lists what does");
+    Outcome::refused(RefusalCode::NotWaiting, message)
 }
 
 /// Changes the priority of a waiting experiment.

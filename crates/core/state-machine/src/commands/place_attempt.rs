@@ -13,7 +13,7 @@ use crate::event::Event;
 use crate::holdings::book_kept;
 use crate::ledger::Action;
 use crate::outcome::{Outcome, RefusalCode};
-use crate::records::{Attempt, Booking, Experiment, ExperimentPhase, RankRecord};
+use crate::records::{Attempt, Booking, Experiment, ExperimentPhase, NodeRecord, RankRecord};
 use crate::state::{ClusterState, Context};
 
 /// What a node had to give when the decision was made; bookings are checked against it again.
@@ -117,16 +117,10 @@ impl PlaceAttempt {
         let user = &experiment.author.user;
         let mut bookings: BTreeMap<&NodeId, Booking> = BTreeMap::new();
         self.ranks.iter().find_map(|(rank, capacity)| {
-            let Some(node) = state.nodes.get(&rank.node) else {
-                return Some(format!("{} is not a member any more", rank.node));
+            let name = match open(state, &rank.node, user) {
+                Ok(node) => &node.facts.name,
+                Err(why) => return Some(why),
             };
-            let name = &node.facts.name;
-            if node.draining {
-                return Some(format!("{name} takes no new attempts"));
-            }
-            if let Some(reserved) = state.reserved(&rank.node).filter(|one| one.user != *user) {
-                return Some(format!("{name} is reserved for {}", reserved.user));
-            }
             if let Some(why) = not_alone(state, &rank.node, experiment) {
                 return Some(format!("{name} {why}"));
             }
@@ -142,6 +136,25 @@ impl PlaceAttempt {
             let short = add(booked, &rank.resources, &capacity.total)?;
             Some(format!("{name} has not enough {short} left"))
         })
+    }
+}
+
+/// The node, if it takes new attempts of this user; else why not.
+pub(super) fn open<'a>(
+    state: &'a ClusterState,
+    id: &NodeId,
+    user: &str,
+) -> Result<&'a NodeRecord, String> {
+    let Some(node) = state.nodes.get(id) else {
+        return Err(format!("{id} is not a member any more"));
+    };
+    let name = &node.facts.name;
+    if node.draining {
+        return Err(format!("{name} takes no new attempts"));
+    }
+    match state.reserved(id).filter(|one| one.user != user) {
+        Some(reserved) => Err(format!("{name} is reserved for {}", reserved.user)),
+        None => Ok(node),
     }
 }
 

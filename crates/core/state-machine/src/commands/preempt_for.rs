@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 use types::{AttemptToken, DurationMs, ExperimentId, LogIndex, RankPlacement};
 
+use crate::commands::place_attempt::open;
 use crate::commands::unknown_experiment;
 use crate::event::Event;
 use crate::ledger::Action;
 use crate::outcome::{Outcome, RefusalCode};
-use crate::records::{ExperimentPhase, KeptPlace, Yield};
+use crate::records::{Experiment, ExperimentPhase, KeptPlace, Yield};
 use crate::state::{ClusterState, Context};
 
 /// How long a freed place is kept for whom it was freed, beyond the grace of its victims: starting takes a second.
@@ -39,6 +40,9 @@ impl PreemptFor {
         {
             let message = format!("{id} does not wait, or a place is being freed for it already");
             return Outcome::refused(RefusalCode::NotWaiting, message);
+        }
+        if let Some(why) = self.cannot_use(state, beneficiary) {
+            return Outcome::refused(RefusalCode::DoesNotFit, why);
         }
         let node = &self.placement.node;
         let mut longest = DurationMs(0);
@@ -93,5 +97,18 @@ impl PreemptFor {
             .map(|token| Event::AttemptChanged(*token));
         context.events.extend(changed);
         Outcome::Done
+    }
+}
+
+impl PreemptFor {
+    /// Why the beneficiary could not have the place if it were free, if so: then nobody is to go for it.
+    fn cannot_use(&self, state: &ClusterState, beneficiary: &Experiment) -> Option<String> {
+        if let Some(why) = state.held(beneficiary) {
+            return Some(why);
+        }
+        if let Some(over) = state.over_limit(beneficiary) {
+            return Some(over.to_string());
+        }
+        open(state, &self.placement.node, &beneficiary.author.user).err()
     }
 }

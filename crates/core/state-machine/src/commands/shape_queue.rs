@@ -12,6 +12,9 @@ use crate::state::{ClusterState, Context};
 /// Largest weight of a queue or user: parts are compared by cross products of 64 bits.
 const MAX_WEIGHT: u32 = 1_000_000;
 
+/// Longest name of a user.
+const MAX_USER_BYTES: usize = 64;
+
 /// Keeps all of a queue from being placed, or lets it go on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PauseQueue {
@@ -64,11 +67,15 @@ pub struct ShapeQueue {
 
 impl ShapeQueue {
     pub(crate) fn apply(&self, state: &mut ClusterState, context: &mut Context<'_>) -> Outcome {
-        if self
-            .weight
-            .is_some_and(|weight| weight == 0 || weight > MAX_WEIGHT)
+        if let Some(refused) = self.weight.and_then(refuse_weight) {
+            return refused;
+        }
+        if self.priority.is_none()
+            && self.weight.is_none()
+            && self.limits.is_none()
+            && self.user_limits.is_none()
         {
-            let message = format!("a weight is a number from 1 to {MAX_WEIGHT}");
+            let message = "say what to change of the queue: priority, weight or limits";
             return Outcome::refused(RefusalCode::Invalid, message);
         }
         let by = context.author.to_string();
@@ -79,7 +86,7 @@ impl ShapeQueue {
         queue.limits = self.limits.unwrap_or(queue.limits);
         queue.user_limits = self.user_limits.unwrap_or(queue.user_limits);
         let detail = format!(
-            "{}: priority {}, weight {}, at once {:?}, each user {:?}",
+            "{}: priority {}, weight {}, at once {}; each user {}",
             queue.name, queue.priority, queue.weight, queue.limits, queue.user_limits
         );
         change(state, context, queue, detail)
@@ -97,9 +104,8 @@ pub struct WeighUser {
 
 impl WeighUser {
     pub(crate) fn apply(&self, state: &mut ClusterState, context: &mut Context<'_>) -> Outcome {
-        if self.weight == 0 || self.weight > MAX_WEIGHT || self.user.is_empty() {
-            let message = format!("a user has a name, a weight is a number from 1 to {MAX_WEIGHT}");
-            return Outcome::refused(RefusalCode::Invalid, message);
+        if let Some(refused) = refuse_user(&self.user).or_else(|| refuse_weight(self.weight)) {
+            return refused;
         }
         if self.weight == 1 {
             state.user_weights.remove(&self.user);
@@ -111,6 +117,24 @@ impl WeighUser {
         context.events.push(Event::QueuesChanged);
         Outcome::Done
     }
+}
+
+fn refuse_weight(weight: u32) -> Option<Outcome> {
+    (weight == 0 || weight > MAX_WEIGHT).then(|| {
+        let message = format!("a weight is a number from 1 to {MAX_WEIGHT}");
+        Outcome::refused(RefusalCode::Invalid, message)
+    })
+}
+
+/// What cannot be anybody's name is a slip of whoever wrote it.
+pub(super) fn refuse_user(user: &str) -> Option<Outcome> {
+    let is_odd = |letter: char| letter.is_control() || letter.is_whitespace();
+    (user.is_empty() || user.len() > MAX_USER_BYTES || user.contains(is_odd)).then(|| {
+        let message = format!(
+            "a user is named by 1 to {MAX_USER_BYTES} bytes without spaces, as before the last @ in `muster ls`"
+        );
+        Outcome::refused(RefusalCode::Invalid, message)
+    })
 }
 
 fn change(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use types::{ExperimentId, ExperimentSpec, codec};
+use types::{DurationMs, ExperimentId, ExperimentSpec, codec};
 
 use crate::commands::order_experiment::refuse_high;
 use crate::commands::shape_queue::unknown_queue;
@@ -17,6 +17,9 @@ use crate::state::{ClusterState, Context};
 const MAX_SPEC_BYTES: usize = 64 << 10;
 /// Largest amount of anything: 2^50 bytes or thousandths, so that sums of all experiments stay far from 2^64.
 const MAX_AMOUNT: u64 = 1 << 50;
+
+/// Longest time between SIGTERM and SIGKILL: for so long a machine is neither its nor anybody else's.
+const MAX_STOP_GRACE: DurationMs = DurationMs::from_secs(3_600);
 
 /// Puts an experiment into a queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +95,12 @@ impl SubmitExperiment {
         }
         if resources.gpu_milli > 1_000 && !resources.gpu_milli.is_multiple_of(1_000) {
             return Err("above one, GPUs are whole: --gpus 2".to_owned());
+        }
+        if spec.policy.stop_grace_ms > MAX_STOP_GRACE {
+            return Err(format!(
+                "{} is too long a time to end in after it was asked to: at most {MAX_STOP_GRACE}, since so long others wait for its place",
+                spec.policy.stop_grace_ms
+            ));
         }
         let bytes = codec::encode(spec).len();
         if bytes > MAX_SPEC_BYTES {

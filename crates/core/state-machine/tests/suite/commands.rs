@@ -4,7 +4,8 @@ use bytes::Bytes;
 use state_machine::{
     AdmitNode, AttemptReport, Command, CreateJoinToken, CreateQueue, CreateUserToken, Event,
     ExperimentPhase, ExtendLease, LogEntry, MoveExperiment, Outcome, RefusalCode, RemoveNode,
-    ResolveError, RevokeToken, SealSegment, StopExperiment, SubmitExperiment, UpdateNode,
+    ResolveError, RevokeToken, SealSegment, ShapeQueue, StopExperiment, SubmitExperiment,
+    UpdateNode,
 };
 use types::{Author, CauseKind, DurationMs, ExperimentId, RequestId, Role, Timestamp};
 
@@ -455,9 +456,21 @@ fn a_queue_change_reorders_and_only_waiting_experiments_move() {
         cluster.state.waiting().map(|waiting| waiting.id).collect()
     };
     assert_eq!(order(&cluster), [second, first]);
-    cluster.accept(Command::CreateQueue(CreateQueue {
-        name: queue_name("urgent"),
-        priority: -5,
+    let again = |priority| {
+        Command::CreateQueue(CreateQueue {
+            name: queue_name("urgent"),
+            priority,
+        })
+    };
+    cluster.accept(again(5));
+    cluster.refuse(again(-5), RefusalCode::NameTaken);
+    assert_eq!(order(&cluster), [second, first]);
+    cluster.accept(Command::ShapeQueue(ShapeQueue {
+        queue: queue_name("urgent"),
+        priority: Some(-5),
+        weight: None,
+        limits: None,
+        user_limits: None,
     }));
     assert_eq!(order(&cluster), [first, second]);
     let token = cluster.place_again(first, 1, 1);

@@ -6,7 +6,7 @@ use state_machine::{
     EvictNode, EvictedAttempts, ExtendLease, HoldExperiment, LabelNode, Limits, LinePlace,
     LogEntry, MoveExperiment, OrderExperiment, Outcome, PauseQueue, PinRole, PinnedRole,
     PreemptFor, ReleaseExperiment, RemoveNode, ReplaceNode, ReserveNode, RevokeToken, SealSegment,
-    SetPriority, ShapeQueue, StopExperiment, SubmitExperiment, UndrainNode, UpdateNode,
+    SetPriority, ShapeQueue, StopExperiment, SubmitExperiment, UndrainNode, UpdateNode, WeighUser,
     check_invariants,
 };
 use types::{
@@ -146,6 +146,10 @@ enum Op {
         pick: usize,
         victim: usize,
     },
+    Weigh {
+        user: u8,
+        weight: u32,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -183,6 +187,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0_usize..4, 0_u8..3, any::<bool>()).prop_map(|(node, name, given)| Op::Label { node, name, given }),
         1 => (0_usize..4, 0_u8..3, 0_u64..300).prop_map(|(node, user, for_ms)| Op::Reserve { node, user, for_ms }),
         3 => (pick(), pick()).prop_map(|(pick, victim)| Op::Preempt { pick, victim }),
+        1 => (0_u8..3, 0_u32..3).prop_map(|(user, weight)| Op::Weigh { user, weight }),
     ]
 }
 
@@ -497,6 +502,10 @@ fn said_of_cluster(state: &ClusterState, op: &Op) -> Command {
                 reason: "the test says so".to_owned(),
             }))
         }
+        Op::Weigh { user, weight } => Command::WeighUser(WeighUser {
+            user: ["ann", "bob", "eve"][usize::from(user)].to_owned(),
+            weight,
+        }),
         ref other => unreachable!("{other:?}"),
     }
 }

@@ -1,8 +1,8 @@
 //! What is used, learned, and given up for others; machines that carry labels or are one person's.
 
 use state_machine::{
-    AttemptReport, Command, Consumer, HOUR, LabelNode, LogEntry, Outcome, PreemptFor, RefusalCode,
-    ReserveNode, Usage,
+    AttemptReport, Command, Consumer, DrainNode, HOUR, HoldExperiment, LabelNode, LogEntry,
+    Outcome, PreemptFor, RefusalCode, ReleaseExperiment, ReserveNode, Usage,
 };
 use types::{
     AttemptToken, Author, CauseKind, DurationMs, ExperimentId, LogIndex, RankPlacement, Timestamp,
@@ -149,6 +149,69 @@ fn a_kept_place_is_given_up_after_a_time() {
 }
 
 #[test]
+fn a_place_is_kept_for_nobody_who_may_not_run() {
+    let mut cluster = Cluster::founded();
+    let token = cluster.run(0);
+    let urgent = cluster.submit(spec("urgent"));
+    let other = cluster.submit(spec("other"));
+    cluster.accept(preempt(urgent, &[token], 4_000));
+    let stopped = CauseKind::Stopped { by: String::new() };
+    cluster.accept(report(token, node(0), ended(stopped)));
+    let on_all = place(other, 1, &[(node(0), resources(4_000))]);
+    cluster.refuse(on_all.clone(), RefusalCode::DoesNotFit);
+    cluster.accept(Command::HoldExperiment(HoldExperiment {
+        experiment: urgent,
+        reason: String::new(),
+    }));
+    assert_eq!(cluster.state.kept_place(urgent), None);
+    cluster.accept(on_all);
+}
+
+#[test]
+fn nobody_makes_room_for_one_that_may_not_run() {
+    let mut cluster = Cluster::founded();
+    let token = cluster.run(0);
+    let urgent = cluster.submit(spec("urgent"));
+    cluster.accept(Command::HoldExperiment(HoldExperiment {
+        experiment: urgent,
+        reason: String::new(),
+    }));
+    cluster.refuse(preempt(urgent, &[token], 1_000), RefusalCode::DoesNotFit);
+    let drain = DrainNode {
+        node: node(0),
+        evacuate: false,
+        reason: String::new(),
+    };
+    cluster.accept(Command::ReleaseExperiment(ReleaseExperiment {
+        experiment: urgent,
+    }));
+    cluster.accept(Command::DrainNode(drain));
+    cluster.refuse(preempt(urgent, &[token], 1_000), RefusalCode::DoesNotFit);
+    let victim = cluster.state.experiment(token.experiment).unwrap();
+    assert_eq!(victim.yields, None);
+}
+
+#[test]
+fn nobody_holds_on_to_a_place_by_a_long_grace() {
+    let mut cluster = Cluster::founded();
+    let mut slow = spec("slow");
+    slow.policy.stop_grace_ms = DurationMs(u64::MAX);
+    let submit =
+        |spec| Command::SubmitExperiment(Box::new(state_machine::SubmitExperiment { spec }));
+    cluster.refuse(submit(slow.clone()), RefusalCode::Invalid);
+    slow.policy.stop_grace_ms = DurationMs::from_secs(3_600);
+    let slow = cluster.submit(slow);
+    let on_all = place(slow, 1, &[(node(0), resources(4_000))]);
+    let Outcome::Placed(token) = cluster.accept(on_all) else {
+        unreachable!("it is placed");
+    };
+    let urgent = cluster.submit(spec("urgent"));
+    cluster.accept(preempt(urgent, &[token], 4_000));
+    let until = cluster.state.kept_place(urgent).unwrap().until;
+    assert!(until.since(cluster.state.time()) < DurationMs(2 * HOUR.0));
+}
+
+#[test]
 fn only_who_runs_there_can_make_room() {
     let mut cluster = Cluster::founded();
     let elsewhere = cluster.run(1);
@@ -189,6 +252,9 @@ fn labels_of_people_are_laid_over_those_of_the_configuration() {
         cluster.accept(label(&[(name, None)]));
         assert!(labels(&cluster).iter().all(|(left, _)| left != name));
     }
+    let (_, length) = cluster.state.ledger_head();
+    cluster.accept(label(&[]));
+    assert_eq!(cluster.state.ledger_head().1, length, "nothing was done");
     cluster.refuse(label(&[("a=b", Some("c"))]), RefusalCode::Invalid);
     cluster.refuse(label(&[("", Some("c"))]), RefusalCode::Invalid);
 }
@@ -205,6 +271,9 @@ fn a_reserved_machine_takes_attempts_of_one_person_until_the_time() {
         })
     };
     cluster.refuse(reserve(Some(("ann", Timestamp(1)))), RefusalCode::Invalid);
+    for name in ["", "a b", "ann\n", &"x".repeat(65)] {
+        cluster.refuse(reserve(Some((name, until))), RefusalCode::Invalid);
+    }
     cluster.accept(reserve(Some(("ann", until))));
     let placement = place(id, 1, &[(node(0), resources(1_000))]);
     cluster.refuse(placement.clone(), RefusalCode::DoesNotFit);

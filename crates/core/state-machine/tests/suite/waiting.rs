@@ -1,10 +1,10 @@
 //! What people say of what waits: held, reordered, of another priority; queues that are paused and limited.
 
 use state_machine::{
-    ClusterState, Command, HoldExperiment, Limits, LinePlace, OrderExperiment, PauseQueue,
-    RefusalCode, ReleaseExperiment, SetPriority, ShapeQueue,
+    ClusterState, Command, HoldExperiment, Limits, LinePlace, OrderExperiment, Outcome, PauseQueue,
+    RefusalCode, ReleaseExperiment, SetPriority, ShapeQueue, WeighUser,
 };
-use types::{CauseKind, ExperimentId, Role};
+use types::{Author, CauseKind, ExperimentId, Role};
 
 use crate::samples::{
     Cluster, author, ended, node, place, queue_name, refusal, report, resources, spec,
@@ -66,6 +66,52 @@ fn an_experiment_is_put_first_last_or_before_another() {
     let other = ExperimentId::from_bits(9);
     cluster.refuse(order(a, LinePlace::Before(other)), RefusalCode::NotWaiting);
     cluster.refuse(order(a, LinePlace::Before(a)), RefusalCode::NotWaiting);
+}
+
+#[test]
+fn a_member_puts_nothing_in_front_of_what_others_wait_for() {
+    let mut cluster = Cluster::founded();
+    let [ann, bob] = ["ann", "bob"].map(|user| author(user, Role::Member));
+    let submit = |cluster: &mut Cluster, by: &Author, name| {
+        let spec = spec(name);
+        let command = Command::SubmitExperiment(Box::new(state_machine::SubmitExperiment { spec }));
+        match cluster.by(by.clone(), command) {
+            Outcome::Submitted(id) => id,
+            other => unreachable!("{other:?}"),
+        }
+    };
+    let first = submit(&mut cluster, &ann, "first");
+    let second = submit(&mut cluster, &ann, "second");
+    // As long as nobody else waits there it is her own affair.
+    let outcome = cluster.by(ann.clone(), order(second, LinePlace::First));
+    assert_eq!(refusal(&outcome), None, "{outcome:?}");
+    let bobs = submit(&mut cluster, &bob, "bobs");
+    for place in [LinePlace::First, LinePlace::Before(first)] {
+        let outcome = cluster.by(bob.clone(), order(bobs, place));
+        let Outcome::Refused(refused) = &outcome else {
+            unreachable!("{outcome:?}");
+        };
+        assert_eq!(refused.code, RefusalCode::NotAllowed);
+        assert!(refused.message.contains("muster priority"), "{refused:?}");
+    }
+    assert_eq!(line(&cluster.state), [second, first, bobs]);
+    for place in [LinePlace::Last, LinePlace::Ordinary] {
+        let outcome = cluster.by(ann.clone(), order(second, place));
+        assert_eq!(refusal(&outcome), None, "{outcome:?}");
+    }
+    cluster.accept(order(bobs, LinePlace::First));
+    assert_eq!(line(&cluster.state), [bobs, first, second]);
+}
+
+#[test]
+fn nothing_is_put_before_one_of_another_class() {
+    let mut cluster = Cluster::founded();
+    let low = cluster.submit(spec("low"));
+    let mut urgent = spec("urgent");
+    urgent.policy.priority = 100;
+    let urgent = cluster.submit(urgent);
+    cluster.refuse(order(low, LinePlace::Before(urgent)), RefusalCode::Invalid);
+    assert_eq!(line(&cluster.state), [urgent, low]);
 }
 
 #[test]
@@ -144,12 +190,20 @@ fn limits_of_a_queue_and_of_each_user_hold_until_something_ends() {
         ..Limits::default()
     };
     for (limits, user_limits, says) in [
-        (one, Limits::default(), "all of it hold 1 experiments"),
-        (Limits::default(), one, "each user of it hold 1 experiments"),
+        (
+            one,
+            Limits::default(),
+            "all of it hold 1 experiment at once, and 1 is held",
+        ),
+        (
+            Limits::default(),
+            one,
+            "each user of it hold 1 experiment at once",
+        ),
         (
             cpus,
             Limits::default(),
-            "hold 1.5 cpus at once, and 1 are held",
+            "hold 1.5 cpus at once, and 1 is held",
         ),
     ] {
         cluster.accept(shape(limits, user_limits));
@@ -170,14 +224,51 @@ fn limits_of_a_queue_and_of_each_user_hold_until_something_ends() {
 }
 
 #[test]
-fn a_weight_of_nothing_is_refused() {
+fn a_weight_of_nothing_and_a_change_of_nothing_are_refused() {
     let mut cluster = Cluster::founded();
-    let shape = Command::ShapeQueue(ShapeQueue {
+    for weight in [Some(0), None] {
+        let shape = Command::ShapeQueue(ShapeQueue {
+            queue: queue_name("default"),
+            priority: None,
+            weight,
+            limits: None,
+            user_limits: None,
+        });
+        cluster.refuse(shape, RefusalCode::Invalid);
+    }
+    for (user, weight) in [("ann", 0), ("", 2), ("a b", 2), (&*"x".repeat(65), 2)] {
+        let user = user.to_owned();
+        cluster.refuse(
+            Command::WeighUser(WeighUser { user, weight }),
+            RefusalCode::Invalid,
+        );
+    }
+}
+
+#[test]
+fn the_ledger_says_limits_in_words() {
+    let mut cluster = Cluster::founded();
+    cluster.accept(Command::ShapeQueue(ShapeQueue {
         queue: queue_name("default"),
         priority: None,
-        weight: Some(0),
-        limits: None,
+        weight: Some(2),
+        limits: Some(Limits {
+            experiments: 20,
+            memory_bytes: 64 << 30,
+            gpu_milli: 8_000,
+            ..Limits::default()
+        }),
         user_limits: None,
-    });
-    cluster.refuse(shape, RefusalCode::Invalid);
+    }));
+    let said = cluster
+        .state
+        .ledger()
+        .last()
+        .map(|entry| entry.detail.clone());
+    assert_eq!(
+        said.as_deref(),
+        Some(
+            "default: priority 0, weight 2, at once 20 experiments, 8 gpus, 65536 MiB memory; each user no limit"
+        )
+    );
 }

@@ -179,8 +179,13 @@ async fn show_labels(session: &Session, machine: &str) -> Result<(), Error> {
     let bytes = while_unavailable(READ_WINDOW, &session.terminal, get).await?;
     let view: NodesView = parse(&bytes, "a list of nodes")?;
     let is_it = |node: &&NodeView| node.name == machine || node.id == machine;
-    let Some(node) = view.nodes.iter().find(is_it) else {
-        // Who asks by the start of a name hears from the node whom it means.
+    let begins = |node: &&NodeView| node.name.starts_with(machine) || node.id.starts_with(machine);
+    let only = || {
+        let mut nodes = view.nodes.iter().filter(begins);
+        nodes.next().filter(|_| nodes.next().is_none())
+    };
+    let Some(node) = view.nodes.iter().find(is_it).or_else(only) else {
+        // The node knows more ways to name a machine, and says why none is meant.
         let nothing = LabelRequest {
             labels: std::collections::BTreeMap::new(),
         };

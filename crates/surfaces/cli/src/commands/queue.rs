@@ -45,7 +45,7 @@ pub enum Command {
     },
     /// Set priority, part and limits of a queue; what is not given stays
     Set(Shape),
-    /// Give a waiting experiment another place in its queue
+    /// Give a waiting experiment another place in its queue (in front: administrators, or while nobody else waits there)
     Reorder {
         /// Id, the start of one, or a name
         experiment: String,
@@ -93,19 +93,19 @@ pub struct Shape {
     /// Most experiments at once (0: no limit)
     #[arg(long, value_name = "NUMBER")]
     max_running: Option<u64>,
-    /// Most GPUs at once
+    /// Most GPUs at once (0: no limit)
     #[arg(long, value_name = "NUMBER", value_parser = parse_gpus)]
     max_gpus: Option<u64>,
-    /// Most cores at once
+    /// Most cores at once (0: no limit)
     #[arg(long, value_name = "NUMBER", value_parser = parse_cpus)]
     max_cpus: Option<u64>,
-    /// Most memory at once
+    /// Most memory at once (0: no limit)
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     max_memory: Option<u64>,
     /// Most experiments of each user at once (0: no limit)
     #[arg(long, value_name = "NUMBER")]
     max_running_per_user: Option<u64>,
-    /// Most GPUs of each user at once
+    /// Most GPUs of each user at once (0: no limit)
     #[arg(long, value_name = "NUMBER", value_parser = parse_gpus)]
     max_gpus_per_user: Option<u64>,
     /// No limits, but those that are given with this
@@ -198,21 +198,35 @@ impl Shape {
         let (all, each) = known
             .map(|known| (known.limits, known.user_limits))
             .unwrap_or_default();
+        let limits = LimitsView {
+            experiments: self.max_running.unwrap_or(all.experiments),
+            cpu_milli: self.max_cpus.unwrap_or(all.cpu_milli),
+            memory_bytes: self.max_memory.unwrap_or(all.memory_bytes),
+            gpu_milli: self.max_gpus.unwrap_or(all.gpu_milli),
+        };
+        let user_limits = LimitsView {
+            experiments: self.max_running_per_user.unwrap_or(each.experiments),
+            gpu_milli: self.max_gpus_per_user.unwrap_or(each.gpu_milli),
+            ..each
+        };
         ShapeQueueRequest {
             priority: self.priority,
             weight: self.weight,
-            limits: Some(LimitsView {
-                experiments: self.max_running.unwrap_or(all.experiments),
-                cpu_milli: self.max_cpus.unwrap_or(all.cpu_milli),
-                memory_bytes: self.max_memory.unwrap_or(all.memory_bytes),
-                gpu_milli: self.max_gpus.unwrap_or(all.gpu_milli),
-            }),
-            user_limits: Some(LimitsView {
-                experiments: self.max_running_per_user.unwrap_or(each.experiments),
-                gpu_milli: self.max_gpus_per_user.unwrap_or(each.gpu_milli),
-                ..each
-            }),
+            limits: self.says_limits().then_some(limits),
+            user_limits: self.says_limits().then_some(user_limits),
         }
+    }
+
+    fn says_limits(&self) -> bool {
+        let given = [
+            self.max_running,
+            self.max_gpus,
+            self.max_cpus,
+            self.max_memory,
+            self.max_running_per_user,
+            self.max_gpus_per_user,
+        ];
+        self.no_limits || given.iter().any(Option::is_some)
     }
 }
 

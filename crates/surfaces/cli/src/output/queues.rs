@@ -46,7 +46,10 @@ fn words(limits: &LimitsView) -> String {
     let all = [
         (
             limits.experiments,
-            format!("{} experiments", limits.experiments),
+            match limits.experiments {
+                1 => "1 experiment".to_owned(),
+                several => format!("{several} experiments"),
+            },
         ),
         (
             limits.gpu_milli,

@@ -44,7 +44,7 @@ pub(super) async fn release(
     Ok(changed(&api.service.release(&caller.0, &id).await?))
 }
 
-/// Gives a waiting experiment another place in its queue.
+/// Gives a waiting experiment another place in its queue; a member goes in front while nobody else waits there.
 #[utoipa::path(post, path = "/api/v1/experiments/{id}/order", tag = "experiments", request_body = OrderRequest,
     params(("id" = String, Path, description = "Id, unique prefix, or name")),
     responses((status = 200, description = "The experiment", body = ExperimentSummary)))]
