@@ -119,7 +119,7 @@ impl Preparing {
                     cpu_ms: DurationMs(known.cpu_ms),
                     tree_kill_method: known.tree_kill_method,
                 };
-                match collect_records(handle, token).await {
+                match collect_records(handle, token, rank, is_alone(handle, &token)).await {
                     Ok((segments, inline_records)) => AttemptReport::Ended {
                         end,
                         segments,
@@ -171,13 +171,15 @@ async fn fetch(
 async fn collect_records(
     handle: &Handle,
     token: AttemptToken,
+    rank: u32,
+    may_inline: bool,
 ) -> Result<(Vec<SegmentRef>, Bytes), ServiceError> {
     let sealed = handle
         .executor()
         .sealed_segments(&token)
         .map_err(|error| internal(&error))?;
     let total: u64 = sealed.iter().map(|segment| segment.summary.bytes).sum();
-    if total <= MAX_INLINE_RECORDS as u64 {
+    if may_inline && total <= MAX_INLINE_RECORDS as u64 {
         let read = handle
             .executor()
             .read_tail(&token, 0, MAX_INLINE_RECORDS)
@@ -187,9 +189,17 @@ async fn collect_records(
     }
     let mut segments = Vec::with_capacity(sealed.len());
     for segment in &sealed {
-        segments.push(handle.store_segment(segment).await?);
+        segments.push(handle.store_segment(segment, rank).await?);
     }
     Ok((segments, Bytes::new()))
+}
+
+/// It is known to be the only rank: its few records may travel in the report. Blobs are good for all.
+fn is_alone(handle: &Handle, token: &AttemptToken) -> bool {
+    let wanted = handle.wanted();
+    let wanted = wanted.borrow();
+    let mut attempts = wanted.iter().flat_map(|(set, _)| &set.attempts);
+    attempts.any(|attempt| attempt.token == *token && attempt.gang.is_empty())
 }
 
 /// Says so in the evidence when not all records could be kept.

@@ -206,19 +206,22 @@ impl Handle {
         Err(error.hint("ask its owner or an administrator"))
     }
 
-    /// Whether some node could run it when empty; else the best node's shortfall in words.
+    /// Whether the nodes could run it when empty; else what is missing, in words.
     pub(crate) fn possible_ever(&self, request: &ResourceRequest) -> Result<(), String> {
         let offers = scheduler::offers(&self.inner.consensus.state(), &self.view(), view_now());
-        if offers.is_empty()
-            || offers
-                .iter()
-                .any(|offer| scheduler::could_ever_fit(offer, request))
-        {
+        if offers.is_empty() || scheduler::could_ever_run(&offers, request) {
             return Ok(());
         }
+        let count = offers.len();
+        if request.nodes == 1 {
+            return Err(format!(
+                "asked for {request}; none of {count} machines has that"
+            ));
+        }
+        let large = |offer: &&scheduler::NodeOffer| scheduler::could_ever_fit(offer, request);
+        let large = offers.iter().filter(large).count();
         Err(format!(
-            "asked for {request}; none of {} machines has that",
-            offers.len()
+            "asked for {request}; {large} of {count} machines could run a part of it"
         ))
     }
 

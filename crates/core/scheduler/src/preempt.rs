@@ -22,18 +22,19 @@ use crate::shares::Shares;
 /// Waiting experiments that are looked at in one round: who stands further behind is not served next.
 const MAX_LOOKED_AT: usize = 16;
 
-/// Somebody who may have to go.
+/// Somebody who may have to go, as one node sees it; with a gang go all of its ranks.
 struct Victim<'a> {
     experiment: &'a Experiment,
     attempt: &'a Attempt,
+    /// What it holds on this node.
     resources: &'a Resources,
     /// By a fair share rather than by class.
     by_share: bool,
 }
 
 impl Victim<'_> {
-    /// Less is cheaper: class, then no checkpoint, then what it has done.
-    fn price(&self) -> (i32, bool, Reverse<Timestamp>, AttemptToken) {
+    /// Less is cheaper: class, then no checkpoint, then on how many nodes, then what it has done.
+    fn price(&self) -> (i32, bool, usize, Reverse<Timestamp>, AttemptToken) {
         let keeps_work = !self.experiment.spec.policy.checkpoint_directory.is_empty();
         let begun = self
             .attempt
@@ -45,9 +46,34 @@ impl Victim<'_> {
         (
             class(self.experiment),
             !keeps_work,
+            self.attempt.ranks.len(),
             Reverse(begun),
             self.attempt.token,
         )
+    }
+
+    /// All that it holds.
+    fn holding(&self) -> Holding {
+        let open = self.attempt.open_ranks();
+        let held = open.map(|(_, rank)| Holding::of(&rank.placement.resources));
+        held.fold(Holding::default(), Holding::plus)
+    }
+}
+
+/// A node that is there for one rank once its victims are gone.
+struct Candidate<'a, 'o> {
+    offer: &'o NodeOffer,
+    /// None: it has room already, and waits for the other nodes of a gang.
+    victims: Vec<Victim<'a>>,
+    resources: Resources,
+}
+
+impl Candidate<'_, '_> {
+    fn price(&self) -> (Option<i32>, usize, usize, NodeId) {
+        let prices: Vec<_> = self.victims.iter().map(Victim::price).collect();
+        let highest = prices.iter().map(|price| price.0).max();
+        let lost = prices.iter().filter(|price| price.1).count();
+        (highest, lost, prices.len(), self.offer.node.clone())
     }
 }
 
@@ -87,31 +113,47 @@ fn preempt_for<'a>(
     let fair = FairShares::of(state);
     let deserves = is_old && fair.deserves(state, shares, experiment);
     let who = round.who(experiment);
+    let ranks = who.request.nodes as usize;
     let candidates = round.packing.offers().iter().filter_map(|offer| {
-        // One that fits already only waits for the next round.
-        if !offer.is_open() || !could_ever_fit(offer, who.request) || !fits(offer, who).is_empty() {
+        if !offer.is_open() || !could_ever_fit(offer, who.request) {
             return None;
         }
+        if let Some(resources) = fits(offer, who).into_iter().next() {
+            // An only one that fits already just waits for the next round.
+            let victims = Vec::new();
+            return (ranks > 1).then_some(Candidate {
+                offer,
+                victims,
+                resources,
+            });
+        }
         let victims = victims(state, shares, &fair, offer, experiment, deserves);
-        let (chosen, resources) = enough(offer, round, experiment, victims)?;
-        Some((offer, chosen, resources))
+        let (victims, resources) = enough(offer, round, experiment, victims)?;
+        Some(Candidate {
+            offer,
+            victims,
+            resources,
+        })
     });
-    let best = candidates.min_by_key(|(offer, chosen, _)| {
-        let prices: Vec<_> = chosen.iter().map(Victim::price).collect();
-        let highest = prices.iter().map(|price| price.0).max();
-        let lost = prices.iter().filter(|price| price.1).count();
-        (highest, lost, chosen.len(), offer.node.clone())
-    });
-    let (offer, chosen, resources) = best?;
-    let by_share = chosen.iter().any(|victim| victim.by_share);
+    let mut chosen: Vec<_> = candidates.collect();
+    chosen.sort_by_cached_key(Candidate::price);
+    chosen.truncate(ranks);
+    let victims = || chosen.iter().flat_map(|candidate| &candidate.victims);
+    // Room for all or for none: nobody goes for a part of it.
+    if chosen.len() < ranks || victims().next().is_none() {
+        return None;
+    }
+    let by_share = victims().any(|victim| victim.by_share);
+    let tokens: BTreeSet<_> = victims().map(|victim| victim.attempt.token).collect();
+    let place = |candidate: &Candidate<'_, '_>| RankPlacement {
+        node: candidate.offer.node.clone(),
+        resources: candidate.resources.clone(),
+    };
     Some(PreemptFor {
         beneficiary: experiment.id,
         computed_at: state.applied(),
-        placement: RankPlacement {
-            node: offer.node.clone(),
-            resources,
-        },
-        victims: chosen.iter().map(|victim| victim.attempt.token).collect(),
+        places: chosen.iter().map(place).collect(),
+        victims: tokens.into_iter().collect(),
         reason: match by_share {
             true => format!(
                 "{} has less than a fair share of queue {}",
@@ -143,7 +185,7 @@ fn victims<'a>(
             let by_share = same
                 && deserves
                 && taker != giver
-                && fair.has_more(state, shares, &giver, Holding::of(victim.resources));
+                && fair.has_more(state, shares, &giver, victim.holding());
             victim.by_share = by_share;
             (higher || by_share).then_some(victim)
         })
@@ -155,13 +197,11 @@ fn victims<'a>(
 fn victim<'a>(state: &'a ClusterState, token: &AttemptToken, node: &NodeId) -> Option<Victim<'a>> {
     let experiment = state.experiment(token.experiment)?;
     let attempt = experiment.current_attempt()?;
-    let [rank] = attempt.ranks.as_slice() else {
-        return None;
-    };
+    let rank = attempt.rank(attempt.rank_on(node)?)?;
+    // One that is broken goes anyway.
     let stays = experiment.yields.is_none()
         && experiment.stop_requested.is_none()
-        && rank.placement.node == *node
-        && !rank.ended;
+        && attempt.broken_by().is_none();
     stays.then_some(Victim {
         experiment,
         attempt,

@@ -72,6 +72,8 @@ pub enum Action {
     NodeReserved,
     /// An attempt makes room for another experiment.
     AttemptPreempted,
+    /// A rank of a gang ended.
+    RankEnded,
 }
 
 /// One line of history.
