@@ -48,7 +48,7 @@ impl Preparing {
             fetched = fetch(handle, &wanted) => fetched,
         };
         let started = match prepared {
-            Ok((tree, files)) => {
+            Ok((tree, files, variables)) => {
                 let Some((deadline_boottime_ms, _)) = lock(&self.under_way).remove(&token) else {
                     return true;
                 };
@@ -58,7 +58,7 @@ impl Preparing {
                     tree,
                     files,
                     deadline_boottime_ms,
-                    variables: Vec::new(),
+                    variables,
                 };
                 handle
                     .executor()
@@ -144,13 +144,17 @@ impl Preparing {
     }
 }
 
-/// The source tree and its files, on this node.
-async fn fetch(
-    handle: &Handle,
-    wanted: &WantedAttempt,
-) -> Result<(Option<SourceTree>, BTreeMap<BlobHash, std::path::PathBuf>), ServiceError> {
+/// What an attempt needs on this node: its source tree, the files of it, and the variables that this node adds.
+type Prepared = (
+    Option<SourceTree>,
+    BTreeMap<BlobHash, std::path::PathBuf>,
+    Vec<(String, String)>,
+);
+
+async fn fetch(handle: &Handle, wanted: &WantedAttempt) -> Result<Prepared, ServiceError> {
+    let variables = handle.gang_variables(wanted)?;
     let Some(source) = &wanted.spec.source else {
-        return Ok((None, BTreeMap::new()));
+        return Ok((None, BTreeMap::new(), variables));
     };
     let tree = handle.source_tree(source.tree, &[]).await?;
     let SourceTree::V1 { entries, .. } = &tree;
@@ -164,7 +168,7 @@ async fn fetch(
         .into_iter()
         .map(|hash| (hash, handle.blob_store().path(&hash)))
         .collect();
-    Ok((Some(tree), files))
+    Ok((Some(tree), files, variables))
 }
 
 /// All records of an ended attempt: inline when few, else as blobs on their copies.
