@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::{Child, Stdio};
 
 use service::view::{ExperimentDetail, WhyView};
 
@@ -156,6 +157,42 @@ fn every_rank_is_told_of_the_others_and_reaches_them() {
         page.contains("rank 2") && page.contains(": finished"),
         "{page}"
     );
+}
+
+#[test]
+fn ranks_are_followed_to_the_end_of_the_attempt_and_each_line_comes_once() {
+    let lab = Lab::new();
+    let nodes = lab.three();
+    let stop = lab.path().join("stop");
+    let script = "echo hello from $RANK; [ $RANK = 1 ] && exit 0; while [ ! -e $1 ]; do sleep 0.05; done; echo bye from $RANK";
+    let path = stop.display().to_string();
+    let job = nodes[0].submit(&["--nodes", "2", "--", "sh", "-c", script, "-", &path]);
+    let follow = |flags: &[&str]| {
+        let mut command = nodes[2].client(&["logs", "-f", &job]);
+        let command = command.args(flags).stdout(Stdio::piped());
+        command.stderr(Stdio::null()).spawn().unwrap()
+    };
+    let (one, all) = (follow(&["--rank", "1"]), follow(&[]));
+    wait_until(PATIENCE, "rank 1 is over while rank 0 goes on", || {
+        let detail = nodes[0].show(&job);
+        let ranks = &detail.attempts.first()?.ranks;
+        let over = ranks[1].cause.as_ref()?;
+        assert_eq!(over.kind, "finished", "{ranks:?}");
+        ranks[0].cause.is_none().then_some(())
+    });
+    fs::write(&stop, "").unwrap();
+    assert_eq!(nodes[0].wait_end(&job).summary.state, "finished");
+    let text = |follower: Child| {
+        let output = follower.wait_with_output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(text(one), "hello from 1\n");
+    let all = text(all);
+    let mut lines: Vec<_> = all.lines().collect();
+    lines.sort_unstable();
+    let expected = ["[0] bye from 0", "[0] hello from 0", "[1] hello from 1"];
+    assert_eq!(lines, expected);
 }
 
 #[test]

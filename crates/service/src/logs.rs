@@ -158,16 +158,15 @@ impl Reader {
             };
             let parts = parts(attempt, number, &options);
             experiment = self.read_attempt(experiment, parts).await?;
-            let attempt = experiment.attempts.get(number as usize - 1);
-            if attempt.is_some_and(|attempt| attempt.end.is_some()) {
-                number += 1;
-            } else if options.follow {
-                // Other ranks than those that are read go on.
+            // Other ranks than those that are read may go on.
+            while !is_over(&experiment, number) {
+                if !options.follow {
+                    return Ok(());
+                }
                 experiment = self.refresh(&experiment).await?;
-                continue;
-            } else {
-                return Ok(());
+                self.tell_state(&experiment, true).await?;
             }
+            number += 1;
             options.from.clear();
         }
     }
@@ -378,6 +377,11 @@ fn parts(attempt: &Attempt, number: u32, options: &LogOptions) -> Vec<Part> {
         tells_state: place == 0,
     };
     wanted.enumerate().map(part).collect()
+}
+
+fn is_over(experiment: &Experiment, attempt: u32) -> bool {
+    let attempt = experiment.attempts.get(attempt as usize - 1);
+    attempt.is_none_or(|attempt| attempt.end.is_some())
 }
 
 /// The one of two views of an experiment that has seen more of it.
