@@ -294,7 +294,7 @@ fn a_gang_larger_than_the_cluster_waits_or_is_refused_with_the_reason() {
     let job = node.submit(&["--nodes", "2", "--", "true"]);
     let why: WhyView = node.ask(&["why", &job]);
     assert!(!why.possible_ever, "{why:?}");
-    let never = "this cluster could never run it: it asks for 1 cpus, 1 GiB memory, on 2 nodes, all at once, and 1 of its 1 nodes could run a part of it";
+    let never = "this cluster could never run it: it asks for 1 cpus, 1 GiB memory, on each of 2 nodes, all at once, and 1 of its 1 nodes could run a part of it";
     assert!(why.summary.starts_with(never), "{why:?}");
     let refused = node.muster(&["run", "--nodes", "2", "--fail-if-impossible", "--", "true"]);
     assert!(refused.code != 0, "{}", refused.out);

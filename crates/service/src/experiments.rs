@@ -339,6 +339,9 @@ impl Handle {
                     ) {
                         (Some(why), _) => why,
                         (None, Ok(())) => "waits for free resources".to_owned(),
+                        (None, Err(_)) if experiment.spec.resources.nodes > 1 => {
+                            "too few machines could ever run it".to_owned()
+                        }
                         (None, Err(_)) => "no machine could ever run it".to_owned(),
                     }
                 }

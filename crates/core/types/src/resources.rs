@@ -134,7 +134,7 @@ impl fmt::Display for ResourceRequest {
             f.write_str(", alone on its node")?;
         }
         if self.nodes > 1 {
-            write!(f, ", on {} nodes", self.nodes)?;
+            write!(f, ", on each of {} nodes", self.nodes)?;
         }
         Ok(())
     }
