@@ -50,8 +50,8 @@ fn commands(state: &ClusterState) -> Vec<Command> {
                     rank,
                     report: AttemptReport::Ended { end: end(cause.clone()), segments: Vec::new(), inline_records: Default::default() },
                 })));
+                commands.push(Command::LoseAttempt(LoseAttempt { token: attempt.token, rank, cause: cause.clone(), segments: Vec::new() }));
             }
-            commands.push(Command::LoseAttempt(LoseAttempt { token: attempt.token, cause, segments: Vec::new() }));
         }
         let spec = experiment.spec.as_ref().clone();
         commands.push(Command::StopExperiment(StopExperiment { experiment: id }));

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agent::leases::{LeaseTable, lease_length};
+use agent::leases::{LeaseTable, Leased, lease_length};
 use membership::View;
 use scheduler::{SchedulerConfig, place_next};
 use state_machine::{ClusterState, Command, ExtendLease, LoseAttempt};
@@ -23,8 +23,8 @@ pub struct BrainBugs {
 pub enum Purpose {
     /// A placement.
     Place,
-    /// The end of an attempt whose lease is over, or a longer lease.
-    Attempt(AttemptToken),
+    /// The end of a rank whose lease is over, or a longer lease.
+    Rank(Leased),
 }
 
 /// The leader's soft state.
@@ -33,8 +33,8 @@ pub struct Brain {
     table: LeaseTable,
     /// Placements that are proposed and not applied.
     placing: usize,
-    /// Attempts about which something is proposed and not applied.
-    in_flight: BTreeSet<AttemptToken>,
+    /// Ranks about which something is proposed and not applied.
+    in_flight: BTreeSet<Leased>,
 }
 
 impl Brain {
@@ -45,7 +45,9 @@ impl Brain {
         brain.table.hold_all(state, clock);
         if bugs.no_hold {
             for (_, attempt) in state.active() {
-                brain.table.expire(attempt.token);
+                for (rank, _) in attempt.open_ranks() {
+                    brain.table.expire((attempt.token, rank));
+                }
             }
         }
         brain
@@ -60,15 +62,15 @@ impl Brain {
     ) -> Vec<(Command, Purpose)> {
         self.table.refresh(state, clock);
         let mut proposals = Vec::new();
-        for token in self.table.expired(clock) {
-            if self.in_flight.insert(token) {
-                proposals.push((lose(token), Purpose::Attempt(token)));
+        for leased in self.table.expired(clock) {
+            if self.in_flight.insert(leased) {
+                proposals.push((lose(leased), Purpose::Rank(leased)));
             }
         }
         for extend in extensions(state, wall) {
-            let token = extend.token;
-            if self.in_flight.insert(token) {
-                proposals.push((Command::ExtendLease(extend), Purpose::Attempt(token)));
+            let leased = (extend.token, 0);
+            if self.in_flight.insert(leased) {
+                proposals.push((Command::ExtendLease(extend), Purpose::Rank(leased)));
             }
         }
         if self.placing == 0 {
@@ -85,7 +87,7 @@ impl Brain {
     pub fn settled(&mut self, purpose: &Purpose) {
         match purpose {
             Purpose::Place => self.placing = self.placing.saturating_sub(1),
-            Purpose::Attempt(token) => drop(self.in_flight.remove(token)),
+            Purpose::Rank(leased) => drop(self.in_flight.remove(leased)),
         }
     }
 
@@ -101,13 +103,15 @@ impl Brain {
         let wanted = state.wanted_set(node).attempts;
         let lengths: BTreeMap<_, _> = wanted
             .iter()
-            .map(|wanted| (wanted.token, wanted.lease_ms))
+            .map(|wanted| (wanted.token, (wanted.rank, wanted.lease_ms)))
             .collect();
         let answer = |token: &AttemptToken| {
             let granted = lengths
                 .get(token)
-                .filter(|length| self.table.grant(*token, **length, clock));
-            let answer = granted.copied().ok_or_else(|| "not current".to_owned());
+                .filter(|(rank, length)| self.table.grant((*token, *rank), *length, clock));
+            let answer = granted
+                .map(|(_, length)| *length)
+                .ok_or_else(|| "not current".to_owned());
             (*token, answer)
         };
         tokens.iter().map(answer).collect()
@@ -120,9 +124,10 @@ impl Brain {
     }
 }
 
-fn lose(token: AttemptToken) -> Command {
+fn lose((token, rank): Leased) -> Command {
     Command::LoseAttempt(LoseAttempt {
         token,
+        rank,
         cause: Cause::new(CauseKind::NodeLost, vec!["its lease ran out".to_owned()]),
         segments: Vec::new(),
     })

@@ -38,10 +38,13 @@ pub(crate) struct Client {
 impl World {
     pub(crate) fn plan_clients(&mut self) {
         let count = 4 + self.random.index(16);
+        // Of the first three one takes work for sure.
+        let workers = u32::try_from(self.hosts.len() - 2).expect("a few");
         for number in 0..count {
             let resources = ResourceRequest {
                 cpu_milli: self.random.range(500..4_000),
                 memory_bytes: self.random.range(1..8) << 30,
+                nodes: nodes_of(number).min(workers),
                 ..ResourceRequest::default()
             };
             let policy = Policy {
@@ -223,6 +226,15 @@ impl World {
             };
             self.propose(None, Command::AcceptLate(accept), Then::Nobody);
         }
+    }
+}
+
+/// Some are gangs, by their number: the chance of everything else is as it was.
+fn nodes_of(number: usize) -> u32 {
+    match number % 12 {
+        5 | 8 => 2,
+        11 => 3,
+        _ => 1,
     }
 }
 

@@ -204,7 +204,7 @@ impl Host {
         self.agent = Some(Agent::new(AgentConfig::default()));
         let local = |(token, holder): (&AttemptToken, &Holder)| LocalAttempt {
             token: *token,
-            rank: 0,
+            rank: holder.rank,
             phase: holder.phase,
         };
         let list = self.holders.iter().map(local).collect();
@@ -359,7 +359,7 @@ impl Host {
                 start: self.start,
             }),
             Action::Start(wanted, deadline) => {
-                effects.extend(self.start_holder(now, wanted.token, deadline));
+                effects.extend(self.start_holder(now, (wanted.token, wanted.rank), deadline));
             }
             Action::Extend {
                 token,
@@ -396,6 +396,11 @@ impl Host {
             rank,
             report,
         }))
+    }
+
+    /// The rank of an attempt that it holds.
+    pub fn rank_of(&self, token: &AttemptToken) -> Option<u32> {
+        self.holders.get(token).map(|holder| holder.rank)
     }
 
     /// What its holders have, ended ones too until they are reported.

@@ -91,6 +91,8 @@ pub enum Fact<'a> {
     },
     /// A node ends an attempt.
     Stopped {
+        /// Where.
+        host: usize,
         /// Which.
         token: AttemptToken,
         /// Why.

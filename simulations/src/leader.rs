@@ -208,6 +208,7 @@ impl World {
             let (Change::AttemptPlaced { token, .. }
             | Change::AttemptStarted(token)
             | Change::AttemptChanged(token)
+            | Change::RankEnded(token)
             | Change::AttemptEnded(token)) = event
             else {
                 continue;

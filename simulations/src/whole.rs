@@ -1,6 +1,9 @@
 //! After the faults: everything over, everybody up to date, nothing left.
 
 use agent::AttemptPhase;
+use scheduler::{SchedulerConfig, explain};
+use state_machine::Experiment;
+use types::Timestamp;
 
 use crate::world::World;
 
@@ -57,6 +60,17 @@ impl World {
         Ok(())
     }
 
+    /// Why an experiment waits, as the leader sees it.
+    fn why(&self, experiment: &Experiment) -> String {
+        let Some(leader) = self.leader.as_ref().map(|leader| leader.node) else {
+            return "nobody leads".to_owned();
+        };
+        let clock = Timestamp(self.hosts[leader].clock(self.now));
+        let config = SchedulerConfig::default();
+        let why = explain(&self.state, &self.views[leader], clock, experiment, &config);
+        format!("{}; {:?}", why.summary, why.nodes)
+    }
+
     /// What is missing, for people.
     pub(crate) fn unfinished(&self) -> String {
         let live = self
@@ -64,7 +78,10 @@ impl World {
             .experiments()
             .filter(|experiment| experiment.is_live());
         let live: Vec<_> = live
-            .map(|experiment| format!("{} {:?}", experiment.id, experiment.phase))
+            .map(|experiment| {
+                let (id, phase) = (experiment.id, &experiment.phase);
+                format!("{id} {phase:?}: {}", self.why(experiment))
+            })
             .collect();
         let unanswered = self
             .clients

@@ -270,6 +270,7 @@ impl World {
             Effect::Started(token) => self.note(&Fact::Started { host: node, token }),
             Effect::Over(token) => self.note(&Fact::Over { host: node, token }),
             Effect::Stopped(token, reason) => self.note(&Fact::Stopped {
+                host: node,
                 token,
                 reason: &reason,
             }),

@@ -48,7 +48,7 @@ impl Preparing {
             fetched = fetch(handle, &wanted) => fetched,
         };
         let started = match prepared {
-            Ok((tree, files)) => {
+            Ok((tree, files, variables)) => {
                 let Some((deadline_boottime_ms, _)) = lock(&self.under_way).remove(&token) else {
                     return true;
                 };
@@ -64,7 +64,7 @@ impl Preparing {
                     tree,
                     files,
                     deadline_boottime_ms,
-                    variables: Vec::new(),
+                    variables,
                 };
                 handle
                     .executor()
@@ -126,7 +126,7 @@ impl Preparing {
                     cpu_ms: DurationMs(known.cpu_ms),
                     tree_kill_method: known.tree_kill_method,
                 };
-                match collect_records(handle, token).await {
+                match collect_records(handle, token, rank, is_alone(handle, &token)).await {
                     Ok((segments, inline_records)) => AttemptReport::Ended {
                         end,
                         segments,
@@ -151,13 +151,17 @@ impl Preparing {
     }
 }
 
-/// The source tree and its files, on this node.
-async fn fetch(
-    handle: &Handle,
-    wanted: &WantedAttempt,
-) -> Result<(Option<SourceTree>, BTreeMap<BlobHash, std::path::PathBuf>), ServiceError> {
+/// What an attempt needs on this node: its source tree, the files of it, and the variables that this node adds.
+type Prepared = (
+    Option<SourceTree>,
+    BTreeMap<BlobHash, std::path::PathBuf>,
+    Vec<(String, String)>,
+);
+
+async fn fetch(handle: &Handle, wanted: &WantedAttempt) -> Result<Prepared, ServiceError> {
+    let variables = handle.gang_variables(wanted)?;
     let Some(source) = &wanted.spec.source else {
-        return Ok((None, BTreeMap::new()));
+        return Ok((None, BTreeMap::new(), variables));
     };
     let tree = handle.source_tree(source.tree, &[]).await?;
     let SourceTree::V1 { entries, .. } = &tree;
@@ -171,20 +175,22 @@ async fn fetch(
         .into_iter()
         .map(|hash| (hash, handle.blob_store().path(&hash)))
         .collect();
-    Ok((Some(tree), files))
+    Ok((Some(tree), files, variables))
 }
 
 /// All records of an ended attempt: inline when few, else as blobs on their copies.
 async fn collect_records(
     handle: &Handle,
     token: AttemptToken,
+    rank: u32,
+    may_inline: bool,
 ) -> Result<(Vec<SegmentRef>, Bytes), ServiceError> {
     let sealed = handle
         .executor()
         .sealed_segments(&token)
         .map_err(|error| internal(&error))?;
     let total: u64 = sealed.iter().map(|segment| segment.summary.bytes).sum();
-    if total <= MAX_INLINE_RECORDS as u64 {
+    if may_inline && total <= MAX_INLINE_RECORDS as u64 {
         let read = handle
             .executor()
             .read_tail(&token, 0, MAX_INLINE_RECORDS)
@@ -194,9 +200,17 @@ async fn collect_records(
     }
     let mut segments = Vec::with_capacity(sealed.len());
     for segment in &sealed {
-        segments.push(handle.store_segment(segment).await?);
+        segments.push(handle.store_segment(segment, rank).await?);
     }
     Ok((segments, Bytes::new()))
+}
+
+/// It is known to be the only rank: its few records may travel in the report. Blobs are good for all.
+fn is_alone(handle: &Handle, token: &AttemptToken) -> bool {
+    let wanted = handle.wanted();
+    let wanted = wanted.borrow();
+    let mut attempts = wanted.iter().flat_map(|(set, _)| &set.attempts);
+    attempts.any(|attempt| attempt.token == *token && attempt.gang.is_empty())
 }
 
 /// Says so in the evidence when not all records could be kept.

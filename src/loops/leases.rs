@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use agent::leases::{LONG_WORK, lease_length};
+use agent::leases::{LONG_WORK, Leased, lease_length};
 
 use membership::Suspicion;
 use service::Handle;
 use state_machine::{Command, ExtendLease, LoseAttempt};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
-use types::{AttemptToken, Cause, CauseKind};
+use types::{Cause, CauseKind};
 
 /// Longest sleep without a lease: then nothing is to be watched.
 const IDLE: Duration = Duration::from_secs(3_600);
@@ -52,17 +52,17 @@ pub(crate) async fn run(handle: Handle, cancel: CancellationToken) {
 #[derive(Debug, Default)]
 struct Losses {
     tasks: JoinSet<()>,
-    open: BTreeMap<AttemptToken, AbortHandle>,
+    open: BTreeMap<Leased, AbortHandle>,
 }
 
 impl Losses {
     /// Begins with those that are not being given up yet; the rest has its turn when others are done.
-    fn begin(&mut self, handle: &Handle, term: u64, expired: Vec<AttemptToken>) {
+    fn begin(&mut self, handle: &Handle, term: u64, expired: Vec<Leased>) {
         self.open.retain(|_, task| !task.is_finished());
-        for token in expired {
-            if self.open.len() < MOST_LOSSES && !self.open.contains_key(&token) {
-                let task = self.tasks.spawn(lose(handle.clone(), term, token));
-                self.open.insert(token, task);
+        for leased in expired {
+            if self.open.len() < MOST_LOSSES && !self.open.contains_key(&leased) {
+                let task = self.tasks.spawn(lose(handle.clone(), term, leased));
+                self.open.insert(leased, task);
             }
         }
     }
@@ -116,8 +116,9 @@ async fn lengthen(handle: &Handle) -> Duration {
     next
 }
 
-/// Gives up an attempt whose lease was over in `term`, after its mirror has sealed what it kept.
-async fn lose(handle: Handle, term: u64, token: AttemptToken) {
+/// Gives up a rank whose lease was over in `term`, after its mirror has sealed what it kept.
+async fn lose(handle: Handle, term: u64, leased: Leased) {
+    let (token, number) = leased;
     let state = handle.consensus().state();
     let attempt = state
         .experiment(token.experiment)
@@ -125,18 +126,15 @@ async fn lose(handle: Handle, term: u64, token: AttemptToken) {
     let Some(attempt) = attempt.filter(|attempt| attempt.token == token) else {
         return;
     };
-    let segments = handle.seal_mirror_of(&attempt).await;
-    let node = attempt
-        .ranks
-        .first()
-        .map(|rank| rank.placement.node.clone());
-    let name = node
-        .as_ref()
-        .and_then(|node| state.node(node))
-        .map(|record| record.facts.name.clone())
-        .unwrap_or_default();
+    let Some(rank) = attempt.rank(number).filter(|rank| !rank.ended) else {
+        return;
+    };
+    let segments = handle.seal_mirror_of(&attempt, number).await;
+    let node = &rank.placement.node;
+    let name = state.node(node).map(|record| record.facts.name.clone());
+    let name = name.unwrap_or_else(|| node.short().to_owned());
     // Meanwhile the lead may have gone and come back; in a new term the lease is held again.
-    let over = handle.with_leases(term, |leases, now| leases.expired(now).contains(&token));
+    let over = handle.with_leases(term, |leases, now| leases.expired(now).contains(&leased));
     if over != Some(true) {
         return;
     }
@@ -150,18 +148,17 @@ async fn lose(handle: Handle, term: u64, token: AttemptToken) {
             segments.len()
         ),
     ];
-    if let Some(node) = &node {
-        // Before it is placed again: not there, until the node gives a sign of life.
-        handle.suspect(node, Suspicion::LeaseOver);
-    }
-    tracing::warn!(%token, node = name, "attempt lost: its lease ran out");
+    // Before it is placed again: not there, until the node gives a sign of life.
+    handle.suspect(node, Suspicion::LeaseOver);
+    tracing::warn!(%token, rank = number, node = name, "attempt lost: its lease ran out");
     let command = Command::LoseAttempt(LoseAttempt {
         token,
+        rank: number,
         cause: Cause::new(CauseKind::NodeLost, evidence),
         segments,
     });
     if let Err(error) = handle.propose_in_term(command, term).await {
-        tracing::warn!(%token, %error, "lost attempt not recorded yet");
+        tracing::warn!(%token, rank = number, %error, "lost attempt not recorded yet");
         tokio::time::sleep(RETRY).await;
     }
 }

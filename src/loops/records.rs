@@ -51,8 +51,10 @@ pub(crate) async fn run(
                 tracing::warn!(%error, "old mirrored records not removed");
             },
             _ = tick.tick() => {
-                for done in waiting.drain(..).filter(|done| runs(&handle, &done.token)) {
-                    seal(&handle, done).await;
+                for done in waiting.drain(..) {
+                    if let Some(rank) = running_rank(&handle, &done.token) {
+                        seal(&handle, done, rank).await;
+                    }
                 }
                 mirror_all(&handle, &mut progress).await;
             }
@@ -60,16 +62,18 @@ pub(crate) async fn run(
     }
 }
 
-fn runs(handle: &Handle, token: &AttemptToken) -> bool {
+/// The rank of an attempt that runs here.
+fn running_rank(handle: &Handle, token: &AttemptToken) -> Option<u32> {
     let running = handle.executor().running();
-    running
-        .iter()
-        .any(|status| status.token == *token && status.phase == Phase::Running)
+    let runs = |status: &&executor::AttemptStatus| {
+        status.token == *token && status.phase == Phase::Running
+    };
+    running.iter().find(runs).map(|status| status.rank)
 }
 
-async fn seal(handle: &Handle, sealed: Sealed) {
+async fn seal(handle: &Handle, sealed: Sealed, rank: u32) {
     let token = sealed.token;
-    let segment = match handle.store_segment(&sealed.segment).await {
+    let segment = match handle.store_segment(&sealed.segment, rank).await {
         Ok(segment) => segment,
         Err(error) => return tracing::warn!(%token, %error, "segment not stored yet"),
     };

@@ -33,9 +33,10 @@ impl Work {
     fn note(&mut self, event: &Event) {
         match event {
             Event::ExperimentQueued(id) => self.new.push(*id),
-            Event::AttemptEnded(_) | Event::MembersChanged | Event::QueuesChanged => {
-                self.all = true
-            }
+            Event::RankEnded(_)
+            | Event::AttemptEnded(_)
+            | Event::MembersChanged
+            | Event::QueuesChanged => self.all = true,
             Event::AttemptPlaced { .. }
             | Event::AttemptStarted(_)
             | Event::AttemptChanged(_)

@@ -35,7 +35,9 @@ pub(crate) async fn run(handle: Handle, cancel: CancellationToken) {
 fn concerned(state: &ClusterState, event: &Event) -> Vec<NodeId> {
     match event {
         Event::AttemptPlaced { nodes, .. } => nodes.clone(),
-        Event::AttemptChanged(token) | Event::AttemptEnded(token) => nodes_of(state, token),
+        Event::AttemptChanged(token) | Event::RankEnded(token) | Event::AttemptEnded(token) => {
+            nodes_of(state, token)
+        }
         Event::ExperimentQueued(_)
         | Event::AttemptStarted(_)
         | Event::ExperimentEnded(_)

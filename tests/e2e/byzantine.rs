@@ -62,6 +62,7 @@ fn success(token: AttemptToken, node: &NodeId) -> Command {
 /// All that it may try to get into the log.
 fn lies(token: AttemptToken, own: &NodeId, victim: &NodeId) -> Vec<Command> {
     let segment = SegmentRef {
+        rank: 0,
         hash: types::BlobHash([7; 32]),
         summary: SegmentSummary {
             first_sequence: 0,
@@ -78,6 +79,7 @@ fn lies(token: AttemptToken, own: &NodeId, victim: &NodeId) -> Vec<Command> {
         Command::SealSegment(SealSegment { token, segment }),
         Command::LoseAttempt(LoseAttempt {
             token,
+            rank: 0,
             cause: Cause {
                 kind: CauseKind::NodeLost,
                 evidence: Vec::new(),

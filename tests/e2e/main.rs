@@ -24,6 +24,8 @@ mod demo;
 #[cfg(test)]
 mod experiments;
 #[cfg(test)]
+mod gangs;
+#[cfg(test)]
 mod gpu_sharing;
 #[cfg(test)]
 mod gpus;

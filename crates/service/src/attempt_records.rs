@@ -9,10 +9,11 @@ use crate::handle::Handle;
 /// Largest sealed segment that is read into memory: 16 MiB and a last frame.
 const MAX_SEGMENT_BYTES: u64 = 20 << 20;
 
-/// Where a reader is in the records of an attempt, as the attempt was when the reader was made.
+/// Where a reader is in the records of a rank, as its attempt was when the reader was made.
 pub(crate) struct RecordReader<'a> {
     handle: &'a Handle,
     attempt: &'a Attempt,
+    rank: u32,
     /// Number of the next record.
     next: u64,
     /// By range, not by when they were named: a seal that failed at first is named late.
@@ -30,18 +31,26 @@ pub(crate) enum Piece<'a> {
 }
 
 impl<'a> RecordReader<'a> {
-    /// Starts at record `next`.
-    pub(crate) fn new(handle: &'a Handle, attempt: &'a Attempt, next: u64) -> Self {
-        let mut segments: Vec<_> = attempt.segments.iter().collect();
+    /// Starts at record `next` of a rank.
+    pub(crate) fn new(handle: &'a Handle, (attempt, rank): (&'a Attempt, u32), next: u64) -> Self {
+        let segments = attempt.segments.iter();
+        let mut segments: Vec<_> = segments.filter(|segment| segment.rank == rank).collect();
         segments
             .sort_by_key(|segment| (segment.summary.first_sequence, segment.summary.end_sequence));
         Self {
             handle,
             attempt,
+            rank,
             next,
             segments: segments.into_iter(),
             has_read_inline: false,
         }
+    }
+
+    /// Nothing more will come.
+    pub(crate) fn is_over(&self) -> bool {
+        let rank = self.attempt.rank(self.rank);
+        self.attempt.end.is_some() || rank.is_none_or(|rank| rank.ended)
     }
 
     /// Number of the next record.
@@ -55,7 +64,7 @@ impl<'a> RecordReader<'a> {
             if segment.summary.end_sequence <= self.next {
                 continue;
             }
-            if segment.summary.first_sequence > self.next && self.attempt.end.is_none() {
+            if segment.summary.first_sequence > self.next && !self.is_over() {
                 self.segments = Vec::new().into_iter(); // What is between is still in the live tail.
                 break;
             }
@@ -83,7 +92,8 @@ impl<'a> RecordReader<'a> {
 
     /// What owner or mirror have of the rest now, and whether nothing will follow. Waits up to `wait_ms` for news.
     pub(crate) async fn tail(&mut self, wait_ms: u64) -> Result<(Vec<Record>, bool), ServiceError> {
-        let (frames, _, ended) = self.handle.tail(self.attempt, self.next, wait_ms).await?;
+        let of = (self.attempt, self.rank);
+        let (frames, _, ended) = self.handle.tail(of, self.next, wait_ms).await?;
         Ok((self.take(&frames)?, ended))
     }
 

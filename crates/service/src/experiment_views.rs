@@ -1,10 +1,12 @@
 //! What the state holds of an experiment, as people see it.
 
-use state_machine::{Attempt, AttemptEnd, ClusterState, Experiment, ExperimentPhase, LedgerEntry};
+use state_machine::{
+    Attempt, AttemptEnd, ClusterState, Experiment, ExperimentPhase, LedgerEntry, RankRecord,
+};
 use types::{Cause, CauseKind, NodeId};
 
 use crate::overuse;
-use crate::view::{AttemptView, CauseView, LedgerEntryView, NodeRefView};
+use crate::view::{AttemptView, CauseView, LedgerEntryView, NodeRefView, RankView};
 
 /// Where an experiment stands, in one word.
 pub(crate) fn state_word(experiment: &Experiment) -> &'static str {
@@ -16,9 +18,10 @@ pub(crate) fn state_word(experiment: &Experiment) -> &'static str {
             "stopping"
         }
         ExperimentPhase::Active => {
-            let started =
-                |attempt: &Attempt| attempt.ranks.iter().any(|rank| rank.started_at.is_some());
-            if experiment.current_attempt().is_some_and(started) {
+            let attempt = experiment.current_attempt();
+            if attempt.is_some_and(|attempt| attempt.broken_by().is_some()) {
+                "stopping"
+            } else if attempt.is_some_and(|attempt| attempt.all_started_at().is_some()) {
                 "running"
             } else {
                 "placed"
@@ -68,8 +71,26 @@ pub(crate) fn reason(state: &ClusterState, experiment: &Experiment) -> String {
                 experiment.nodes_lost()
             )
         }
-        ExperimentPhase::Ended { cause, .. } => with_names(state, &cause.to_string()),
+        ExperimentPhase::Ended { cause, .. } => {
+            let text = cause.to_string() + &broken_by(experiment);
+            with_names(state, &text)
+        }
     }
+}
+
+/// ` (rank 2 on 3GmFYWCd)`, where the end of a rank was that of its experiment, or nothing.
+fn broken_by(experiment: &Experiment) -> String {
+    let attempt = experiment.attempts.last().filter(|attempt| {
+        let asked = experiment.stop_requested.is_some();
+        attempt.is_gang() && !asked
+    });
+    let broken = attempt.and_then(|attempt| {
+        let (rank, _) = attempt.broken_by()?;
+        Some((rank, attempt.rank(rank)?.placement.node.short()))
+    });
+    broken.map_or_else(String::new, |(rank, node)| {
+        format!(" (rank {rank} on {node})")
+    })
 }
 
 pub(crate) fn node_ref(state: &ClusterState, node: &NodeId) -> NodeRefView {
@@ -92,14 +113,17 @@ pub(crate) fn attempt_view(state: &ClusterState, attempt: &Attempt) -> AttemptVi
             .iter()
             .map(|rank| node_ref(state, &rank.placement.node))
             .collect(),
+        ranks: match attempt.is_gang() {
+            true => attempt
+                .numbered()
+                .map(|(number, rank)| rank_view(state, number, rank))
+                .collect(),
+            false => Vec::new(),
+        },
         mirror: attempt.mirror.as_ref().map(|node| node_ref(state, node)),
         reason: attempt.reason.clone(),
         placed_at: attempt.placed_at.0,
-        started_at: attempt
-            .ranks
-            .iter()
-            .find_map(|rank| rank.started_at)
-            .map(|at| at.0),
+        started_at: attempt.all_started_at().map(|at| at.0),
         ended_at: end.map(|end| end.at.0),
         cause: end.map(|end| named_cause_view(state, &end.cause)),
         late: attempt
@@ -120,6 +144,17 @@ pub(crate) fn attempt_view(state: &ClusterState, attempt: &Attempt) -> AttemptVi
             .sum::<u64>()
             + attempt.inline_records.len() as u64,
         warnings: overuse::of_attempt(state, attempt),
+    }
+}
+
+fn rank_view(state: &ClusterState, number: u32, rank: &RankRecord) -> RankView {
+    let end = rank.end.as_ref();
+    RankView {
+        rank: number,
+        node: node_ref(state, &rank.placement.node),
+        started_at: rank.started_at.map(|at| at.0),
+        ended_at: end.map(|end| end.at.0),
+        cause: end.map(|end| named_cause_view(state, &end.cause)),
     }
 }
 

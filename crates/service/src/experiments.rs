@@ -1,6 +1,8 @@
 //! Experiments as people see them.
 
-use state_machine::{ClusterState, Experiment, ExperimentPhase, decode_archive};
+use state_machine::{
+    Attempt, ClusterState, Experiment, ExperimentPhase, RankRecord, decode_archive,
+};
 use types::ExperimentId;
 
 use crate::author::Caller;
@@ -317,16 +319,18 @@ impl Handle {
         experiment: &Experiment,
     ) -> ExperimentSummary {
         let last = experiment.attempts.last();
-        let rank = last.and_then(|attempt| attempt.ranks.first());
+        let ranks = || last.into_iter().flat_map(|attempt| &attempt.ranks);
+        let node = |rank: &RankRecord| node_ref(state, &rank.placement.node);
         ExperimentSummary {
             id: experiment.id.to_string(),
             name: experiment.spec.name.clone(),
             state: state_word(experiment).to_owned(),
             user: experiment.author.user.clone(),
             queue: experiment.queue.to_string(),
-            node: rank.map(|rank| node_ref(state, &rank.placement.node)),
+            node: ranks().next().map(node),
+            nodes: ranks().map(node).collect(),
             submitted_at: experiment.submitted_at.0,
-            started_at: rank.and_then(|rank| rank.started_at).map(|at| at.0),
+            started_at: last.and_then(Attempt::all_started_at).map(|at| at.0),
             ended_at: match &experiment.phase {
                 ExperimentPhase::Ended { at, .. } => Some(at.0),
                 ExperimentPhase::Queued { .. } | ExperimentPhase::Active => None,
@@ -346,6 +350,9 @@ impl Handle {
                             }
                             None => "waits for free resources".to_owned(),
                         },
+                        (None, Err(_)) if experiment.spec.resources.nodes > 1 => {
+                            "too few machines could ever run it".to_owned()
+                        }
                         (None, Err(_)) => "no machine could ever run it".to_owned(),
                     }
                 }

@@ -190,9 +190,9 @@ impl Handle {
                 .find(|attempt| attempt.token == *token)
             {
                 Some(attempt) => {
-                    let length = attempt.lease_ms;
+                    let (leased, length) = ((*token, attempt.rank), attempt.lease_ms);
                     let granted = self
-                        .with_leases(term, |leases, now| leases.grant(*token, length, now))
+                        .with_leases(term, |leases, now| leases.grant(leased, length, now))
                         .ok_or_else(|| self.not_leader())?;
                     if granted {
                         answer.granted.push((*token, length));

@@ -14,6 +14,7 @@ mod experiment_views;
 mod experiments;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod gang;
 mod gpu_watch;
 mod handle;
 mod histories;

@@ -1,30 +1,37 @@
 //! What an attempt said, from its first record to the last, live or sealed.
 
+mod text;
+
 use std::pin::Pin;
+use std::sync::Mutex;
 
 use futures::Stream;
+use futures::future::try_join_all;
 use state_machine::{Attempt, Experiment, ExperimentPhase};
 use tokio::sync::mpsc;
-use types::{ConsoleStream, Record, RecordBody};
+use types::Record;
 
 use crate::attempt_records::RecordReader;
 use crate::author::Caller;
 use crate::call::{ReadOptions, Reply, Request};
 use crate::error::{ErrorKind, ServiceError};
 use crate::experiment_views::{cause_view, state_word};
-use crate::handle::Handle;
+use crate::handle::{Handle, lock};
 use crate::submit::unexpected;
 use crate::view::LogItem;
+use text::Texts;
 
 /// Which records to show.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogOptions {
     /// Go on until the experiment is over.
     pub follow: bool,
     /// Start with this attempt; default: the last one, or the first when following from the start.
     pub attempt: Option<u32>,
-    /// Start with this record of that attempt.
-    pub from_sequence: u64,
+    /// Only this rank; default: all of them.
+    pub rank: Option<u32>,
+    /// Start with these records of that attempt, by rank; those that are not named from the first on.
+    pub from: Vec<u64>,
     /// What this replica knows will do: reads without a majority.
     pub stale: bool,
 }
@@ -55,13 +62,15 @@ impl Handle {
             min_index: 0,
         };
         let experiment = self.record(caller, id, read).await?;
+        if let Some(rank) = options.rank {
+            check_rank(&experiment, rank)?;
+        }
         let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
         let reader = Reader {
             handle: self.clone(),
             caller: caller.clone(),
             sender,
-            state: String::new(),
-            text: Default::default(),
+            state: Mutex::default(),
         };
         tokio::spawn(reader.run(experiment, options));
         Ok(Box::pin(tokio_stream::wrappers::ReceiverStream::new(
@@ -90,16 +99,30 @@ struct Reader {
     handle: Handle,
     caller: Caller,
     sender: mpsc::Sender<Result<LogItem, ServiceError>>,
-    state: String,
-    /// Of standard output, standard error and muster's own lines.
-    text: [Text; 3],
+    /// The state that was told last.
+    state: Mutex<String>,
+}
+
+/// What is to be read of one rank of an attempt.
+#[derive(Clone, Copy)]
+struct Part {
+    /// Number of the attempt.
+    attempt: u32,
+    rank: u32,
+    /// There are others.
+    is_gang: bool,
+    /// First record.
+    from: u64,
+    follow: bool,
+    /// Changes of state are told by one of them.
+    tells_state: bool,
 }
 
 /// The reader went away.
 struct Gone;
 
 impl Reader {
-    async fn run(mut self, experiment: Experiment, options: LogOptions) {
+    async fn run(self, experiment: Experiment, options: LogOptions) {
         if let Err(error) = self.read(experiment, options).await {
             match error {
                 Some(error) => drop(self.sender.send(Err(error)).await), // Gone readers need no error.
@@ -109,19 +132,16 @@ impl Reader {
     }
 
     async fn read(
-        &mut self,
+        &self,
         mut experiment: Experiment,
-        options: LogOptions,
+        mut options: LogOptions,
     ) -> Result<(), Option<ServiceError>> {
         let last = u32::try_from(experiment.attempts.len()).unwrap_or(u32::MAX);
-        let mut number = options
-            .attempt
-            .unwrap_or(if options.follow { 1 } else { last })
-            .max(1);
-        let mut next = options.from_sequence;
+        let first = if options.follow { 1 } else { last };
+        let mut number = options.attempt.unwrap_or(first).max(1);
         loop {
             self.tell_state(&experiment, options.follow).await?;
-            let Some(attempt) = experiment.attempts.get(number as usize - 1).cloned() else {
+            let Some(attempt) = experiment.attempts.get(number as usize - 1) else {
                 if let ExperimentPhase::Ended { cause, .. } = &experiment.phase {
                     return self
                         .send(LogItem::End {
@@ -136,31 +156,83 @@ impl Reader {
                 experiment = self.refresh(&experiment).await?;
                 continue;
             };
-            let handle = self.handle.clone();
-            let mut reader = RecordReader::new(&handle, &attempt, next);
+            let parts = parts(attempt, number, &options);
+            experiment = self.read_attempt(experiment, parts).await?;
+            // Other ranks than those that are read may go on.
+            while !is_over(&experiment, number) {
+                if !options.follow {
+                    return Ok(());
+                }
+                experiment = self.refresh(&experiment).await?;
+                self.tell_state(&experiment, true).await?;
+            }
+            number += 1;
+            options.from.clear();
+        }
+    }
+
+    /// Reads parts of an attempt: as they come when following, else one after the other. The experiment as it was seen
+    /// last.
+    async fn read_attempt(
+        &self,
+        experiment: Experiment,
+        parts: Vec<Part>,
+    ) -> Result<Experiment, Option<ServiceError>> {
+        let mut newest = experiment.clone();
+        if parts.iter().all(|part| part.follow) {
+            let reads = parts
+                .iter()
+                .map(|part| self.read_part(experiment.clone(), *part));
+            for seen in try_join_all(reads).await? {
+                newest = newer(newest, seen);
+            }
+        } else {
+            for part in parts {
+                let seen = self.read_part(newest.clone(), part).await?;
+                newest = newer(newest, seen);
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Reads a rank until it is over, or to what is there now.
+    async fn read_part(
+        &self,
+        mut experiment: Experiment,
+        part: Part,
+    ) -> Result<Experiment, Option<ServiceError>> {
+        let mut next = part.from;
+        let mut texts = Texts::default();
+        loop {
+            if part.tells_state {
+                self.tell_state(&experiment, part.follow).await?;
+            }
+            let Some(attempt) = experiment.attempts.get(part.attempt as usize - 1).cloned() else {
+                return Ok(experiment);
+            };
+            let mut reader = RecordReader::new(&self.handle, (&attempt, part.rank), next);
             while let Some(piece) = reader.next_piece() {
                 let records = reader.read(piece).await.map_err(Some)?;
-                self.send_records(&attempt, records).await?;
+                self.send_records(part, &mut texts, records).await?;
             }
             next = reader.next();
-            if attempt.end.is_some() {
-                (number, next) = (number + 1, 0);
-                continue;
+            if reader.is_over() {
+                return Ok(experiment);
             }
-            let wait_ms = if options.follow { TAIL_WAIT_MS } else { 0 };
+            let wait_ms = if part.follow { TAIL_WAIT_MS } else { 0 };
             match reader.tail(wait_ms).await {
                 Ok((records, ended)) => {
                     let quiet = records.is_empty();
                     next = reader.next();
-                    self.send_records(&attempt, records).await?;
-                    if quiet && !options.follow {
-                        return Ok(());
+                    self.send_records(part, &mut texts, records).await?;
+                    if quiet && !part.follow {
+                        return Ok(experiment);
                     }
                     if quiet || ended {
                         experiment = self.refresh_after(&experiment, ended && quiet).await?;
                     }
                 }
-                Err(error) if !options.follow => return Err(Some(error)),
+                Err(error) if !part.follow => return Err(Some(error)),
                 Err(error) => {
                     tracing::debug!(%error, "no live tail");
                     experiment = self.refresh_after(&experiment, true).await?;
@@ -171,12 +243,13 @@ impl Reader {
 
     /// Sends the records of a piece that are for readers of output.
     async fn send_records(
-        &mut self,
-        attempt: &Attempt,
+        &self,
+        part: Part,
+        texts: &mut Texts,
         records: Vec<Record>,
     ) -> Result<(), Option<ServiceError>> {
         for record in records {
-            if let Some(item) = self.item_of(attempt.token.attempt, record) {
+            if let Some(item) = texts.item_of(part, record) {
                 self.send(item).await.map_err(|Gone| None)?;
             }
         }
@@ -184,7 +257,7 @@ impl Reader {
     }
 
     async fn tell_state(
-        &mut self,
+        &self,
         experiment: &Experiment,
         follow: bool,
     ) -> Result<(), Option<ServiceError>> {
@@ -192,10 +265,13 @@ impl Reader {
         let attempt = experiment.attempts.len();
         let told = format!("{state} {attempt}");
         // The end has an item of its own.
-        if !follow || told == self.state || !experiment.is_live() {
+        if !follow || !experiment.is_live() {
             return Ok(());
         }
-        self.state = told;
+        let before = std::mem::replace(&mut *lock(&self.state), told.clone());
+        if before == told {
+            return Ok(());
+        }
         let reason = experiment
             .current_attempt()
             .map(|attempt| attempt.reason.clone())
@@ -272,93 +348,52 @@ impl Reader {
     async fn send(&self, item: LogItem) -> Result<(), Gone> {
         self.sender.send(Ok(item)).await.map_err(|_closed| Gone)
     }
+}
 
-    fn item_of(&mut self, attempt: u32, record: Record) -> Option<LogItem> {
-        let (sequence, at) = (record.sequence, record.at.0);
-        match record.body {
-            RecordBody::Console { stream, bytes } => {
-                let (stream, slot) = match stream {
-                    ConsoleStream::Stdout => ("stdout", 0),
-                    ConsoleStream::Stderr => ("stderr", 1),
-                    ConsoleStream::Muster => ("muster", 2),
-                };
-                let text = self.text[slot].push(&bytes);
-                Some(LogItem::Console {
-                    attempt,
-                    sequence,
-                    at,
-                    stream: stream.to_owned(),
-                    text,
-                })
-            }
-            RecordBody::Scalar {
-                name,
-                step,
-                value_bits,
-            } => Some(LogItem::Scalar {
-                attempt,
-                sequence,
-                at,
-                name,
-                step,
-                value: f64::from_bits(value_bits),
-            }),
-            RecordBody::Gap { bytes } => Some(LogItem::Gap { attempt, bytes }),
-            RecordBody::Sample(_) => None,
-        }
+/// Says so before anything is streamed when there is no such rank.
+fn check_rank(experiment: &Experiment, rank: u32) -> Result<(), ServiceError> {
+    let nodes = experiment.spec.resources.nodes;
+    if rank < nodes {
+        return Ok(());
     }
+    let message = format!("experiment {} has no rank {rank}", experiment.id);
+    let error = ServiceError::new(ErrorKind::NotFound, "no-rank", message);
+    Err(error.hint(match nodes {
+        1 => "it runs on one node: leave out --rank".to_owned(),
+        several => format!("its ranks are 0 to {}", several - 1),
+    }))
 }
 
-/// Text out of bytes that were cut anywhere: a character over two records comes out whole.
-#[derive(Default)]
-struct Text {
-    /// At most three bytes of an unfinished character.
-    rest: Vec<u8>,
-}
-
-impl Text {
-    fn push(&mut self, bytes: &[u8]) -> String {
-        self.rest.extend_from_slice(bytes);
-        let whole = match std::str::from_utf8(&self.rest) {
-            Err(error) if error.error_len().is_none() => error.valid_up_to(),
-            // Later bytes may be cut too: look at the last three only.
-            Err(_) => unfinished_from(&self.rest),
-            Ok(text) => text.len(),
-        };
-        let rest = self.rest.split_off(whole);
-        let text = String::from_utf8_lossy(&self.rest).into_owned();
-        self.rest = rest;
-        text
-    }
-}
-
-/// Where an unfinished character at the end begins; the length if there is none.
-fn unfinished_from(bytes: &[u8]) -> usize {
-    let start = bytes.len().saturating_sub(3);
-    let begins = |at: &usize| {
-        std::str::from_utf8(&bytes[*at..])
-            .is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+/// What is to be read of an attempt: one rank, or all.
+fn parts(attempt: &Attempt, number: u32, options: &LogOptions) -> Vec<Part> {
+    let ranks = attempt.numbered().map(|(rank, _)| rank);
+    let wanted = ranks.filter(|rank| options.rank.is_none_or(|only| only == *rank));
+    let part = |(place, rank): (usize, u32)| Part {
+        attempt: number,
+        rank,
+        is_gang: attempt.is_gang(),
+        from: options.from.get(rank as usize).copied().unwrap_or(0),
+        follow: options.follow,
+        tells_state: place == 0,
     };
-    (start..bytes.len()).find(begins).unwrap_or(bytes.len())
+    wanted.enumerate().map(part).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn is_over(experiment: &Experiment, attempt: u32) -> bool {
+    let attempt = experiment.attempts.get(attempt as usize - 1);
+    attempt.is_none_or(|attempt| attempt.end.is_some())
+}
 
-    #[test]
-    fn a_character_cut_by_a_record_comes_out_whole() {
-        let mut text = Text::default();
-        let euro = "a€b".as_bytes();
-        let parts: String = [&euro[..2], &euro[2..3], &euro[3..]]
-            .iter()
-            .map(|part| text.push(part))
-            .collect();
-        assert_eq!(parts, "a€b");
-        assert_eq!(text.push(b"\xff\xfe!"), "\u{fffd}\u{fffd}!");
-        assert_eq!(
-            text.push(b"\xffok\xe2\x82") + &text.push(b"\xac"),
-            "\u{fffd}ok€"
-        );
+/// The one of two views of an experiment that has seen more of it.
+fn newer(one: Experiment, other: Experiment) -> Experiment {
+    let seen = |experiment: &Experiment| {
+        let ended = |attempt: &Attempt| attempt.end.is_some();
+        let ends = experiment.attempts.iter().filter(|one| ended(one)).count();
+        (!experiment.is_live(), experiment.attempts.len(), ends)
+    };
+    if seen(&other) > seen(&one) {
+        other
+    } else {
+        one
     }
 }

@@ -256,9 +256,8 @@ impl Handle {
         let command = if request.is_dead {
             let mut sealed = Vec::new();
             for (_, attempt) in state.active() {
-                let there = |rank: &state_machine::RankRecord| rank.placement.node == *node;
-                if attempt.ranks.iter().any(there) {
-                    sealed.push((attempt.token, self.seal_mirror_of(attempt).await));
+                if let Some(rank) = attempt.rank_on(node) {
+                    sealed.push((attempt.token, self.seal_mirror_of(attempt, rank).await));
                 }
             }
             evict(node, reason, EvictedAttempts::Now(sealed))

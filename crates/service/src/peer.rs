@@ -181,10 +181,12 @@ impl Handle {
             Command::AdmitNode(_) | Command::ReplaceNode(_) => {
                 self.inner.consensus.voters().contains(from)
             }
-            Command::SealSegment(seal) => self.runs_on(&seal.token, from),
+            Command::SealSegment(seal) => {
+                self.rank_on(&seal.token, from) == Some(seal.segment.rank)
+            }
             // Before it restarts.
             Command::ExtendLease(extend) => {
-                extend.lease_ms <= LONG_LEASE && self.runs_on(&extend.token, from)
+                extend.lease_ms <= LONG_LEASE && self.rank_on(&extend.token, from).is_some()
             }
             _ => false,
         };
@@ -202,15 +204,14 @@ impl Handle {
             .map(|(_, outcome)| outcome)
     }
 
-    /// Whether the attempt is current and on this node.
-    fn runs_on(&self, token: &AttemptToken, node: &NodeId) -> bool {
+    /// The rank of a current attempt that a node runs.
+    fn rank_on(&self, token: &AttemptToken, node: &NodeId) -> Option<u32> {
         let state = self.inner.consensus.state();
-        let experiment = state.experiment(token.experiment);
-        let current = experiment.and_then(|experiment| experiment.current_attempt());
-        current.is_some_and(|attempt| {
-            let mut ranks = attempt.ranks.iter();
-            attempt.token == *token && ranks.any(|rank| rank.placement.node == *node)
-        })
+        let experiment = state.experiment(token.experiment)?;
+        let current = experiment.current_attempt();
+        current
+            .filter(|attempt| attempt.token == *token)?
+            .rank_on(node)
     }
 
     /// Takes in a wanted set; the execution loop decides what it means.

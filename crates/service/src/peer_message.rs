@@ -123,6 +123,8 @@ pub enum BulkMessage {
     Tail {
         /// Which.
         token: AttemptToken,
+        /// Which rank of it.
+        rank: u32,
         /// First record.
         from_sequence: u64,
         /// Longest wait for news.

@@ -37,11 +37,12 @@ impl Handle {
         let answer = match message {
             BulkMessage::Tail {
                 token,
+                rank,
                 from_sequence,
                 wait_ms,
             } => {
-                self.local_tail(token, from_sequence, wait_ms.min(MAX_TAIL_WAIT_MS))
-                    .await
+                let wait_ms = wait_ms.min(MAX_TAIL_WAIT_MS);
+                self.local_tail((token, rank), from_sequence, wait_ms).await
             }
             BulkMessage::Mirror {
                 token,
@@ -99,10 +100,10 @@ impl Handle {
         answer.unwrap_or_else(BulkReply::Failed)
     }
 
-    /// Frames of an attempt that runs here or is mirrored here.
+    /// Frames of a rank that runs here or is mirrored here; this node may run one and keep the copy of another.
     async fn local_tail(
         &self,
-        token: AttemptToken,
+        (token, rank): (AttemptToken, u32),
         from_sequence: u64,
         wait_ms: u64,
     ) -> Result<BulkReply, String> {
@@ -110,7 +111,7 @@ impl Handle {
         if !executor
             .running()
             .iter()
-            .any(|attempt| attempt.token == token)
+            .any(|attempt| attempt.token == token && attempt.rank == rank)
         {
             let read = self
                 .inner
@@ -158,25 +159,23 @@ impl Handle {
         }
     }
 
-    /// Frames of an active attempt from its owner, or from its mirror when the owner does not answer.
+    /// Frames of a rank of an active attempt from its owner, or from its mirror when the owner does not answer.
     pub(crate) async fn tail(
         &self,
-        attempt: &Attempt,
+        (attempt, rank): (&Attempt, u32),
         from_sequence: u64,
         wait_ms: u64,
     ) -> Result<(Bytes, u64, bool), ServiceError> {
-        let owner = attempt
-            .ranks
-            .first()
-            .map(|rank| rank.placement.node.clone());
+        let owner = attempt.rank(rank).map(|rank| &rank.placement.node);
         let mut last = ServiceError::new(
             ErrorKind::Unavailable,
             "no-tail",
             "nobody has the output now",
         );
-        for node in owner.iter().chain(attempt.mirror.as_ref()) {
+        for node in owner.into_iter().chain(attempt.mirror_of(rank)) {
             let message = BulkMessage::Tail {
                 token: attempt.token,
+                rank,
                 from_sequence,
                 wait_ms,
             };
@@ -208,9 +207,9 @@ impl Handle {
         Err(last)
     }
 
-    /// Has the mirror of a lost attempt seal what it kept; empty when there is none or it does not answer.
-    pub async fn seal_mirror_of(&self, attempt: &Attempt) -> Vec<SegmentRef> {
-        let Some(mirror) = &attempt.mirror else {
+    /// Has the mirror of a lost rank seal what it kept; empty when there is none or it does not answer.
+    pub async fn seal_mirror_of(&self, attempt: &Attempt, rank: u32) -> Vec<SegmentRef> {
+        let Some(mirror) = attempt.mirror_of(rank) else {
             return Vec::new();
         };
         let token = attempt.token;
@@ -258,6 +257,7 @@ impl Handle {
                 .map_err(|error| internal(error.to_string()))?;
             let copies = vec![self.node_id().clone()];
             segments.push(SegmentRef {
+                rank: 0, // Who names them says which.
                 hash: stored.0,
                 summary: segment.summary,
                 copies,
@@ -308,6 +308,7 @@ impl Handle {
     pub async fn store_segment(
         &self,
         sealed: &executor::SealedSegment,
+        rank: u32,
     ) -> Result<SegmentRef, ServiceError> {
         let internal = |error: String| ServiceError::new(ErrorKind::Internal, "segment", error);
         let (hash, _) = self
@@ -327,6 +328,7 @@ impl Handle {
             copies.push(self.node_id().clone());
         }
         Ok(SegmentRef {
+            rank,
             hash,
             summary: sealed.summary.clone(),
             copies,

@@ -5,7 +5,7 @@ mod reduce;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use state_machine::{Attempt, Experiment};
+use state_machine::{Attempt, Experiment, RankRecord};
 use types::{AttemptSample, BlobHash, Record, RecordBody, SegmentRef, Timestamp};
 
 use self::reduce::{points, summary};
@@ -31,6 +31,8 @@ const MAX_CACHED_SAMPLES: usize = 100_000;
 pub struct SampleOptions {
     /// Of this attempt; default: the last one.
     pub attempt: Option<u32>,
+    /// Of this rank of it; default: the first.
+    pub rank: Option<u32>,
     /// At most so many points, from 1 to 2,000; default 200.
     pub points: Option<u32>,
     /// What this replica knows will do: reads without a majority.
@@ -90,16 +92,27 @@ impl Handle {
         };
         let experiment = self.record(caller, id, read).await?;
         let attempt = find(&experiment, options.attempt)?;
-        let samples = self.samples_of(attempt).await?;
+        let number = options.rank.unwrap_or(0);
+        let rank = attempt.rank(number).ok_or_else(|| {
+            let (id, last) = (experiment.id, attempt.ranks.len().saturating_sub(1));
+            let message = format!("an attempt of {id} has no rank {number}");
+            let error = ServiceError::new(ErrorKind::NotFound, "no-rank", message);
+            error.hint(format!("its ranks are 0 to {last}"))
+        })?;
+        let samples = self.samples_of(attempt, number).await?;
         let warnings = self.warnings_of(caller, attempt, read).await?;
-        let started = attempt.ranks.iter().find_map(|rank| rank.started_at);
         Ok(SamplesView {
             experiment: experiment.id.to_string(),
             attempt: attempt.token.attempt,
-            started_at: started.map(|at| at.0),
-            ended_at: attempt.end.as_ref().map(|end| end.at.0),
+            rank: number,
+            started_at: rank.started_at.map(|at| at.0),
+            ended_at: rank
+                .end
+                .as_ref()
+                .or(attempt.end.as_ref())
+                .map(|end| end.at.0),
             points: points(&samples, wanted as usize),
-            summary: summary(&samples, requested(attempt)),
+            summary: summary(&samples, requested(rank)),
             warnings,
         })
     }
@@ -123,9 +136,9 @@ impl Handle {
     }
 
     /// All samples, oldest first.
-    async fn samples_of(&self, attempt: &Attempt) -> Result<Vec<Taken>, ServiceError> {
+    async fn samples_of(&self, attempt: &Attempt, rank: u32) -> Result<Vec<Taken>, ServiceError> {
         let mut samples = Vec::new();
-        let mut reader = RecordReader::new(self, attempt, 0);
+        let mut reader = RecordReader::new(self, (attempt, rank), 0);
         while let Some(piece) = reader.next_piece() {
             let Piece::Segment(segment) = piece else {
                 samples.extend(only_samples(reader.read(piece).await?));
@@ -137,7 +150,7 @@ impl Handle {
             let is_new = |taken: &&Taken| taken.sequence >= next;
             samples.extend(found.iter().filter(is_new).cloned());
         }
-        if attempt.end.is_some() {
+        if reader.is_over() {
             return Ok(samples);
         }
         // What a talkative job writes meanwhile is for the next question.
@@ -212,11 +225,8 @@ fn find(experiment: &Experiment, number: Option<u32>) -> Result<&Attempt, Servic
     })
 }
 
-/// What the first rank booked: its holder is the one that writes the records.
-fn requested(attempt: &Attempt) -> RequestedView {
-    let Some(rank) = attempt.ranks.first() else {
-        return RequestedView::default();
-    };
+/// What a rank booked.
+fn requested(rank: &RankRecord) -> RequestedView {
     let booked = &rank.placement.resources;
     RequestedView {
         cpu_milli: booked.cpu_milli,

@@ -117,7 +117,9 @@ impl Handle {
                 );
                 return Err(error.hint("ask for less, or leave out --fail-if-impossible to let it wait for a machine that can"));
             }
-            warnings.push(format!("no node of the cluster could run it even when empty ({why}): it waits until one can"));
+            warnings.push(format!(
+                "the cluster could not run it even when empty ({why}): it waits until it can"
+            ));
         }
         let command = Command::SubmitExperiment(Box::new(SubmitExperiment { spec }));
         let (index, outcome) = self.propose(author, Some(request_id), command).await?;
@@ -206,20 +208,22 @@ impl Handle {
         Err(error.hint("ask its owner or an administrator"))
     }
 
-    /// Whether some node could run it when empty; else the best node's shortfall in words.
+    /// Whether the nodes could run it when empty; else what is missing, in words.
     pub(crate) fn possible_ever(&self, request: &ResourceRequest) -> Result<(), String> {
         let offers = scheduler::offers(&self.inner.consensus.state(), &self.view(), view_now());
-        if offers.is_empty()
-            || offers
-                .iter()
-                .any(|offer| scheduler::could_ever_fit(offer, request))
-        {
+        if offers.is_empty() || scheduler::could_ever_run(&offers, request) {
             return Ok(());
         }
-        Err(format!(
-            "asked for {request}; none of {} machines has that",
-            offers.len()
-        ))
+        let large = |offer: &&scheduler::NodeOffer| scheduler::could_ever_fit(offer, request);
+        let large = offers.iter().filter(large).count();
+        let has = match request.nodes {
+            1 => format!("none of {} machines has that", offers.len()),
+            _ => format!(
+                "{large} of {} machines could run a part of it",
+                offers.len()
+            ),
+        };
+        Err(format!("asked for {request}; {has}"))
     }
 
     /// A name that several live experiments carry is refused: the wrong one must not die.

@@ -13,6 +13,7 @@ const KILL_MS: u64 = 100;
 /// A holder with its process tree.
 #[derive(Clone, Debug)]
 pub(super) struct Holder {
+    pub(super) rank: u32,
     pub(super) phase: AttemptPhase,
     /// On the machine's clock.
     deadline: u64,
@@ -43,7 +44,7 @@ impl Host {
     pub(super) fn start_holder(
         &mut self,
         now: u64,
-        token: AttemptToken,
+        (token, rank): (AttemptToken, u32),
         deadline: u64,
     ) -> Vec<Effect> {
         if self.holders.contains_key(&token) {
@@ -60,6 +61,7 @@ impl Host {
             _ => self.random.range(1_000..60_000),
         };
         let holder = Holder {
+            rank,
             phase: AttemptPhase::Preparing,
             deadline,
             cause,

@@ -1,4 +1,4 @@
-//! Invariant 10: suspect is not dead. An attempt is given up only when its lease has run out, and then its process is
+//! Invariant 10: suspect is not dead. A rank is given up only when its lease has run out, and then its process is
 //! gone: at the moment of the decision nothing of it runs anywhere. (Gray and Cheriton, "Leases", SOSP 1989,
 //! section 2.) A person who says `--is-dead` of a machine that lives is believed: that attempt is named stale there.
 
@@ -28,8 +28,10 @@ impl Invariant for Suspect {
             .iter()
             .filter(|host| !host.is_fenced(scene.now, &lose.token))
             .filter(|host| {
-                host.held()
-                    .any(|(token, phase)| token == lose.token && phase == AttemptPhase::Running)
+                host.rank_of(&lose.token) == Some(lose.rank)
+                    && host
+                        .held()
+                        .any(|(token, phase)| token == lose.token && phase == AttemptPhase::Running)
             })
             .map(|host| host.id.clone())
             .collect();

@@ -27,11 +27,15 @@ impl Invariant for Grants {
                 ))
             }
             Fact::Stopped {
+                host,
                 token,
                 reason: StopReason::Stale { why },
             } => {
                 let mut active = scene.state.active();
-                if active.any(|(_, attempt)| attempt.token == *token) {
+                let id = &scene.hosts[*host].id;
+                if active
+                    .any(|(_, attempt)| attempt.token == *token && attempt.rank_on(id).is_some())
+                {
                     return Err(format!("{token} is current and is stopped as stale: {why}"));
                 }
                 Ok(())

@@ -138,6 +138,7 @@ fn end(node: &NodeId, number: usize, kind: CauseKind) -> AttemptReport {
             tree_kill_method: String::new(),
         },
         segments: vec![SegmentRef {
+            rank: 0,
             hash: BlobHash::of(&number.to_le_bytes()),
             summary: SegmentSummary {
                 first_sequence: 0,

@@ -135,6 +135,7 @@ fn start_of(number: u32, program: &Path) -> Result<StartAttempt, Failure> {
             placed_at: LogIndex(1),
         },
         rank: 0,
+        gang: Vec::new(),
         spec,
         submitted_by: "bench@here".to_owned(),
         resources: Resources {

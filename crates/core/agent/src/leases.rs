@@ -55,14 +55,17 @@ pub fn longest_lease(state: &ClusterState) -> DurationMs {
     longest.max().unwrap_or(DurationMs(0))
 }
 
-/// For each active attempt, the time until which its node may be running it. Lives on the leader only, on the leader's
-/// own clock since boot in milliseconds.
+/// A rank of an attempt, by its number: each is on a node of its own, which renews its lease.
+pub type Leased = (AttemptToken, u32);
+
+/// For each rank of each active attempt, the time until which its node may be running it. Lives on the leader only, on
+/// the leader's own clock since boot in milliseconds.
 #[derive(Clone, Debug, Default)]
 pub struct LeaseTable {
-    ends: BTreeMap<AttemptToken, u64>,
-    by_end: BTreeSet<(u64, AttemptToken)>,
+    ends: BTreeMap<Leased, u64>,
+    by_end: BTreeSet<(u64, Leased)>,
     /// Length that each is held for: a longer one in the state may have been granted by a leader before.
-    lengths: BTreeMap<AttemptToken, DurationMs>,
+    lengths: BTreeMap<Leased, DurationMs>,
 }
 
 impl LeaseTable {
@@ -85,21 +88,28 @@ impl LeaseTable {
     pub fn refresh(&mut self, state: &ClusterState, now_ms: u64) {
         let active: BTreeMap<_, _> = state
             .active()
-            .map(|(_, attempt)| (attempt.token, attempt.lease_ms))
+            .flat_map(|(_, attempt)| {
+                let open = attempt.open_ranks();
+                open.map(|(rank, _)| ((attempt.token, rank), attempt.lease_ms))
+            })
             .collect();
-        self.ends.retain(|token, end| {
-            let keep = active.contains_key(token);
+        self.ends.retain(|leased, end| {
+            let keep = active.contains_key(leased);
             if !keep {
-                self.by_end.remove(&(*end, *token));
+                self.by_end.remove(&(*end, *leased));
             }
             keep
         });
-        self.lengths.retain(|token, _| active.contains_key(token));
-        for (token, length) in active {
-            if self.lengths.get(&token).is_none_or(|known| *known < length) {
-                self.lengths.insert(token, length);
-                let held = self.ends.get(&token).copied().unwrap_or(0);
-                self.set(token, held.max(end_of(length, now_ms)));
+        self.lengths.retain(|leased, _| active.contains_key(leased));
+        for (leased, length) in active {
+            if self
+                .lengths
+                .get(&leased)
+                .is_none_or(|known| *known < length)
+            {
+                self.lengths.insert(leased, length);
+                let held = self.ends.get(&leased).copied().unwrap_or(0);
+                self.set(leased, held.max(end_of(length, now_ms)));
             }
         }
     }
@@ -108,23 +118,23 @@ impl LeaseTable {
     /// out and it is being given up; the caller answers with a refusal.
     ///
     /// Only after a read that was confirmed by a majority and begun after the request came.
-    pub fn grant(&mut self, token: AttemptToken, length: DurationMs, now_ms: u64) -> bool {
-        match self.ends.get(&token) {
+    pub fn grant(&mut self, leased: Leased, length: DurationMs, now_ms: u64) -> bool {
+        match self.ends.get(&leased) {
             Some(end) if *end > now_ms => {
                 let end = (*end).max(end_of(length, now_ms));
-                self.set(token, end);
+                self.set(leased, end);
                 true
             }
             Some(_) | None => false,
         }
     }
 
-    /// Attempts whose lease is over: to be given up by `LoseAttempt`. Named again at each call until
+    /// What has a lease that is over: to be given up by `LoseAttempt`. Named again at each call until
     /// [`LeaseTable::refresh`] sees them gone.
     #[must_use]
-    pub fn expired(&self, now_ms: u64) -> Vec<AttemptToken> {
+    pub fn expired(&self, now_ms: u64) -> Vec<Leased> {
         let over = self.by_end.iter().take_while(|(end, _)| *end <= now_ms);
-        over.map(|(_, token)| *token).collect()
+        over.map(|(_, leased)| *leased).collect()
     }
 
     /// When the next lease ends.
@@ -133,25 +143,25 @@ impl LeaseTable {
         self.by_end.first().map(|(end, _)| *end)
     }
 
-    /// Ends a hold at once, on proof of the attempt's end (a new boot id of its node, the holder's word): it is named by
+    /// Ends a hold at once, on proof of the end (a new boot id of its node, the holder's word): it is named by
     /// [`LeaseTable::expired`] from now on and gets no grant.
-    pub fn expire(&mut self, token: AttemptToken) {
-        if self.ends.contains_key(&token) {
-            self.set(token, 0);
+    pub fn expire(&mut self, leased: Leased) {
+        if self.ends.contains_key(&leased) {
+            self.set(leased, 0);
         }
     }
 
-    /// Until when the attempt may be running.
+    /// Until when it may be running.
     #[must_use]
-    pub fn held_until(&self, token: &AttemptToken) -> Option<u64> {
-        self.ends.get(token).copied()
+    pub fn held_until(&self, leased: &Leased) -> Option<u64> {
+        self.ends.get(leased).copied()
     }
 
-    fn set(&mut self, token: AttemptToken, end: u64) {
-        if let Some(old) = self.ends.insert(token, end) {
-            self.by_end.remove(&(old, token));
+    fn set(&mut self, leased: Leased, end: u64) {
+        if let Some(old) = self.ends.insert(leased, end) {
+            self.by_end.remove(&(old, leased));
         }
-        self.by_end.insert((end, token));
+        self.by_end.insert((end, leased));
     }
 }
 

@@ -36,6 +36,7 @@ fn wanted(experiment: u64) -> WantedAttempt {
     WantedAttempt {
         token: token(experiment),
         rank: 0,
+        gang: Vec::new(),
         spec,
         submitted_by: "ann@box1".to_owned(),
         resources: Resources::default(),

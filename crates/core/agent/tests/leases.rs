@@ -102,8 +102,12 @@ fn a_new_leader_holds_every_lease_for_its_full_length() {
     let end = 1_000 + 5_000 + 50 + 100;
     assert_eq!(table.next_expiry(), Some(end));
     assert!(table.expired(end - 1).is_empty());
-    assert_eq!(table.expired(end), [token]);
-    assert_eq!(table.expired(end + 1), [token], "named until it is gone");
+    assert_eq!(table.expired(end), [(token, 0)]);
+    assert_eq!(
+        table.expired(end + 1),
+        [(token, 0)],
+        "named until it is gone"
+    );
 }
 
 #[test]
@@ -111,13 +115,13 @@ fn a_grant_counts_from_the_answer_and_never_shortens() {
     let (state, token) = placed();
     let mut table = LeaseTable::new();
     table.hold_all(&state, 0);
-    assert!(table.grant(token, LONG_LEASE, 1_000));
+    assert!(table.grant((token, 0), LONG_LEASE, 1_000));
     assert_eq!(
-        table.held_until(&token),
+        table.held_until(&(token, 0)),
         Some(1_000 + 300_000 + 3_000 + 100)
     );
-    assert!(table.grant(token, SHORT_LEASE, 2_000));
-    assert_eq!(table.held_until(&token), Some(304_100));
+    assert!(table.grant((token, 0), SHORT_LEASE, 2_000));
+    assert_eq!(table.held_until(&(token, 0)), Some(304_100));
 }
 
 #[test]
@@ -125,30 +129,31 @@ fn an_expired_lease_is_never_granted_again() {
     let (mut state, token) = placed();
     let mut table = LeaseTable::new();
     table.hold_all(&state, 0);
-    assert!(!table.grant(token, SHORT_LEASE, 5_150));
+    assert!(!table.grant((token, 0), SHORT_LEASE, 5_150));
     let cause = Cause::new(CauseKind::NodeLost, vec!["test".to_owned()]);
     apply(
         &mut state,
         Command::LoseAttempt(LoseAttempt {
             token,
+            rank: 0,
             cause,
             segments: Vec::new(),
         }),
     );
     table.refresh(&state, 5_200);
     assert!(table.expired(u64::MAX).is_empty());
-    assert!(!table.grant(token, SHORT_LEASE, 5_200));
+    assert!(!table.grant((token, 0), SHORT_LEASE, 5_200));
 }
 
 #[test]
 fn an_unknown_attempt_gets_no_grant_and_a_proven_end_frees_at_once() {
     let (state, token) = placed();
     let mut table = LeaseTable::new();
-    assert!(!table.grant(token, SHORT_LEASE, 0));
+    assert!(!table.grant((token, 0), SHORT_LEASE, 0));
     table.refresh(&state, 0);
-    table.expire(token);
-    assert_eq!(table.expired(0), [token]);
-    assert!(!table.grant(token, SHORT_LEASE, 0));
+    table.expire((token, 0));
+    assert_eq!(table.expired(0), [(token, 0)]);
+    assert!(!table.grant((token, 0), SHORT_LEASE, 0));
 }
 
 #[test]
@@ -180,10 +185,10 @@ fn a_lease_that_has_grown_is_held_for_its_new_length() {
         }),
     );
     table.refresh(&state, 2_000);
-    assert!(table.held_until(&token).unwrap() >= 2_000 + LONG_LEASE.0);
+    assert!(table.held_until(&(token, 0)).unwrap() >= 2_000 + LONG_LEASE.0);
     assert_eq!(table.expired(20_000), []);
     // Told again, it is no news.
-    let held = table.held_until(&token);
+    let held = table.held_until(&(token, 0));
     table.refresh(&state, 9_000);
-    assert_eq!(table.held_until(&token), held);
+    assert_eq!(table.held_until(&(token, 0)), held);
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use membership::View;
-use scheduler::{SchedulerConfig, could_ever_fit, offers, place_next};
+use scheduler::{SchedulerConfig, could_ever_run, offers, place_next};
 use state_machine::ClusterState;
 use types::{ExperimentId, ResourceRequest, Timestamp};
 
@@ -16,7 +16,7 @@ pub struct Unmet {
     pub resources: ResourceRequest,
     /// Since when it waits.
     pub since: Timestamp,
-    /// Some node of the cluster could run it, empty: more of the same machines would help, or time.
+    /// The cluster could run it, empty: more of the same machines would help, or time.
     pub possible_here: bool,
 }
 
@@ -37,9 +37,7 @@ pub fn demand(state: &ClusterState, view: &View, now: Timestamp) -> Vec<Unmet> {
         .filter(|demand| !placed.contains(&demand.experiment));
     unmet
         .map(|demand| Unmet {
-            possible_here: offers
-                .iter()
-                .any(|offer| could_ever_fit(offer, &demand.resources)),
+            possible_here: could_ever_run(&offers, &demand.resources),
             experiment: demand.experiment,
             resources: demand.resources,
             since: demand.since,
@@ -54,7 +52,10 @@ pub fn summary(unmet: &[Unmet], now: Timestamp) -> String {
         return "nothing waits for room".to_owned();
     };
     let total = |of: fn(&ResourceRequest) -> u64| {
-        let amounts = unmet.iter().map(|unmet| of(&unmet.resources));
+        let amounts = unmet.iter().map(|unmet| {
+            let ranks = u64::from(unmet.resources.nodes);
+            of(&unmet.resources).saturating_mul(ranks)
+        });
         amounts.fold(0, u64::saturating_add)
     };
     let sum = ResourceRequest {

@@ -32,7 +32,7 @@ impl<'a> Ends<'a> {
         }
         for ends in by_node.values_mut() {
             // What is overdue may end at any time; what nobody knows of ends last.
-            ends.sort_by_key(|(end, _)| end.unwrap_or(Timestamp(u64::MAX)));
+            ends.sort_by_key(|(end, _)| end.unwrap_or(NEVER));
         }
         Self { by_node }
     }
@@ -42,19 +42,22 @@ impl<'a> Ends<'a> {
     }
 }
 
+/// Nobody knows when.
+pub(crate) const NEVER: Timestamp = Timestamp(u64::MAX);
+
 /// A node that is kept for one experiment.
 #[derive(Clone, Debug)]
 pub(crate) struct Reservation {
     /// For whom.
     pub(crate) experiment: ExperimentId,
-    /// When it is expected to fit there; none: nobody knows.
+    /// When it is expected to start there; none: nobody knows.
     pub(crate) shadow: Option<Timestamp>,
     /// The node as it will be then, without it.
     then: NodeOffer,
 }
 
 /// When the experiment would fit on the node if nothing else was placed there, and what the node has then.
-pub(crate) fn shadow(
+fn shadow(
     offer: &NodeOffer,
     ends: &Ends<'_>,
     who: Who<'_>,
@@ -74,37 +77,53 @@ pub(crate) fn shadow(
     None
 }
 
+/// The same for a gang, of which a node that has room waits for the others.
+pub(crate) fn shadow_of_rank(
+    offer: &NodeOffer,
+    ends: &Ends<'_>,
+    who: Who<'_>,
+) -> Option<(Option<Timestamp>, NodeOffer)> {
+    if who.request.nodes > 1 && !fits(offer, who).is_empty() {
+        return Some((Some(who.now), offer.clone()));
+    }
+    shadow(offer, ends, who)
+}
+
 impl Reservation {
-    /// Keeps the node that is ready first for the experiment; when nobody knows, the smallest that is large enough.
+    /// Keeps the node that is ready first for the experiment, or as many as it needs, by their places; when nobody knows,
+    /// the smallest that is large enough. All of a gang's are needed when the last of them is ready. None: it fits too few.
     pub(crate) fn choose<'a>(
         experiment: &Experiment,
-        offers: impl Iterator<Item = &'a NodeOffer>,
+        offers: impl Iterator<Item = (usize, &'a NodeOffer)>,
         ends: &Ends<'_>,
         who: Who<'_>,
-    ) -> Option<(NodeId, Self)> {
-        let candidates = offers.filter_map(|offer| {
-            let (shadow, then) = shadow(offer, ends, who)?;
-            Some((offer, shadow, then))
-        });
+    ) -> Option<Vec<(usize, Self)>> {
+        let mut candidates: Vec<_> = offers
+            .filter_map(|(at, offer)| {
+                let (shadow, then) = shadow_of_rank(offer, ends, who)?;
+                Some((at, offer, shadow.unwrap_or(NEVER), then))
+            })
+            .collect();
         // By size and id, not by what is free just now: the choice must not move while the node empties.
-        let best = candidates.min_by_key(|(offer, shadow, _)| {
+        candidates.sort_by_key(|(_, offer, shadow, _)| {
             let size = &offer.capacity;
-            (
-                shadow.unwrap_or(Timestamp(u64::MAX)),
-                size.gpus.len(),
-                size.cpu_milli,
-                size.memory_bytes,
-                offer.node.clone(),
-            )
+            let node = &offer.node;
+            let size = (size.gpus.len(), size.cpu_milli, size.memory_bytes);
+            (*shadow, size, node)
         });
-        best.map(|(offer, shadow, then)| {
+        let ranks = experiment.spec.resources.nodes as usize;
+        candidates.truncate(ranks);
+        let last = candidates.last().filter(|_| candidates.len() == ranks)?.2;
+        let shadow = (last != NEVER).then_some(last);
+        let reserve = |(at, _, _, then): (usize, &NodeOffer, Timestamp, NodeOffer)| {
             let reservation = Self {
                 experiment: experiment.id,
                 shadow,
                 then,
             };
-            (offer.node.clone(), reservation)
-        })
+            (at, reservation)
+        };
+        Some(candidates.into_iter().map(reserve).collect())
     }
 
     /// Whether `resources` may be taken on the node for `duration` without delaying whom it is kept for: they are back

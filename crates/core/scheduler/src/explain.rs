@@ -4,7 +4,7 @@ use membership::{Health, View};
 use state_machine::{ClusterState, Consumer, Experiment, ExperimentPhase, class};
 use types::{NodeId, Timestamp};
 
-use crate::backfill::{Ends, shadow};
+use crate::backfill::{Ends, NEVER, shadow_of_rank};
 use crate::fit::{Who, shortfalls};
 use crate::offer::{NodeOffer, offers};
 use crate::place::SchedulerConfig;
@@ -79,18 +79,21 @@ pub fn explain(
         before += 1;
         match round.place(other) {
             Some(_) => line.placed(other),
-            None => round.keep_node_for(other),
+            None => round.keep_nodes_for(other),
         }
     }
     let nodes: Vec<_> = (0..round.packing.offers().len())
         .map(|at| node_explanation(state, &round, at, experiment))
         .collect();
-    let possible_ever = nodes
+    let large = |(node, offer): &(&NodeExplanation, &NodeOffer)| {
+        offer.health != Health::Unknown && !matches!(node.verdict, Verdict::Impossible(_))
+    };
+    let large = nodes
         .iter()
         .zip(round.packing.offers())
-        .any(|(node, offer)| {
-            offer.health != Health::Unknown && !matches!(node.verdict, Verdict::Impossible(_))
-        });
+        .filter(large)
+        .count();
+    let possible_ever = large >= experiment.spec.resources.nodes as usize;
     let over = over_limit(state, &line.shares, experiment).filter(|_| waits);
     let estimate = match (&over, state.held(experiment)) {
         _ if !waits => String::new(),
@@ -100,7 +103,7 @@ pub fn explain(
     };
     let over = over.map(|over| over.to_string());
     Explanation {
-        summary: summary(state, experiment, &nodes, possible_ever, (before, over)),
+        summary: summary(state, experiment, &nodes, large, (before, over)),
         rule: if waits {
             rule(state, &shares, experiment)
         } else {
@@ -174,23 +177,29 @@ fn estimate(round: &Round<'_>, state: &ClusterState, experiment: &Experiment) ->
     let ends = Ends::of(state);
     let who = who(round, experiment);
     let open = round.packing.offers().iter();
-    let shadows = open.filter_map(|offer| Some((offer, shadow(offer, &ends, who)?.0)));
-    let (known, unknown): (Vec<_>, Vec<_>) = shadows.partition(|(_, shadow)| shadow.is_some());
-    let first = known.into_iter().min_by_key(|(_, shadow)| *shadow);
-    match first {
-        Some((offer, Some(at))) if at <= round.now => {
-            format!("as soon as those before it are served, on {}", offer.name)
-        }
-        Some((offer, Some(at))) => format!(
-            "in {} on {}, if those before it do not take that room: what runs there ends by then, by {}",
+    let shadows = open.filter_map(|offer| {
+        let (shadow, _) = shadow_of_rank(offer, &ends, who)?;
+        Some((shadow.unwrap_or(NEVER), offer))
+    });
+    let mut shadows: Vec<_> = shadows.collect();
+    shadows.sort_by_key(|(shadow, _)| *shadow);
+    shadows.truncate(who.request.nodes as usize);
+    let all = shadows.len() == who.request.nodes as usize;
+    let Some((at, last)) = shadows.last().filter(|_| all) else {
+        return "not before a node changes".to_owned();
+    };
+    let names: Vec<_> = shadows.iter().map(|(_, one)| one.name.as_str()).collect();
+    let names = names.join(", ");
+    if *at == NEVER {
+        "not known: what it waits for has no --time and no earlier run".to_owned()
+    } else if *at <= round.now {
+        format!("as soon as those before it are served, on {names}")
+    } else {
+        format!(
+            "in {} on {names}, if those before it do not take that room: what runs there ends by then, by {}",
             at.since(round.now),
-            offer.name,
-            basis(state, &offer.node)
-        ),
-        Some((_, None)) | None if unknown.is_empty() => "not before a node changes".to_owned(),
-        Some((_, None)) | None => {
-            "not known: what it waits for has no --time and no earlier run".to_owned()
-        }
+            basis(state, &last.node)
+        )
     }
 }
 
@@ -259,20 +268,21 @@ fn summary(
     state: &ClusterState,
     experiment: &Experiment,
     nodes: &[NodeExplanation],
-    possible_ever: bool,
+    large: usize,
     (before, over): (usize, Option<String>),
 ) -> String {
     match &experiment.phase {
         ExperimentPhase::Ended { cause, .. } => return format!("it does not wait: {cause}"),
         ExperimentPhase::Active => {
             let attempt = experiment.current_attempt();
-            let on = attempt.and_then(|attempt| attempt.ranks.first());
-            let name = on.map_or("a node", |rank| {
+            let ranks = attempt.into_iter().flat_map(|attempt| &attempt.ranks);
+            let names = ranks.map(|rank| {
                 let node = state.node(&rank.placement.node);
                 node.map_or(rank.placement.node.short(), |node| &node.facts.name)
             });
+            let names = names.collect::<Vec<_>>().join(", ");
             let why = attempt.map_or("", |attempt| &attempt.reason);
-            return format!("it does not wait: placed on {name} ({why})");
+            return format!("it does not wait: placed on {names} ({why})");
         }
         ExperimentPhase::Queued { .. } => {}
     }
@@ -293,17 +303,29 @@ fn summary(
         .filter(|node| node.verdict == Verdict::Fits)
         .count();
     let silent = |node: &NodeExplanation| matches!(&node.verdict, Verdict::Short(lines) if lines.contains(&Shortfall::NeverReported.to_string()));
-    if fitting > 0 {
-        format!("fits {fitting} of {} nodes now; {ahead}", nodes.len())
-    } else if possible_ever {
+    let needed = request.nodes as usize;
+    let all = nodes.len();
+    if fitting >= needed && needed == 1 {
+        format!("fits {fitting} of {all} nodes now; {ahead}")
+    } else if fitting >= needed {
+        format!("fits {fitting} of {all} nodes now, and needs {needed}; {ahead}")
+    } else if large >= needed && needed == 1 {
         format!("waits for room for {request}; {ahead}")
+    } else if large >= needed {
+        format!(
+            "waits for room for {request} at once: {fitting} of the {needed} have room now; {ahead}"
+        )
     } else if nodes.iter().any(silent) {
         format!(
             "waits for {request}; no node that has reported could ever run it, but some have not reported yet"
         )
-    } else {
+    } else if needed == 1 {
         format!(
             "no node of this cluster could ever run it: it asks for {request}; add such a node, or stop it and ask for less"
+        )
+    } else {
+        format!(
+            "this cluster could never run it: it asks for {request}, all at once, and {large} of its {all} nodes could run a part of it; add such nodes, or stop it and ask for fewer"
         )
     }
 }

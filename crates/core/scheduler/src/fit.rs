@@ -107,7 +107,15 @@ pub fn fits(offer: &NodeOffer, who: Who<'_>) -> Vec<Resources> {
     choices(offer, request).into_iter().map(booking).collect()
 }
 
-/// Whether the node could run it if it had nothing else to do.
+/// Whether there are enough nodes for all ranks of it, if they had nothing else to do.
+#[must_use]
+pub fn could_ever_run(offers: &[NodeOffer], request: &ResourceRequest) -> bool {
+    let large = offers.iter().filter(|offer| could_ever_fit(offer, request));
+    let ranks = request.nodes as usize;
+    large.take(ranks).count() == ranks
+}
+
+/// Whether the node could run a rank of it if it had nothing else to do.
 #[must_use]
 pub fn could_ever_fit(offer: &NodeOffer, request: &ResourceRequest) -> bool {
     let total = &offer.capacity;

@@ -23,7 +23,7 @@ mod shortfall;
 
 pub use experience::{Accepted, Experience, Profile, Room};
 pub use explain::{Explanation, NodeExplanation, Verdict, explain};
-pub use fit::{Who, could_ever_fit, fits};
+pub use fit::{Who, could_ever_fit, could_ever_run, fits};
 pub use offer::{GpuOffer, NodeOffer, Tenants, offers};
 pub use packing::{Choice, Openness, Packing, Wishes};
 pub use place::{

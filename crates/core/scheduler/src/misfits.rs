@@ -73,6 +73,7 @@ pub(crate) fn asks_more(request: &ResourceRequest, misfit: &ResourceRequest) -> 
     same_kind
         && stricter
         && pickier
+        && request.nodes >= misfit.nodes
         && request.exclusive >= misfit.exclusive
         && request.cpu_milli >= misfit.cpu_milli
         && request.memory_bytes >= misfit.memory_bytes

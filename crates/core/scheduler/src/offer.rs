@@ -140,6 +140,15 @@ impl NodeOffer {
             && self.health == Health::Live
     }
 
+    /// The failure domain that a person gave it; empty: none did.
+    pub(crate) fn labelled_domain(&self) -> &str {
+        if self.failure_domain == self.node.as_str() {
+            ""
+        } else {
+            &self.failure_domain
+        }
+    }
+
     /// Nothing runs on it, and it is kept for nobody.
     pub(crate) fn is_empty(&self) -> bool {
         self.tenants.attempts == 0 && self.kept.is_empty()
@@ -170,6 +179,15 @@ impl NodeOffer {
             }
         }
         self.free.gpus = self.gpus.iter().map(GpuOffer::free).collect();
+    }
+
+    /// Takes places that are kept for somebody off what is left.
+    pub(crate) fn keep(&mut self, kept: Vec<(ExperimentId, Resources)>) {
+        for (_, resources) in &kept {
+            self.book(resources);
+            self.tenants.attempts -= 1;
+        }
+        self.kept.extend(kept);
     }
 
     /// Gives back what an attempt holds.
@@ -269,16 +287,13 @@ fn add_claims(state: &ClusterState, offer: &mut NodeOffer, booking: &Booking) {
         let experiment = state.experiment(token.experiment);
         experiment.is_some_and(|one| one.spec.resources.exclusive)
     });
-    offer.kept = state.kept_on(&offer.node).collect();
+    let kept = state.kept_on(&offer.node).collect();
+    offer.keep(kept);
     // What is kept for one that wants the node alone is kept whole.
     offer.tenants.alone |= offer.kept.iter().any(|(id, _)| {
         let experiment = state.experiment(*id);
         experiment.is_some_and(|one| one.spec.resources.exclusive)
     });
-    for (_, kept) in offer.kept.clone() {
-        offer.book(&kept);
-        offer.tenants.attempts -= 1;
-    }
 }
 
 fn gpu_offers(report: &NodeReport, booking: &Booking) -> Vec<GpuOffer> {

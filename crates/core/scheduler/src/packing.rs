@@ -1,5 +1,7 @@
 //! Which node a request goes to, so that the least of the rest is lost.
 
+mod gang;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -192,10 +194,38 @@ impl Packing {
         allowed: impl Fn(usize, &Resources) -> bool,
         is_open: impl Fn(usize) -> Openness,
     ) -> Option<Choice> {
-        let place = self.place_of(who.request);
-        let mut known = std::mem::take(&mut self.found[place].1);
         let mut best: [Option<Score>; 2] = [None, None];
         let mut fitting = 0;
+        self.rate(who, wishes, &allowed, &is_open, |score| {
+            fitting += 1;
+            if best[0].is_none_or(|least| score < least) {
+                best = [Some(score), best[0]];
+            } else if best[1].is_none_or(|least| score < least) {
+                best[1] = Some(score);
+            }
+        });
+        let [first, next] = best.map(|best| best.map(|score| score.at));
+        let at = first?;
+        let resources = self.taken(at, who, &allowed, &is_open)?;
+        Some(Choice {
+            at,
+            resources,
+            fitting,
+            next,
+        })
+    }
+
+    /// Tells how good each node is that a request fits.
+    fn rate(
+        &mut self,
+        who: Who<'_>,
+        wishes: Wishes<'_>,
+        allowed: &impl Fn(usize, &Resources) -> bool,
+        is_open: &impl Fn(usize) -> Openness,
+        mut tell: impl FnMut(Score),
+    ) {
+        let place = self.place_of(who.request);
+        let mut known = std::mem::take(&mut self.found[place].1);
         for at in 0..self.offers.len() {
             let fit = match is_open(at) {
                 Openness::Closed => None,
@@ -207,31 +237,24 @@ impl Packing {
                     .fit(at, who, |resources| allowed(at, resources))
                     .map(|(fit, _)| fit),
             };
-            let Some(fit) = fit else {
-                continue;
-            };
-            fitting += 1;
-            let score = self.score(at, who.request, fit, wishes);
-            if best[0].is_none_or(|least| score < least) {
-                best = [Some(score), best[0]];
-            } else if best[1].is_none_or(|least| score < least) {
-                best[1] = Some(score);
+            if let Some(fit) = fit {
+                tell(self.score(at, who.request, fit, wishes));
             }
         }
-        let [first, next] = best.map(|best| best.map(|score| score.at));
-        let choice = first.and_then(|at| {
-            let kept = matches!(is_open(at), Openness::Kept);
-            let may = |resources: &Resources| !kept || allowed(at, resources);
-            let (_, resources) = self.fit(at, who, may)?;
-            Some(Choice {
-                at,
-                resources,
-                fitting,
-                next,
-            })
-        });
         self.found[place].1 = known;
-        choice
+    }
+
+    /// What a request that fits a node books there.
+    fn taken(
+        &self,
+        at: usize,
+        who: Who<'_>,
+        allowed: &impl Fn(usize, &Resources) -> bool,
+        is_open: &impl Fn(usize) -> Openness,
+    ) -> Option<Resources> {
+        let kept = matches!(is_open(at), Openness::Kept);
+        let may = |resources: &Resources| !kept || allowed(at, resources);
+        self.fit(at, who, may).map(|(_, resources)| resources)
     }
 
     /// Where what was found out about a request is; of too many differing ones the oldest is forgotten.

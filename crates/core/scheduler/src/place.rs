@@ -7,7 +7,7 @@ use state_machine::{ClusterState, Consumer, ExperimentPhase, Holding, PlaceAttem
 use types::{DurationMs, ExperimentId, ResourceRequest, Timestamp};
 
 use crate::experience::Experience;
-use crate::fit::could_ever_fit;
+use crate::fit::could_ever_run;
 use crate::misfits::asks_more;
 use crate::offer::offers;
 use crate::packing::Packing;
@@ -66,7 +66,7 @@ pub fn place_next(
 /// Proposes placements, first in line first, each on top of the ones before it, so that all can be applied together.
 ///
 /// The line is by bands, fair shares and age ([`crate::line`]). Whoever does not fit and is first keeps the node that is
-/// ready for it first; those behind it may use that node only as far as it is not delayed. So do all that have waited for
+/// ready for it first; those behind it may use that node only as far as it is not delayed. A gang keeps as many as it needs. So do all that have waited for
 /// [`SchedulerConfig::reserve_after`]; at most a quarter of the nodes (at least one, at most 16) are kept so.
 ///
 /// `now` is read on the clock of the view (any monotonic one); ages of experiments are measured in state time.
@@ -97,7 +97,7 @@ pub fn place_next_with(
                 line.placed(experiment);
                 placements.push(placement);
             }
-            None => round.keep_node_for(experiment),
+            None => round.keep_nodes_for(experiment),
         }
     }
     memory.0 = Some(round.packing);
@@ -148,7 +148,7 @@ pub fn keeps_nodes_free(
         if impossible.iter().any(|known| asks_more(request, known)) {
             return false;
         }
-        let possible = offers.iter().any(|offer| could_ever_fit(offer, request));
+        let possible = could_ever_run(&offers, request);
         if !possible && impossible.len() < MAX_REMEMBERED_MISFITS {
             impossible.push(request);
         }

@@ -23,18 +23,19 @@ use crate::shares::Shares;
 /// Waiting experiments that are looked at in one round: who stands further behind is not served next.
 const MAX_LOOKED_AT: usize = 16;
 
-/// Somebody who may have to go.
+/// Somebody who may have to go, as one node sees it; with a gang go all of its ranks.
 struct Victim<'a> {
     experiment: &'a Experiment,
     attempt: &'a Attempt,
+    /// What it holds on this node.
     resources: &'a Resources,
     /// By a fair share rather than by class.
     by_share: bool,
 }
 
 impl Victim<'_> {
-    /// Less is cheaper: class, then no checkpoint, then what it has done.
-    fn price(&self) -> (i32, bool, Reverse<Timestamp>, AttemptToken) {
+    /// Less is cheaper: class, then no checkpoint, then on how many nodes, then what it has done.
+    fn price(&self) -> (i32, bool, usize, Reverse<Timestamp>, AttemptToken) {
         let keeps_work = !self.experiment.spec.policy.checkpoint_directory.is_empty();
         let begun = self
             .attempt
@@ -46,9 +47,36 @@ impl Victim<'_> {
         (
             class(self.experiment),
             !keeps_work,
+            self.attempt.ranks.len(),
             Reverse(begun),
             self.attempt.token,
         )
+    }
+
+    /// All that it holds.
+    fn holding(&self) -> Holding {
+        let open = self.attempt.open_ranks();
+        let held = open.map(|(_, rank)| Holding::of(&rank.placement.resources));
+        held.fold(Holding::default(), Holding::plus)
+    }
+}
+
+/// A node that is there for one rank once its victims are gone.
+struct Candidate<'a, 'o> {
+    offer: &'o NodeOffer,
+    /// None: it has room already, and waits for the other nodes of a gang.
+    victims: Vec<Victim<'a>>,
+    resources: Resources,
+}
+
+impl Candidate<'_, '_> {
+    fn price(&self) -> impl Ord + use<> {
+        let prices: Vec<_> = self.victims.iter().map(Victim::price).collect();
+        let highest = prices.iter().map(|price| price.0).max();
+        let lost = prices.iter().filter(|price| price.1).count();
+        let oldest = prices.iter().map(|price| price.3).max();
+        let node = self.offer.node.clone();
+        (highest, lost, prices.len(), oldest, node)
     }
 }
 
@@ -77,12 +105,14 @@ pub fn preempt_next(
 /// Shares as they will be when all that were asked to go are gone, and those whom they go for have their places.
 fn after_all_have_gone(state: &ClusterState, mut shares: Shares) -> Shares {
     for (experiment, kept) in state.kept_places() {
-        let place = Holding::of(&kept.placement.resources);
-        shares.add(state, &Consumer::of(experiment), place);
+        for place in &kept.places {
+            let place = Holding::of(&place.resources);
+            shares.add(state, &Consumer::of(experiment), place);
+        }
     }
     let going = state.active().filter(|(one, _)| one.yields.is_some());
     for (experiment, attempt) in going {
-        for rank in &attempt.ranks {
+        for (_, rank) in attempt.open_ranks() {
             let held = Holding::of(&rank.placement.resources);
             shares.take(state, &Consumer::of(experiment), held);
         }
@@ -104,32 +134,56 @@ fn preempt_for<'a>(
     let fair = FairShares::of(state);
     let deserves = is_old && fair.deserves(state, shares, experiment);
     let who = round.who(experiment);
+    let ranks = who.request.nodes as usize;
     let candidates = round.packing.offers().iter().filter_map(|offer| {
-        // One that fits already only waits for the next round.
-        if !offer.is_open() || !could_ever_fit(offer, who.request) || !fits(offer, who).is_empty() {
+        if !offer.is_open() || !could_ever_fit(offer, who.request) {
             return None;
         }
+        if let Some(resources) = fits(offer, who).into_iter().next() {
+            // An only one that fits already just waits for the next round.
+            let victims = Vec::new();
+            return (ranks > 1).then_some(Candidate {
+                offer,
+                victims,
+                resources,
+            });
+        }
         let victims = victims(state, &fair, shares, offer, experiment, deserves);
-        let (chosen, resources) = enough(offer, who, victims)?;
-        Some((offer, chosen, resources))
+        let (victims, resources) = enough(offer, who, victims)?;
+        Some(Candidate {
+            offer,
+            victims,
+            resources,
+        })
     });
-    let best = candidates.min_by_key(|(offer, chosen, _)| {
-        let prices: Vec<_> = chosen.iter().map(Victim::price).collect();
-        let highest = prices.iter().map(|price| price.0).max();
-        let lost = prices.iter().filter(|price| price.1).count();
-        let oldest = prices.iter().map(|price| price.2).max();
-        (highest, lost, chosen.len(), oldest, offer.node.clone())
-    });
-    let (offer, chosen, resources) = best?;
-    let by_share = chosen.iter().any(|victim| victim.by_share);
+    let mut chosen: Vec<_> = candidates.collect();
+    chosen.sort_by_cached_key(Candidate::price);
+    chosen.truncate(ranks);
+    let victims: BTreeMap<_, _> = chosen
+        .iter()
+        .flat_map(|candidate| &candidate.victims)
+        .map(|victim| (victim.attempt.token, victim))
+        .collect();
+    // Room for all or for none: nobody goes for a part of it.
+    if chosen.len() < ranks || victims.is_empty() {
+        return None;
+    }
+    let mut gone = BTreeMap::new();
+    let mut by_share = victims.values().filter(|victim| victim.by_share);
+    // Each node alone leaves a giver its part; all of them together have to as well.
+    if !by_share.all(|victim| fair.gives_up(state, shares, &mut gone, victim)) {
+        return None;
+    }
+    let by_share = victims.values().any(|victim| victim.by_share);
+    let place = |candidate: &Candidate<'_, '_>| RankPlacement {
+        node: candidate.offer.node.clone(),
+        resources: candidate.resources.clone(),
+    };
     Some(PreemptFor {
         beneficiary: experiment.id,
         computed_at: state.applied(),
-        placement: RankPlacement {
-            node: offer.node.clone(),
-            resources,
-        },
-        victims: chosen.iter().map(|victim| victim.attempt.token).collect(),
+        places: chosen.iter().map(place).collect(),
+        victims: victims.into_keys().collect(),
         reason: match by_share {
             true => format!(
                 "{} has less than a fair share of queue {}",
@@ -172,13 +226,11 @@ fn victims<'a>(
 fn victim<'a>(state: &'a ClusterState, token: &AttemptToken, node: &NodeId) -> Option<Victim<'a>> {
     let experiment = state.experiment(token.experiment)?;
     let attempt = experiment.current_attempt()?;
-    let [rank] = attempt.ranks.as_slice() else {
-        return None;
-    };
+    let rank = attempt.rank(attempt.rank_on(node)?)?;
+    // One that is broken goes anyway.
     let stays = experiment.yields.is_none()
         && experiment.stop_requested.is_none()
-        && rank.placement.node == *node
-        && !rank.ended;
+        && attempt.broken_by().is_none();
     stays.then_some(Victim {
         experiment,
         attempt,
@@ -282,7 +334,7 @@ impl FairShares {
         let giver = Consumer::of(victim.experiment);
         let fair = self.fair(state, &giver);
         let before = gone.get(&giver).copied().unwrap_or_default();
-        let after = before.plus(Holding::of(victim.resources));
+        let after = before.plus(victim.holding());
         let beyond = shares.held_without(&giver, before) > fair
             && shares.held_without(&giver, after).saturating_add(MARGIN) >= fair;
         if beyond {

@@ -1,11 +1,11 @@
 //! One round of decisions: what is left of each node, for whom some are kept, and what was found out on the way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use state_machine::{
-    ClusterState, Consumer, Experiment, ExperimentPhase, Holding, Limits, OverLimit, PlaceAttempt,
-    RankCapacity,
+    Attempt, ClusterState, Consumer, Experiment, ExperimentPhase, Holding, Limits, OverLimit,
+    PlaceAttempt, RankCapacity,
 };
 use types::{DurationMs, ExperimentId, NodeId, RankPlacement, Resources, Timestamp};
 
@@ -88,9 +88,7 @@ impl<'a> Round<'a> {
 
     /// Neither a person nor a limit keeps it from being placed.
     pub(crate) fn may_run(&self, experiment: &Experiment, shares: &Shares) -> bool {
-        // Gangs are not built yet; submission refuses them.
-        experiment.spec.resources.nodes == 1
-            && self.state.held(experiment).is_none()
+        self.state.held(experiment).is_none()
             && over_limit(self.state, shares, experiment).is_none()
     }
 
@@ -102,7 +100,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// On the place that preemption has freed for it, if it can have that now, else wherever there is room.
+    /// On the places that preemption has freed for it, if it can have them now, else wherever there is room.
     pub(crate) fn place(&mut self, experiment: &'a Experiment) -> Option<PlaceAttempt> {
         if let Some(placement) = self.place_on_kept(experiment) {
             return Some(placement);
@@ -111,33 +109,44 @@ impl<'a> Round<'a> {
         if self.misfits.tell_of(who, duration) {
             return None;
         }
-        let Some(choice) = self.choose(experiment, None) else {
+        let Some(choices) = self.choose(experiment, &[]) else {
             self.misfits.note(who, duration);
             return None;
         };
-        Some(self.book(experiment, &choice))
+        Some(self.book_all(experiment, &choices))
     }
 
-    /// On the place that is kept for it, which stays kept if it is not free yet.
+    /// On the places that are kept for it, which stay kept if not all are free yet.
     fn place_on_kept(&mut self, experiment: &'a Experiment) -> Option<PlaceAttempt> {
         let kept = self.state.kept_place(experiment.id)?;
-        let node = &kept.placement.node;
-        let mut nodes = self.packing.offers().iter();
-        let at = nodes.position(|offer| offer.node == *node)?;
-        let before = self.packing.offers()[at].clone();
-        self.give_back(experiment.id, at);
-        let Some(choice) = self.choose(experiment, Some(at)) else {
-            self.packing.change(at, |offer| *offer = before);
+        let offers = self.packing.offers();
+        let find = |place: &RankPlacement| offers.iter().position(|one| one.node == place.node);
+        let own: Vec<usize> = kept.places.iter().map(find).collect::<Option<_>>()?;
+        let before: Vec<_> = own.iter().map(|at| offers[*at].clone()).collect();
+        for at in &own {
+            self.give_back(experiment.id, *at);
+        }
+        let Some(choices) = self.choose(experiment, &own) else {
+            for (at, before) in own.into_iter().zip(before) {
+                self.packing.change(at, |offer| *offer = before);
+            }
             return None;
         };
-        Some(self.book(experiment, &choice))
+        Some(self.book_all(experiment, &choices))
     }
 
-    fn book(&mut self, experiment: &Experiment, choice: &Choice) -> PlaceAttempt {
+    fn book_all(&mut self, experiment: &Experiment, choices: &[Choice]) -> PlaceAttempt {
         let duration = experiment.spec.policy.duration();
-        let placement = self.placement(experiment, choice);
+        let placement = self.placement(experiment, choices);
+        for choice in choices {
+            self.book(choice, experiment.spec.resources.exclusive, duration);
+        }
+        placement
+    }
+
+    fn book(&mut self, choice: &Choice, exclusive: bool, duration: Option<DurationMs>) {
         self.packing.book(choice.at, &choice.resources);
-        if experiment.spec.resources.exclusive {
+        if exclusive {
             let alone = |offer: &mut NodeOffer| offer.tenants.alone = true;
             self.packing.change(choice.at, alone);
         }
@@ -146,7 +155,6 @@ impl<'a> Round<'a> {
         {
             kept.book(&choice.resources);
         }
-        placement
     }
 
     /// Puts what preemption has freed for an experiment into what it can have.
@@ -179,7 +187,8 @@ impl<'a> Round<'a> {
         })
     }
 
-    fn choose(&mut self, experiment: &'a Experiment, own: Option<usize>) -> Option<Choice> {
+    /// A node for each rank, or none at all; only those of its own places, if it has some.
+    fn choose(&mut self, experiment: &'a Experiment, own: &[usize]) -> Option<Vec<Choice>> {
         let who = self.who(experiment);
         let avoid = failed_nodes(experiment);
         let wishes = Wishes {
@@ -194,23 +203,43 @@ impl<'a> Round<'a> {
             reservation.is_none_or(|kept| is_allowed(state, kept, resources, (duration, now)))
         };
         let is_open = |at: usize| match own {
-            Some(own) if own != at => Openness::Closed,
-            Some(_) => Openness::Open,
-            None if kept.contains_key(&at) => Openness::Kept,
-            None => Openness::Open,
+            [] if kept.contains_key(&at) => Openness::Kept,
+            [] => Openness::Open,
+            own if own.contains(&at) => Openness::Open,
+            _ => Openness::Closed,
         };
-        self.packing.choose(who, wishes, allowed, is_open)
+        if who.request.nodes > 1 {
+            return self.packing.choose_gang(who, wishes, allowed, is_open);
+        }
+        let choice = self.packing.choose(who, wishes, allowed, is_open)?;
+        Some(vec![choice])
     }
 
-    fn placement(&self, experiment: &Experiment, choice: &Choice) -> PlaceAttempt {
-        let offer = &self.packing.offers()[choice.at];
+    fn placement(&self, experiment: &Experiment, choices: &[Choice]) -> PlaceAttempt {
         let asked = experiment.spec.policy.lease_ms;
         let lease_ms = if asked.0 > 0 {
             asked.max(MIN_LEASE)
         } else {
             self.config.lease_ms
         };
-        let rank = RankPlacement {
+        let (mirror, reason) = match choices {
+            [only] => (self.mirror(experiment.id, only.at), self.reason(only)),
+            several => (None, self.reason_of_gang(several)), // Its ranks keep each other's.
+        };
+        PlaceAttempt {
+            experiment: experiment.id,
+            attempt: u32::try_from(experiment.attempts.len() + 1).unwrap_or(u32::MAX),
+            computed_at: self.state.applied(),
+            mirror,
+            lease_ms,
+            reason,
+            ranks: choices.iter().map(|choice| self.rank(choice)).collect(),
+        }
+    }
+
+    fn rank(&self, choice: &Choice) -> (RankPlacement, RankCapacity) {
+        let offer = &self.packing.offers()[choice.at];
+        let placement = RankPlacement {
             node: offer.node.clone(),
             resources: choice.resources.clone(),
         };
@@ -218,16 +247,33 @@ impl<'a> Round<'a> {
             node_started_at: offer.node_started_at,
             total: offer.capacity.clone(),
         };
-        let next = choice.next.map(|next| &self.packing.offers()[next]);
-        PlaceAttempt {
-            experiment: experiment.id,
-            attempt: u32::try_from(experiment.attempts.len() + 1).unwrap_or(u32::MAX),
-            computed_at: self.state.applied(),
-            mirror: self.mirror(experiment.id, choice.at),
-            lease_ms,
-            reason: reason(offer, &rank.resources, choice.fitting, next),
-            ranks: vec![(rank, capacity)],
+        (placement, capacity)
+    }
+
+    fn reason(&self, choice: &Choice) -> String {
+        let offers = self.packing.offers();
+        let next = choice.next.map(|next| &offers[next]);
+        reason(&offers[choice.at], &choice.resources, choice.fitting, next)
+    }
+
+    fn reason_of_gang(&self, choices: &[Choice]) -> String {
+        let offers = choices
+            .iter()
+            .map(|choice| &self.packing.offers()[choice.at]);
+        let names: Vec<_> = offers.clone().map(|offer| offer.name.as_str()).collect();
+        let domains: BTreeSet<_> = offers.map(NodeOffer::labelled_domain).collect();
+        let fitting = choices.first().map_or(0, |choice| choice.fitting);
+        let mut text = match fitting == names.len() {
+            true => format!("the only {fitting} nodes with room"),
+            false => format!("the best {} of {fitting} nodes with room", names.len()),
+        };
+        text.push_str(&format!(": {}", names.join(", ")));
+        match domains.first().copied() {
+            Some("") | None => {}
+            Some(one) if domains.len() == 1 => text.push_str(&format!("; all in {one}")),
+            Some(_) => text.push_str(&format!("; in {} failure domains", domains.len())),
         }
+        text
     }
 
     fn mirror(&self, experiment: ExperimentId, on: usize) -> Option<NodeId> {
@@ -256,10 +302,12 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Keeps a node for one that does not fit now, if it is the first of these or has waited for long.
-    pub(crate) fn keep_node_for(&mut self, experiment: &'a Experiment) {
+    /// Keeps nodes for one that does not fit now, if it is the first of these or has waited for long.
+    pub(crate) fn keep_nodes_for(&mut self, experiment: &'a Experiment) {
         let is_old = self.is_old(experiment);
-        if self.kept.len() >= self.most_kept() || (self.somebody_waits && !is_old) {
+        let ranks = experiment.spec.resources.nodes as usize;
+        // The first in line is served whatever it takes.
+        if self.somebody_waits && (!is_old || self.kept.len() + ranks > self.most_kept()) {
             return;
         }
         let state = self.state;
@@ -268,19 +316,15 @@ impl<'a> Round<'a> {
         let kept = &self.kept;
         let offers = self.packing.offers().iter().enumerate();
         let others = offers.filter(|(at, _)| !kept.contains_key(at));
-        let chosen = Reservation::choose(experiment, others.map(|(_, offer)| offer), ends, who);
-        let Some((node, reservation)) = chosen else {
-            return; // It fits no node: it keeps nobody waiting.
+        let Some(chosen) = Reservation::choose(experiment, others, ends, who) else {
+            return; // It fits no node, or too few: it keeps nobody waiting.
         };
         self.somebody_waits = true;
-        // When nobody knows, a node is kept empty only for who has waited for long.
-        if reservation.shadow.is_none() && !is_old {
+        // When nobody knows, nodes are kept empty only for who has waited for long.
+        if !is_old && chosen.iter().any(|(_, kept)| kept.shadow.is_none()) {
             return;
         }
-        let mut nodes = self.packing.offers().iter();
-        if let Some(at) = nodes.position(|offer| offer.node == node) {
-            self.kept.insert(at, reservation);
-        }
+        self.kept.extend(chosen);
     }
 
     /// For whom a node is kept, and until when it is expected to be.
@@ -324,14 +368,8 @@ pub(crate) fn over_limit(
 
 /// Nodes on which an attempt of it was lost.
 fn failed_nodes(experiment: &Experiment) -> Vec<&NodeId> {
-    let lost = experiment.attempts.iter().filter(|attempt| {
-        attempt
-            .end
-            .as_ref()
-            .is_some_and(|end| end.cause.is_node_failure())
-    });
-    lost.flat_map(|attempt| attempt.ranks.iter().map(|rank| &rank.placement.node))
-        .collect()
+    let attempts = experiment.attempts.iter();
+    attempts.flat_map(Attempt::failed_nodes).collect()
 }
 
 fn reason(

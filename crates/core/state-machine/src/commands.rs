@@ -51,6 +51,8 @@ pub use stop_experiment::StopExperiment;
 pub use submit_experiment::SubmitExperiment;
 pub use user_tokens::{IssueUserToken, NoteTokenUses, RemoveUser};
 
+pub(crate) use report_attempt::with_evidence;
+
 use types::{AttemptToken, Author, AuthorProof, ExperimentId, Role, TokenId};
 
 use crate::command::Command;

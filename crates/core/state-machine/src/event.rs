@@ -18,6 +18,8 @@ pub enum Event {
     AttemptStarted(AttemptToken),
     /// Something else about it changed: lease, segment, stop request.
     AttemptChanged(AttemptToken),
+    /// One of its ranks is over, and what it held is free.
+    RankEnded(AttemptToken),
     /// It is over.
     AttemptEnded(AttemptToken),
     /// The experiment is over.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use types::{ExperimentId, NodeId, ResourceRequest, Resources};
+use types::{ExperimentId, NodeId, RankPlacement, ResourceRequest, Resources};
 
 use crate::queue::{Holding, OverLimit};
-use crate::records::{Booking, Experiment, KeptPlace};
+use crate::records::{Attempt, Booking, Experiment, KeptPlace};
 use crate::state::ClusterState;
 use crate::usage::Consumer;
 
@@ -117,26 +117,24 @@ impl ClusterState {
         &'a self,
         node: &'a NodeId,
     ) -> impl Iterator<Item = (ExperimentId, Resources)> + 'a {
-        let kept = self
-            .kept
-            .iter()
-            .filter(|(id, kept)| kept.placement.node == *node && self.is_kept(**id, kept));
-        kept.map(|(id, kept)| (*id, self.freed(kept)))
+        let kept = self.kept.iter();
+        let kept = kept.filter(|(id, kept)| self.is_kept(**id, kept));
+        let places = kept.flat_map(|(id, kept)| kept.places.iter().map(move |at| (*id, kept, at)));
+        let there = places.filter(|(_, _, place)| place.node == *node);
+        there.map(|(id, kept, place)| (id, self.freed(kept, place)))
     }
 
     /// The part of a kept place that its victims do not hold any more.
-    fn freed(&self, kept: &KeptPlace) -> Resources {
-        let mut freed = kept.placement.resources.clone();
+    fn freed(&self, kept: &KeptPlace, place: &RankPlacement) -> Resources {
+        let mut freed = place.resources.clone();
         for token in &kept.victims {
             let attempt = self
                 .experiments
                 .get(&token.experiment)
                 .and_then(|victim| victim.current_attempt())
                 .filter(|attempt| attempt.token == *token);
-            let ranks = attempt.into_iter().flat_map(|attempt| &attempt.ranks);
-            let there =
-                ranks.filter(|rank| !rank.ended && rank.placement.node == kept.placement.node);
-            for rank in there {
+            let ranks = attempt.into_iter().flat_map(Attempt::open_ranks);
+            for (_, rank) in ranks.filter(|(_, rank)| rank.placement.node == place.node) {
                 take(&mut freed, &rank.placement.resources);
             }
         }
@@ -172,8 +170,8 @@ impl ClusterState {
 /// What its placed ranks hold, as one experiment.
 fn held_by(experiment: &Experiment) -> Holding {
     let attempt = experiment.current_attempt();
-    let ranks = attempt.into_iter().flat_map(|attempt| &attempt.ranks);
-    let sum = ranks.fold(Holding::default(), |sum, rank| {
+    let ranks = attempt.into_iter().flat_map(Attempt::open_ranks);
+    let sum = ranks.fold(Holding::default(), |sum, (_, rank)| {
         sum.plus(Holding::of(&rank.placement.resources))
     });
     Holding {

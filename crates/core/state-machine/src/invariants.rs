@@ -1,9 +1,11 @@
 //! What must hold after every command; tests and the simulator call it, a replica may.
 
+use std::collections::BTreeSet;
+
 use imbl::OrdMap;
 
 use crate::ledger::verify_chain;
-use crate::records::{Booking, ExperimentPhase};
+use crate::records::{Attempt, Booking, ExperimentPhase, RankRecord};
 use crate::state::ClusterState;
 
 /// Checks the state against itself.
@@ -45,6 +47,7 @@ pub fn check_invariants(state: &ClusterState) -> Result<(), String> {
             if attempt.token.attempt as usize != number + 1 || attempt.token.experiment != id {
                 return Err(format!("{id}: attempt {number} carries {}", attempt.token));
             }
+            ranks_agree(attempt)?;
         }
         if let ExperimentPhase::Ended { cause, .. } = &experiment.phase
             && cause.evidence.is_empty()
@@ -63,6 +66,33 @@ pub fn check_invariants(state: &ClusterState) -> Result<(), String> {
         }
     }
     booked_within_capacity(&state.bookings)
+}
+
+/// Its ranks are on nodes of their own, and it is over when all of them are.
+fn ranks_agree(attempt: &Attempt) -> Result<(), String> {
+    let token = attempt.token;
+    let nodes: BTreeSet<_> = attempt
+        .ranks
+        .iter()
+        .map(|rank| &rank.placement.node)
+        .collect();
+    if nodes.len() != attempt.ranks.len() {
+        return Err(format!("{token} has two ranks on one node"));
+    }
+    let open = attempt.open_ranks().count();
+    if attempt.end.is_some() == (open > 0) {
+        return Err(format!(
+            "{token} has {open} open ranks and ended: {:?}",
+            attempt.end
+        ));
+    }
+    let told = |rank: &RankRecord| rank.end.is_none() || (rank.ended && attempt.is_gang());
+    if !attempt.ranks.iter().all(told) {
+        return Err(format!(
+            "{token}: a rank has an end of its own that it should not have"
+        ));
+    }
+    Ok(())
 }
 
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, rebuilt: &T, kept: &T) -> Result<(), String> {

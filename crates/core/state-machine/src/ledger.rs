@@ -74,6 +74,8 @@ pub enum Action {
     AttemptPreempted,
     /// An attempt holds more GPU memory than it was given, or keeps to it again.
     VramOveruse,
+    /// A rank of a gang ended.
+    RankEnded,
 }
 
 /// One line of history.

@@ -11,6 +11,7 @@ mod command;
 mod commands;
 mod copies;
 mod event;
+mod gang;
 mod holdings;
 mod invariants;
 mod ledger;

@@ -160,14 +160,8 @@ impl ClusterState {
                 new.reason.clone(),
                 "whether it went on in the history before is not known here".to_owned(),
             ];
-            let end = AttemptEnd {
-                cause: Cause::new(CauseKind::HistoryReplaced, evidence),
-                at: context.now,
-                peak_memory_bytes: 0,
-                peak_vram_bytes: 0,
-                cpu_ms: DurationMs(0),
-                tree_kill_method: String::new(),
-            };
+            let cause = Cause::new(CauseKind::HistoryReplaced, evidence);
+            let end = AttemptEnd::lost(cause, context.now);
             self.end_attempt(context, experiment, end);
         }
     }

@@ -54,7 +54,7 @@ pub(crate) fn note(
     state: &mut ClusterState,
     context: &mut Context<'_>,
     mut experiment: Experiment,
-    (token, rank): (AttemptToken, usize),
+    (token, rank): (AttemptToken, u32),
     told: &VramOveruse,
 ) -> Outcome {
     let attempt = experiment.attempts.last_mut();
@@ -65,7 +65,8 @@ pub(crate) fn note(
         until: told.until.map(plausible),
         ..told.clone()
     };
-    let known = &mut attempt.ranks[rank].overuses;
+    let rank = attempt.rank_mut(rank);
+    let known = &mut rank.expect("the caller found it").overuses;
     let place = known.iter().position(|known| known.gpu == told.gpu);
     let number = token.attempt;
     let detail = match (place, told.until) {

@@ -237,29 +237,22 @@ impl ClusterState {
             let attempt = experiment
                 .current_attempt()
                 .filter(|attempt| attempt.token == *token)?;
-            let (rank, record) = attempt
-                .ranks
-                .iter()
-                .enumerate()
-                .find(|(_, rank)| rank.placement.node == *node && !rank.ended)?;
+            let rank = attempt.rank_on(node)?;
             Some(WantedAttempt {
                 token: *token,
-                rank: u32::try_from(rank).unwrap_or(u32::MAX),
+                rank,
+                gang: if attempt.is_gang() {
+                    let ranks = attempt.ranks.iter();
+                    ranks.map(|rank| rank.placement.node.clone()).collect()
+                } else {
+                    Vec::new()
+                },
                 spec: experiment.spec.as_ref().clone(),
                 submitted_by: experiment.author.to_string(),
-                resources: record.placement.resources.clone(),
-                mirror: attempt.mirror.clone(),
+                resources: attempt.rank(rank)?.placement.resources.clone(),
+                mirror: attempt.mirror_of(rank).cloned(),
                 lease_ms: attempt.lease_ms,
-                stop_requested_by: experiment
-                    .stop_requested
-                    .as_ref()
-                    .map(|stop| stop.by.as_str())
-                    .map(str::to_owned)
-                    .or_else(|| {
-                        let to = experiment.yields.as_ref()?.to;
-                        Some(format!("the scheduler, to make room for {to}"))
-                    })
-                    .or_else(|| self.evacuated_by(node).map(str::to_owned)),
+                stop_requested_by: self.stop_of(experiment, attempt),
             })
         });
         let attempts = attempts.collect();

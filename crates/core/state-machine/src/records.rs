@@ -110,8 +110,8 @@ pub struct Yield {
 /// The place that preemption frees, kept for whom it is freed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptPlace {
-    /// Where and what.
-    pub placement: RankPlacement,
+    /// Where and what, for each rank.
+    pub places: Vec<RankPlacement>,
     /// Attempts that free it.
     pub victims: Vec<AttemptToken>,
     /// Until then.
@@ -197,13 +197,13 @@ pub struct Attempt {
     pub placed_at: Timestamp,
     /// Why there, in the scheduler's words.
     pub reason: String,
-    /// Ranks; one for an ordinary experiment.
+    /// Ranks, each on another node; one for an ordinary experiment.
     pub ranks: Vec<RankRecord>,
-    /// Keeper of the second copy of its unsealed records.
+    /// Keeper of the second copy of its unsealed records; none for a gang, see [`Attempt::mirror_of`].
     pub mirror: Option<NodeId>,
     /// Length of its lease.
     pub lease_ms: DurationMs,
-    /// Sealed records, in order.
+    /// Sealed records of all ranks, those of each in order.
     pub segments: Vec<SegmentRef>,
     /// Frames of a short attempt that travelled inside the report (≤ 4 KiB).
     pub inline_records: Bytes,
@@ -226,11 +226,13 @@ impl Attempt {
         told.min(now).max(started.unwrap_or_default())
     }
 
-    /// Names sealed segments that were not named before.
-    pub(crate) fn add_segments(&mut self, segments: &[SegmentRef]) {
+    /// Names sealed segments of a rank that were not named before.
+    pub(crate) fn add_segments(&mut self, rank: u32, segments: &[SegmentRef]) {
         for segment in segments {
-            if self.segments.iter().all(|known| known.hash != segment.hash) {
-                self.segments.push(segment.clone());
+            let same = |known: &SegmentRef| known.hash == segment.hash && known.rank == rank;
+            if !self.segments.iter().any(same) {
+                let segment = segment.clone();
+                self.segments.push(SegmentRef { rank, ..segment });
             }
         }
     }
@@ -243,10 +245,12 @@ pub struct RankRecord {
     pub placement: RankPlacement,
     /// Its process started then.
     pub started_at: Option<Timestamp>,
-    /// Reported its end.
+    /// It is surely over and holds nothing any more.
     pub ended: bool,
     /// GPUs of which it holds, or held, more memory than it was given; one entry each.
     pub overuses: Vec<VramOveruse>,
+    /// How it ended, if there are others: an only rank ends as its attempt does.
+    pub end: Option<AttemptEnd>,
 }
 
 /// How an attempt ended.

@@ -117,7 +117,8 @@ impl ClusterState {
     pub(crate) fn charge(&mut self, experiment: &Experiment, attempt: &Attempt, now: Timestamp) {
         let mut hours = self.usage(&Consumer::of(experiment));
         for rank in &attempt.ranks {
-            for (hour, time) in by_hour(attempt.placed_at, now) {
+            let until = rank.end.as_ref().map_or(now, |end| end.at.min(now));
+            for (hour, time) in by_hour(attempt.placed_at, until) {
                 let more = Usage::of(&rank.placement.resources, time);
                 let sum = hours.get(&hour).copied().unwrap_or_default().plus(more);
                 hours.insert(hour, sum);
@@ -138,6 +139,10 @@ impl ClusterState {
             .filter_map(|rank| rank.started_at)
             .min();
         let duration_ms = end.at.since(started.unwrap_or(attempt.placed_at));
+        // What one node needs: of a gang the rank that took most.
+        let of_ranks = attempt.ranks.iter().filter_map(|rank| rank.end.as_ref());
+        let cpu_ms = of_ranks.map(|end| end.cpu_ms.0).max();
+        let cpu_ms = cpu_ms.unwrap_or(end.cpu_ms.0);
         let mean = |time: u64| time.saturating_mul(1_000) / duration_ms.0.max(1);
         let fingerprint = experiment.spec.fingerprint();
         let known = self.lessons.get(&fingerprint).cloned();
@@ -162,7 +167,7 @@ impl ClusterState {
             runs: before.runs.saturating_add(1),
             peak_memory_bytes: before.peak_memory_bytes.max(end.peak_memory_bytes),
             peak_vram_bytes: before.peak_vram_bytes.max(end.peak_vram_bytes),
-            cpu_milli: before.cpu_milli.max(mean(end.cpu_ms.0)),
+            cpu_milli: before.cpu_milli.max(mean(cpu_ms)),
             duration_ms: before.duration_ms.max(duration_ms),
         };
         self.lessons.insert(fingerprint, lesson);

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AttemptToken, DurationMs, ExperimentSpec, Incarnation, LogIndex, NodeId, Resources};
+use crate::{
+    AttemptToken, DurationMs, ExperimentSpec, Incarnation, LogIndex, NodeId, Resources, codec,
+};
 
 /// One rank of an attempt on one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +22,8 @@ pub struct WantedAttempt {
     pub token: AttemptToken,
     /// Number of this node's rank.
     pub rank: u32,
+    /// The nodes of all ranks in order, if there are several; empty: it is the only one.
+    pub gang: Vec<NodeId>,
     /// What to run.
     pub spec: ExperimentSpec,
     /// User who submitted it, as user@node.
@@ -30,8 +34,22 @@ pub struct WantedAttempt {
     pub mirror: Option<NodeId>,
     /// Length of its lease.
     pub lease_ms: DurationMs,
-    /// A person wants it stopped: end the tree, report who asked.
+    /// It is to stop: end the tree, report who or what asked.
     pub stop_requested_by: Option<String>,
+}
+
+/// Ports at which the ranks of gangs meet: below those that Linux gives to outgoing connections (from 32,768) and those of
+/// Kubernetes' services (from 30,000).
+const MASTER_PORTS: std::ops::Range<u16> = 20_000..30_000;
+
+impl WantedAttempt {
+    /// The port at which its ranks meet on the node of the first: every node computes the same, and each attempt another.
+    #[must_use]
+    pub fn master_port(&self) -> u16 {
+        let hash = blake3::hash(&codec::encode(&self.token));
+        let bits = u16::from_le_bytes([hash.as_bytes()[0], hash.as_bytes()[1]]);
+        MASTER_PORTS.start + bits % (MASTER_PORTS.end - MASTER_PORTS.start)
+    }
 }
 
 /// Everything that a node should be running, as of a log index.

@@ -76,6 +76,8 @@ pub struct SegmentSummary {
 /// A sealed segment and who keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentRef {
+    /// Whose records.
+    pub rank: u32,
     /// The blob.
     pub hash: BlobHash,
     /// What is in it.

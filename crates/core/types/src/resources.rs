@@ -49,6 +49,9 @@ impl Default for ResourceRequest {
 }
 
 impl ResourceRequest {
+    /// Most nodes of one request: a placement names all that each of them has, and no command is over 64 KiB.
+    pub const MAX_NODES: u32 = 64;
+
     /// Whether a GPU of this model is accepted.
     #[must_use]
     pub fn accepts_model(&self, model: &str) -> bool {
@@ -131,7 +134,7 @@ impl fmt::Display for ResourceRequest {
             f.write_str(", alone on its node")?;
         }
         if self.nodes > 1 {
-            write!(f, ", on {} nodes", self.nodes)?;
+            write!(f, ", on each of {} nodes", self.nodes)?;
         }
         Ok(())
     }

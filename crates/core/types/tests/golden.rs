@@ -122,6 +122,7 @@ fn wanted_set() {
     let attempt = WantedAttempt {
         token: token(),
         rank: 0,
+        gang: Vec::new(),
         spec: spec(),
         submitted_by: "ann@box1".to_owned(),
         resources: resources(),
@@ -198,6 +199,7 @@ fn records_and_segments() {
         ("record-gap", record(RecordBody::Gap { bytes: 12 })),
     ]);
     let segment = SegmentRef {
+        rank: 0,
         hash: BlobHash([9; 32]),
         summary: SegmentSummary {
             first_sequence: 0,

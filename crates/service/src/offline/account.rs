@@ -121,8 +121,9 @@ fn becomes(text: &mut String, survivor: &Survivor) -> std::fmt::Result {
     let attempts: Vec<_> = state
         .active()
         .map(|(experiment, attempt)| {
-            let on = attempt.ranks.first().map(|rank| &rank.placement.node);
-            let on = on.map(|node| survivor.name(node)).unwrap_or_default();
+            let ranks = attempt.ranks.iter().map(|rank| &rank.placement.node);
+            let on: Vec<_> = ranks.map(|node| survivor.name(node)).collect();
+            let on = on.join(", ");
             format!("{} ({}) on {on}", experiment.id, experiment.spec.name)
         })
         .collect();

@@ -20,20 +20,37 @@ pub struct CauseView {
     pub exit_code: i32,
 }
 
+/// One rank of an attempt on several nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RankView {
+    /// Number from 0.
+    pub rank: u32,
+    /// Where.
+    pub node: NodeRefView,
+    /// When its process started.
+    pub started_at: Option<u64>,
+    /// When it ended.
+    pub ended_at: Option<u64>,
+    /// How it ended.
+    pub cause: Option<CauseView>,
+}
+
 /// One attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AttemptView {
     /// Number from 1.
     pub number: u32,
-    /// Where.
+    /// Where, by rank.
     pub nodes: Vec<NodeRefView>,
+    /// How its ranks fare, if it has several.
+    pub ranks: Vec<RankView>,
     /// Keeper of the second copy of its unsealed records.
     pub mirror: Option<NodeRefView>,
     /// Why there.
     pub reason: String,
     /// When it was placed.
     pub placed_at: u64,
-    /// When its process started.
+    /// When its process started; of several the last.
     pub started_at: Option<u64>,
     /// When it ended.
     pub ended_at: Option<u64>,
@@ -70,8 +87,10 @@ pub struct ExperimentSummary {
     pub user: String,
     /// Where it waits or waited.
     pub queue: String,
-    /// Where it runs or ran last.
+    /// Where it runs or ran last; of several nodes that of the first rank.
     pub node: Option<NodeRefView>,
+    /// All nodes where it runs or ran last, by rank.
+    pub nodes: Vec<NodeRefView>,
     /// When it was submitted.
     pub submitted_at: u64,
     /// When the process of the last attempt started.
@@ -182,7 +201,7 @@ pub struct WhyView {
     pub rule: String,
     /// When it is expected to start, and on what basis; empty when it does not wait.
     pub estimate: String,
-    /// Some node of the cluster could run it if it were empty.
+    /// The cluster could run it if its nodes were empty.
     pub possible_ever: bool,
     /// Per node.
     pub nodes: Vec<WhyNodeView>,

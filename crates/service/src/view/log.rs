@@ -13,6 +13,9 @@ pub enum LogItem {
     Console {
         /// Attempt.
         attempt: u32,
+        /// Rank of it, from 0; left out where there is only one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rank: Option<u32>,
         /// Number of the record in the attempt.
         sequence: u64,
         /// When.
@@ -26,6 +29,9 @@ pub enum LogItem {
     Scalar {
         /// Attempt.
         attempt: u32,
+        /// Rank of it, from 0; left out where there is only one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rank: Option<u32>,
         /// Number of the record.
         sequence: u64,
         /// When.
@@ -42,6 +48,9 @@ pub enum LogItem {
     Gap {
         /// Attempt.
         attempt: u32,
+        /// Rank of it, from 0; left out where there is only one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rank: Option<u32>,
         /// How many.
         bytes: u64,
     },
@@ -95,6 +104,7 @@ mod tests {
         for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.25] {
             let item = LogItem::Scalar {
                 attempt: 1,
+                rank: Some(2),
                 sequence: 2,
                 at: 3,
                 name: "loss".to_owned(),

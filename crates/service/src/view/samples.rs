@@ -10,6 +10,8 @@ pub struct SamplesView {
     pub experiment: String,
     /// Number of the attempt from 1.
     pub attempt: u32,
+    /// Which of its ranks, from 0.
+    pub rank: u32,
     /// When its process started; none before.
     pub started_at: Option<u64>,
     /// When it ended; none: more may come. The first sample comes 5 s after the start, or at the end.

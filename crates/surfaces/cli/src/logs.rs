@@ -19,6 +19,8 @@ pub(crate) struct LogQuery {
     pub(crate) experiment: String,
     /// Only this attempt.
     pub(crate) attempt: Option<u32>,
+    /// Only this rank.
+    pub(crate) rank: Option<u32>,
     /// From this record on.
     pub(crate) from: Option<u64>,
 }
@@ -29,6 +31,7 @@ impl LogQuery {
         Self {
             experiment: experiment.to_owned(),
             attempt: None,
+            rank: None,
             from: None,
         }
     }
@@ -47,6 +50,9 @@ impl LogQuery {
         );
         if let Some(attempt) = self.attempt {
             path.push_str(&format!("&attempt={attempt}"));
+        }
+        if let Some(rank) = self.rank {
+            path.push_str(&format!("&rank={rank}"));
         }
         if let Some(from) = self.from {
             path.push_str(&format!("&from={from}"));
@@ -79,15 +85,21 @@ impl ReadItem {
         }
     }
 
-    /// Attempt and number of the record, for items that are records.
-    fn place(&self) -> Option<(u32, u64)> {
+    /// Rank, and attempt and number of the record, for items that are records.
+    fn place(&self) -> Option<(u32, (u32, u64))> {
         match &self.item {
             LogItem::Console {
-                attempt, sequence, ..
+                attempt,
+                rank,
+                sequence,
+                ..
             }
             | LogItem::Scalar {
-                attempt, sequence, ..
-            } => Some((*attempt, *sequence)),
+                attempt,
+                rank,
+                sequence,
+                ..
+            } => Some((rank.unwrap_or(0), (*attempt, *sequence))),
             LogItem::Gap { .. } | LogItem::State { .. } | LogItem::End { .. } => None,
         }
     }

@@ -214,8 +214,8 @@ impl Node {
                 answer.refused.push((*token, "not to run here".to_owned()));
                 continue;
             };
-            let length = attempt.lease_ms;
-            if self.with_leases(|leases, now| leases.grant(*token, length, now)) {
+            let (leased, length) = ((*token, attempt.rank), attempt.lease_ms);
+            if self.with_leases(|leases, now| leases.grant(leased, length, now)) {
                 answer.granted.push((*token, length));
             } else {
                 answer

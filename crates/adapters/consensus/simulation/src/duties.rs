@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::leases::{LONG_WORK, lease_length};
+use agent::leases::{LONG_WORK, Leased, lease_length};
 use futures::future::join_all;
 use membership::{Change, Progress, Replicas};
 use openraft::async_runtime::watch::WatchReceiver as _;
@@ -12,7 +12,7 @@ use openraft::{ChangeMembers, EmptyNode};
 use scheduler::SchedulerConfig;
 use state_machine::{ClusterState, Command, Event, ExtendLease, LoseAttempt, Outcome};
 use tokio::sync::broadcast::error::RecvError;
-use types::{AttemptToken, Cause, CauseKind, NodeId, Timestamp};
+use types::{Cause, CauseKind, NodeId, Timestamp};
 
 use crate::names::{name, number};
 use crate::network::Request;
@@ -111,8 +111,8 @@ async fn look_at_leases(node: &Node) -> Duration {
         let next = next.map_or(IDLE, |(end, _)| node.world.until(node.number, end));
         return next.max(Duration::from_millis(1)).min(extended);
     }
-    for token in expired {
-        give_up(node, token).await;
+    for leased in expired {
+        give_up(node, leased).await;
     }
     RETRY
 }
@@ -147,19 +147,21 @@ async fn lengthen(node: &Node) -> Duration {
     next
 }
 
-async fn give_up(node: &Node, token: AttemptToken) {
+async fn give_up(node: &Node, leased: Leased) {
     // Its mirror is asked for the tail first; meanwhile the lead may have gone and come back.
     let asking = node.world.range(1..40);
     tokio::time::sleep(Duration::from_millis(asking)).await;
-    if !node.with_leases(|leases, now| leases.expired(now).contains(&token)) {
+    if !node.with_leases(|leases, now| leases.expired(now).contains(&leased)) {
         return;
     }
     let cause = Cause::new(
         CauseKind::NodeLost,
         vec!["its lease was not renewed in time".to_owned()],
     );
+    let (token, rank) = leased;
     let lost = LoseAttempt {
         token,
+        rank,
         cause,
         segments: Vec::new(),
     };
@@ -197,7 +199,9 @@ async fn push_wanted(node: Arc<Node>, life: Life) {
 fn concerned(state: &ClusterState, event: &Event) -> Vec<NodeId> {
     let token = match event {
         Event::AttemptPlaced { nodes, .. } => return nodes.clone(),
-        Event::AttemptChanged(token) | Event::AttemptEnded(token) => token,
+        Event::AttemptChanged(token) | Event::RankEnded(token) | Event::AttemptEnded(token) => {
+            token
+        }
         _ => return Vec::new(),
     };
     let experiment = state.experiment(token.experiment);

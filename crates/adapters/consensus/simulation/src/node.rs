@@ -230,7 +230,7 @@ impl Node {
             leases.1.hold_all(&state, now);
             if self.world.plant == Plant::NoHold {
                 for (_, attempt) in state.active() {
-                    leases.1.expire(attempt.token);
+                    leases.1.expire((attempt.token, 0));
                 }
             }
         }

@@ -218,6 +218,7 @@ pub(crate) fn start_of(number: u32, command: Vec<String>) -> StartAttempt {
         wanted: WantedAttempt {
             token: token(number),
             rank: 0,
+            gang: Vec::new(),
             spec: ExperimentSpec {
                 name: "test".to_owned(),
                 command,

@@ -234,6 +234,7 @@ impl Leader {
     pub(crate) fn lose(&mut self, token: AttemptToken) {
         self.apply(Command::LoseAttempt(LoseAttempt {
             token,
+            rank: 0,
             cause: Cause::new(CauseKind::NodeLost, vec!["test".to_owned()]),
             segments: Vec::new(),
         }));
@@ -262,9 +263,19 @@ impl Leader {
     pub(crate) fn end(&mut self, token: AttemptToken, kind: CauseKind) {
         let experiment = self.state.experiment(token.experiment).expect("it is hot");
         let attempt = experiment.current_attempt().expect("it runs");
-        let node = attempt.ranks[0].placement.node.clone();
+        let cause = Cause::new(kind, vec!["test".to_owned()]);
+        let open: Vec<_> = attempt
+            .open_ranks()
+            .map(|(rank, record)| (rank, record.placement.node.clone()))
+            .collect();
+        for (rank, node) in open {
+            self.end_rank((token, rank), node, cause.clone());
+        }
+    }
+
+    fn end_rank(&mut self, (token, rank): (AttemptToken, u32), node: NodeId, cause: Cause) {
         let end = AttemptEnd {
-            cause: Cause::new(kind, vec!["test".to_owned()]),
+            cause,
             at: self.now,
             peak_memory_bytes: 0,
             peak_vram_bytes: 0,
@@ -279,7 +290,7 @@ impl Leader {
         let outcome = self.apply(Command::ReportAttempt(Box::new(ReportAttempt {
             token,
             node,
-            rank: 0,
+            rank,
             report,
         })));
         assert_eq!(outcome, Outcome::Done);

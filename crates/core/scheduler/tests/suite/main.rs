@@ -1,6 +1,8 @@
 //! The scheduler from outside: over real states and views.
 
 #[cfg(test)]
+mod gangs;
+#[cfg(test)]
 mod leader;
 #[cfg(test)]
 mod reasons;

@@ -1,7 +1,7 @@
 //! The ways out of the cluster for a node that runs something, is dead, or comes back under a new key.
 
 use serde::{Deserialize, Serialize};
-use types::{AttemptToken, Cause, CauseKind, DurationMs, NodeId, SegmentRef};
+use types::{AttemptToken, Cause, CauseKind, NodeId, SegmentRef};
 
 use crate::commands::nodes::{AdmitNode, unknown};
 use crate::event::Event;
@@ -158,12 +158,12 @@ fn lose_all(
         let Some(attempt) = experiment.attempts.last_mut() else {
             continue;
         };
-        for rank in &mut attempt.ranks {
-            rank.ended = true;
-        }
+        let Some(rank) = attempt.rank_on(&record.node) else {
+            continue;
+        };
         let segments = sealed.iter().find(|(of, _)| *of == token);
         let segments = segments.map(|(_, segments)| segments.as_slice());
-        attempt.add_segments(segments.unwrap_or_default());
+        attempt.add_segments(rank, segments.unwrap_or_default());
         let evidence = vec![
             format!("{} says that {} is dead", context.author, record.facts.name),
             format!(
@@ -171,14 +171,7 @@ fn lose_all(
                 segments.map_or(0, <[_]>::len)
             ),
         ];
-        let end = AttemptEnd {
-            cause: Cause::new(CauseKind::NodeLost, evidence),
-            at: context.now,
-            peak_memory_bytes: 0,
-            peak_vram_bytes: 0,
-            cpu_ms: DurationMs(0),
-            tree_kill_method: String::new(),
-        };
-        state.end_attempt(context, experiment, end);
+        let end = AttemptEnd::lost(Cause::new(CauseKind::NodeLost, evidence), context.now);
+        state.end_rank(context, experiment, rank, end);
     }
 }

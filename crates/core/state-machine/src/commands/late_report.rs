@@ -1,9 +1,9 @@
 //! Reports of attempts that are not current: refused, kept as history, and counted only while nothing has come after.
 
-use types::{AttemptToken, Cause};
+use types::{AttemptToken, Cause, CauseKind};
 
 use crate::commands::report_attempt::{
-    AttemptReport, MAX_INLINE_RECORDS, ReportAttempt, too_many_inline, with_evidence,
+    AttemptReport, ReportAttempt, most_inline, too_many_inline, with_evidence,
 };
 use crate::commands::stale;
 use crate::ledger::Action;
@@ -29,6 +29,9 @@ impl ReportAttempt {
             state.record(context, Action::StaleReport, Some(id), what);
             return stale(&self.token);
         };
+        if attempt.is_gang() {
+            return self.keep_rank(state, context);
+        }
         let given_up = attempt
             .end
             .as_ref()
@@ -47,7 +50,7 @@ impl ReportAttempt {
             // A repeat of the report that ended it.
             AttemptReport::Ended { .. } if !given_up => Outcome::Done,
             AttemptReport::Ended { inline_records, .. }
-                if inline_records.len() > MAX_INLINE_RECORDS =>
+                if inline_records.len() > most_inline(attempt) =>
             {
                 too_many_inline(inline_records)
             }
@@ -56,6 +59,46 @@ impl ReportAttempt {
                 self.keep_late(state, context, experiment, end)
             }
         }
+    }
+
+    /// Keeps the records of a rank that was given up. What it came to counts no more: its attempt needed all of them.
+    pub(super) fn keep_rank(&self, state: &mut ClusterState, context: &Context<'_>) -> Outcome {
+        let id = self.token.experiment;
+        let Some(experiment) = state.experiments.get(&id) else {
+            return stale(&self.token);
+        };
+        let mut experiment = experiment.as_ref().clone();
+        let mut attempts = experiment.attempts.iter_mut();
+        let attempt = attempts.find(|attempt| attempt.token == self.token);
+        let Some(attempt) = attempt else {
+            return stale(&self.token);
+        };
+        let end = attempt.rank(self.rank).and_then(|rank| rank.end.as_ref());
+        let given_up = end.is_none_or(|end| end.cause.kind == CauseKind::NodeLost);
+        let detail = match &self.report {
+            AttemptReport::Started { .. } | AttemptReport::VramOveruse(_) => {
+                return stale(&self.token);
+            }
+            AttemptReport::Ended { inline_records, .. }
+                if inline_records.len() > most_inline(attempt) =>
+            {
+                return too_many_inline(inline_records);
+            }
+            // A repeat of the report that ended it.
+            AttemptReport::Ended { .. } if !given_up => return Outcome::Done,
+            AttemptReport::Ended { end, segments, .. } => {
+                attempt.add_segments(self.rank, segments);
+                let (number, rank) = (self.token.attempt, self.rank);
+                format!("attempt {number}, rank {rank} ended late: {}", end.cause)
+            }
+        };
+        state.put(experiment);
+        state.record(context, Action::StaleReport, Some(id), detail);
+        let message = format!(
+            "rank {} of {} was given up before; its records are kept",
+            self.rank, self.token
+        );
+        Outcome::refused(RefusalCode::Stale, message)
     }
 
     fn is_of(&self, attempt: &Attempt) -> bool {
@@ -95,7 +138,7 @@ impl ReportAttempt {
                 at: attempt.plausible_end(end.at, context.now),
                 ..end.clone()
             });
-            attempt.add_segments(segments);
+            attempt.add_segments(self.rank, segments);
             if attempt.inline_records.is_empty() {
                 attempt.inline_records = inline_records.clone();
             }

@@ -1,7 +1,7 @@
-//! The end of an attempt whose node does not answer.
+//! The end of a rank whose node does not answer.
 
 use serde::{Deserialize, Serialize};
-use types::{AttemptToken, Cause, DurationMs, SegmentRef};
+use types::{AttemptToken, Cause, SegmentRef};
 
 use crate::commands::{current, stale};
 use crate::outcome::Outcome;
@@ -11,8 +11,10 @@ use crate::state::{ClusterState, Context};
 /// The leader knows that the lease is over, or has other proof of the end (invariant 11).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoseAttempt {
-    /// Which.
+    /// Of which attempt.
     pub token: AttemptToken,
+    /// Which of its ranks.
+    pub rank: u32,
     /// Why, with evidence.
     pub cause: Cause,
     /// What the mirror sealed of its records.
@@ -28,19 +30,13 @@ impl LoseAttempt {
             .attempts
             .last_mut()
             .expect("current() found an attempt");
-        for rank in &mut attempt.ranks {
-            rank.ended = true;
+        let open = attempt.rank(self.rank).filter(|rank| !rank.ended);
+        if open.is_none() {
+            return stale(&self.token);
         }
-        attempt.add_segments(&self.segments);
-        let end = AttemptEnd {
-            cause: self.cause.clone(),
-            at: context.now,
-            peak_memory_bytes: 0,
-            peak_vram_bytes: 0,
-            cpu_ms: DurationMs(0),
-            tree_kill_method: String::new(),
-        };
-        state.end_attempt(context, experiment, end);
+        attempt.add_segments(self.rank, &self.segments);
+        let end = AttemptEnd::lost(self.cause.clone(), context.now);
+        state.end_rank(context, experiment, self.rank, end);
         Outcome::Done
     }
 }

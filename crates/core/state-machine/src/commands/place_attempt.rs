@@ -1,6 +1,6 @@
 //! The leader's decision where an attempt runs.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -55,8 +55,8 @@ impl PlaceAttempt {
             let message = format!("{id} is not waiting for attempt {}", self.attempt);
             return Outcome::refused(RefusalCode::NotWaiting, message);
         }
-        if self.ranks.is_empty() {
-            return Outcome::refused(RefusalCode::Invalid, "a placement names at least one node");
+        if let Some(why) = self.not_whole(experiment) {
+            return Outcome::refused(RefusalCode::Invalid, why);
         }
         if let Some(why) = state.held(experiment) {
             return Outcome::refused(RefusalCode::DoesNotFit, why);
@@ -87,6 +87,7 @@ impl PlaceAttempt {
                     started_at: None,
                     ended: false,
                     overuses: Vec::new(),
+                    end: None,
                 })
                 .collect(),
             mirror: self.mirror.clone(),
@@ -112,10 +113,23 @@ impl PlaceAttempt {
 }
 
 impl PlaceAttempt {
-    /// Why the ranks cannot all be booked, if so: each is checked on top of those before it.
+    /// Why this is not a place for all of it, if so: each rank has a node of its own, and none is left out.
+    fn not_whole(&self, experiment: &Experiment) -> Option<String> {
+        let wanted = experiment.spec.resources.nodes as usize;
+        let nodes: BTreeSet<_> = self.ranks.iter().map(|(rank, _)| &rank.node).collect();
+        (self.ranks.len() != wanted || nodes.len() != wanted).then(|| {
+            format!(
+                "{} is placed on {wanted} different nodes or on none, not on {} of {} ranks",
+                self.experiment,
+                nodes.len(),
+                self.ranks.len()
+            )
+        })
+    }
+
+    /// Why the ranks cannot all be booked, if so.
     fn misfit(&self, state: &ClusterState, experiment: &Experiment) -> Option<String> {
         let user = &experiment.author.user;
-        let mut bookings: BTreeMap<&NodeId, Booking> = BTreeMap::new();
         self.ranks.iter().find_map(|(rank, capacity)| {
             let name = match open(state, &rank.node, user) {
                 Ok(node) => &node.facts.name,
@@ -124,16 +138,13 @@ impl PlaceAttempt {
             if let Some(why) = not_alone(state, &rank.node, experiment) {
                 return Some(format!("{name} {why}"));
             }
-            let booked = bookings.entry(&rank.node).or_insert_with(|| {
-                let mut booked = state.booking(&rank.node);
-                for (whose, kept) in state.kept_on(&rank.node) {
-                    if whose != self.experiment {
-                        book_kept(&mut booked, &kept);
-                    }
+            let mut booked = state.booking(&rank.node);
+            for (whose, kept) in state.kept_on(&rank.node) {
+                if whose != self.experiment {
+                    book_kept(&mut booked, &kept);
                 }
-                booked
-            });
-            let short = add(booked, &rank.resources, &capacity.total)?;
+            }
+            let short = add(&mut booked, &rank.resources, &capacity.total)?;
             Some(format!("{name} has not enough {short} left"))
         })
     }

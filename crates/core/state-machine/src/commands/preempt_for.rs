@@ -21,8 +21,8 @@ pub struct PreemptFor {
     pub beneficiary: ExperimentId,
     /// State that the decision was computed from.
     pub computed_at: LogIndex,
-    /// The place.
-    pub placement: RankPlacement,
+    /// The place of each rank, all of which get free or none.
+    pub places: Vec<RankPlacement>,
     /// Who makes room.
     pub victims: Vec<AttemptToken>,
     /// Why, for people.
@@ -41,10 +41,13 @@ impl PreemptFor {
             let message = format!("{id} does not wait, or a place is being freed for it already");
             return Outcome::refused(RefusalCode::NotWaiting, message);
         }
+        if self.places.len() != beneficiary.spec.resources.nodes as usize {
+            let message = format!("a place for {id} has one node for each rank");
+            return Outcome::refused(RefusalCode::Invalid, message);
+        }
         if let Some(why) = self.cannot_use(state, beneficiary) {
             return Outcome::refused(RefusalCode::DoesNotFit, why);
         }
-        let node = &self.placement.node;
         let mut longest = DurationMs(0);
         let mut yielding = Vec::new();
         for token in &self.victims {
@@ -52,16 +55,14 @@ impl PreemptFor {
                 let attempt = victim
                     .current_attempt()
                     .filter(|attempt| attempt.token == *token);
-                let there = attempt.and_then(|attempt| {
-                    attempt
-                        .ranks
-                        .iter()
-                        .find(|rank| rank.placement.node == *node)
+                let there = attempt.is_some_and(|attempt| {
+                    let mut places = self.places.iter();
+                    places.any(|place| attempt.rank_on(&place.node).is_some())
                 });
-                there.is_some() && victim.yields.is_none() && victim.id != id
+                there && victim.yields.is_none() && victim.id != id
             });
             let Some(victim) = current else {
-                let message = format!("{token} does not run on {} any more", node.short());
+                let message = format!("{token} does not run there any more");
                 return Outcome::refused(RefusalCode::Stale, message);
             };
             longest = longest.max(victim.spec.policy.stop_grace_ms);
@@ -86,7 +87,7 @@ impl PreemptFor {
             .saturating_add(longest.0)
             .saturating_add(KEPT_FOR.0);
         let kept = KeptPlace {
-            placement: self.placement.clone(),
+            places: self.places.clone(),
             victims: self.victims.clone(),
             until: types::Timestamp(until),
         };
@@ -101,7 +102,7 @@ impl PreemptFor {
 }
 
 impl PreemptFor {
-    /// Why the beneficiary could not have the place if it were free, if so: then nobody is to go for it.
+    /// Why the beneficiary could not have the places if they were free, if so: then nobody is to go for it.
     fn cannot_use(&self, state: &ClusterState, beneficiary: &Experiment) -> Option<String> {
         if let Some(why) = state.held(beneficiary) {
             return Some(why);
@@ -109,6 +110,8 @@ impl PreemptFor {
         if let Some(over) = state.over_limit(beneficiary) {
             return Some(over.to_string());
         }
-        open(state, &self.placement.node, &beneficiary.author.user).err()
+        let user = &beneficiary.author.user;
+        let mut nodes = self.places.iter().map(|place| &place.node);
+        nodes.find_map(|node| open(state, node, user).err())
     }
 }

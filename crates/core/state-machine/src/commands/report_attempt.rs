@@ -9,11 +9,11 @@ use crate::event::Event;
 use crate::ledger::Action;
 use crate::outcome::{Outcome, RefusalCode};
 use crate::overuse::{self, VramOveruse};
-use crate::records::{AttemptEnd, Experiment, ExperimentPhase};
+use crate::records::{Attempt, AttemptEnd, Experiment, ExperimentPhase};
 use crate::state::{ClusterState, Context};
 
 /// Most record bytes that travel inside a report instead of as a blob.
-pub(super) const MAX_INLINE_RECORDS: usize = 4 << 10;
+const MAX_INLINE_RECORDS: usize = 4 << 10;
 
 /// How it goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,28 +58,30 @@ impl ReportAttempt {
             .attempts
             .last_mut()
             .expect("current() found an attempt");
-        let rank = usize::try_from(self.rank).unwrap_or(usize::MAX);
         let at = match &self.report {
             AttemptReport::Started { at } => attempt.plausible_start(*at, context.now),
             AttemptReport::Ended { end, .. } => attempt.plausible_end(end.at, context.now),
             AttemptReport::VramOveruse(_) => context.now,
         };
-        let number = rank;
+        let several = attempt.is_gang();
         let Some(rank) = attempt
-            .ranks
-            .get_mut(number)
+            .rank_mut(self.rank)
             .filter(|rank| rank.placement.node == self.node)
         else {
             return self.refuse_sender(state, context);
         };
         if rank.ended {
-            return Outcome::Done;
+            return self.keep_rank(state, context);
         }
         match &self.report {
             AttemptReport::Started { .. } => {
                 if rank.started_at.is_none() {
                     rank.started_at = Some(at);
-                    let detail = format!("attempt {} on {}", self.token.attempt, self.node.short());
+                    let mut detail =
+                        format!("attempt {} on {}", self.token.attempt, self.node.short());
+                    if several {
+                        detail.push_str(&format!(", rank {}", self.rank));
+                    }
                     state.put(experiment);
                     state.record(
                         context,
@@ -95,17 +97,16 @@ impl ReportAttempt {
                 segments,
                 inline_records,
             } => {
-                if inline_records.len() > MAX_INLINE_RECORDS {
+                if inline_records.len() > most_inline(attempt) {
                     return too_many_inline(inline_records);
                 }
-                rank.ended = true;
-                attempt.add_segments(segments);
+                attempt.add_segments(self.rank, segments);
                 attempt.inline_records = inline_records.clone();
                 let end = AttemptEnd { at, ..end.clone() };
-                state.end_attempt(context, experiment, end);
+                state.end_rank(context, experiment, self.rank, end);
             }
             AttemptReport::VramOveruse(overuse) => {
-                return overuse::note(state, context, experiment, (self.token, number), overuse);
+                return overuse::note(state, context, experiment, (self.token, self.rank), overuse);
             }
         }
         Outcome::Done
@@ -122,6 +123,15 @@ impl ReportAttempt {
     }
 }
 
+/// Many ranks with a few bytes each were many bytes in the log: those of a gang are blobs (invariant 6).
+pub(super) fn most_inline(attempt: &Attempt) -> usize {
+    if attempt.is_gang() {
+        0
+    } else {
+        MAX_INLINE_RECORDS
+    }
+}
+
 pub(super) fn too_many_inline(inline_records: &Bytes) -> Outcome {
     let message = format!(
         "{} bytes of records belong into a blob",
@@ -131,7 +141,7 @@ pub(super) fn too_many_inline(inline_records: &Bytes) -> Outcome {
 }
 
 /// The cause, cut to its limits and never without evidence, whatever the sender left out.
-pub(super) fn with_evidence(cause: &Cause, context: &Context<'_>) -> Cause {
+pub(crate) fn with_evidence(cause: &Cause, context: &Context<'_>) -> Cause {
     let mut evidence = cause.evidence.clone();
     if evidence.is_empty() && !cause.is_success() {
         evidence.push(format!("{} gave no evidence", context.author));

@@ -26,12 +26,12 @@ impl SealSegment {
             .attempts
             .last_mut()
             .expect("current() found an attempt");
-        if attempt
-            .segments
-            .iter()
-            .all(|segment| segment.hash != self.segment.hash)
-        {
-            attempt.segments.push(self.segment.clone());
+        let known = attempt.segments.len();
+        let rank = self.segment.rank;
+        if attempt.rank(rank).is_some() {
+            attempt.add_segments(rank, std::slice::from_ref(&self.segment));
+        }
+        if attempt.segments.len() > known {
             state.put(experiment);
             context.events.push(Event::AttemptChanged(self.token));
         }

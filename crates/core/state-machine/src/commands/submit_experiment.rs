@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use types::{DurationMs, ExperimentId, ExperimentSpec, codec};
+use types::{DurationMs, ExperimentId, ExperimentSpec, ResourceRequest, codec};
 
 use crate::commands::order_experiment::refuse_high;
 use crate::commands::shape_queue::unknown_queue;
@@ -90,8 +90,12 @@ impl SubmitExperiment {
         {
             return Err(format!("no machine has that much: {resources}"));
         }
-        if resources.nodes != 1 {
-            return Err("experiments over several nodes are not built yet: --nodes 1".to_owned());
+        let most = ResourceRequest::MAX_NODES;
+        if !(1..=most).contains(&resources.nodes) {
+            return Err(format!(
+                "an experiment runs on 1 to {most} nodes, not on {}: say so with --nodes",
+                resources.nodes
+            ));
         }
         if resources.gpu_milli > 1_000 && !resources.gpu_milli.is_multiple_of(1_000) {
             return Err("above one, GPUs are whole: --gpus 2".to_owned());

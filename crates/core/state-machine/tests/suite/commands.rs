@@ -146,7 +146,7 @@ fn submissions_that_make_no_sense_are_refused() {
     with(|spec| spec.name = "a\nb".to_owned());
     with(|spec| spec.resources.cpu_milli = u64::MAX);
     with(|spec| spec.resources.disk_bytes = u64::MAX);
-    with(|spec| spec.resources.nodes = 2);
+    with(|spec| spec.resources.nodes = 65);
     with(|spec| spec.resources.nodes = 0);
     with(|spec| spec.resources.gpu_milli = 1_500);
     with(|spec| spec.parameters = vec![("p".to_owned(), "x".repeat(65 << 10))]);
@@ -277,11 +277,9 @@ fn an_attempt_is_placed_once_where_it_fits() {
 }
 
 #[test]
-fn ranks_and_gpu_shares_of_one_placement_are_checked_together() {
+fn gpu_shares_of_one_placement_are_checked_together() {
     let mut cluster = Cluster::founded();
     let id = cluster.submit(spec("x"));
-    let half = (node(1), resources(3_000));
-    cluster.refuse(place(id, 1, &[half.clone(), half]), RefusalCode::DoesNotFit);
     let gpu = capacity().gpus[0];
     let twice = types::Resources {
         gpus: vec![gpu, gpu],

@@ -12,6 +12,7 @@ mod commands;
 #[cfg(test)]
 mod forged;
 #[cfg(test)]
+mod gangs;
 mod golden;
 #[cfg(test)]
 mod histories;

@@ -15,8 +15,8 @@ use types::{
 };
 
 use crate::samples::{
-    Cluster, NODES, author, capacity, ended, facts, lose, node, overuse, place, queue_name, report,
-    resources, segment, spec, token_id,
+    Cluster, NODES, author, capacity, ended, facts, lose_rank, node, overuse, place, queue_name,
+    report_rank, resources, segment, spec, token_id,
 };
 
 /// A command in the making: what it names is picked from the state when it is applied.
@@ -26,6 +26,7 @@ enum Op {
         priority: i32,
         queue: u8,
         retries: u32,
+        nodes: u32,
     },
     Place {
         pick: usize,
@@ -157,7 +158,8 @@ fn op() -> impl Strategy<Value = Op> {
     let small = 0_u8..3;
     let gpu = prop::option::of((0_u32..3, prop_oneof![Just(500_u64), Just(1_000)]));
     prop_oneof![
-        6 => (-2_i32..3, small.clone(), 0_u32..2).prop_map(|(priority, queue, retries)| Op::Submit { priority, queue, retries }),
+        6 => (-2_i32..3, small.clone(), 0_u32..2, prop_oneof![2 => Just(1_u32), 1 => 2_u32..4])
+            .prop_map(|(priority, queue, retries, nodes)| Op::Submit { priority, queue, retries, nodes }),
         8 => (pick(), 0_usize..4, 1_u64..3_000, gpu, prop_oneof![9 => Just(0_u32), 1 => Just(1)])
             .prop_map(|(pick, node, cpu_milli, gpu, off_by)| Op::Place { pick, node, cpu_milli, gpu, off_by }),
         3 => (pick(), prop::bool::weighted(0.1)).prop_map(|(pick, wrong_node)| Op::Started { pick, wrong_node }),
@@ -231,6 +233,38 @@ fn home(state: &ClusterState, token: &AttemptToken) -> types::NodeId {
     attempt.map_or(node(3), |attempt| attempt.ranks[0].placement.node.clone())
 }
 
+/// One of its ranks, one that is not over if there is one.
+fn some_rank(state: &ClusterState, token: &AttemptToken, at: usize) -> (u32, types::NodeId) {
+    let experiment = state.experiment(token.experiment);
+    let attempts = experiment.map_or(&[][..], |experiment| &experiment.attempts);
+    let attempt = attempts.iter().find(|attempt| attempt.token == *token);
+    let ranks = || {
+        attempt
+            .into_iter()
+            .flat_map(|attempt| (0..).zip(&attempt.ranks))
+    };
+    let open = ranks().filter(|(_, rank)| !rank.ended).collect();
+    let found = pick(open, at).or_else(|| pick(ranks().collect(), at));
+    found.map_or((0, node(3)), |(number, rank)| {
+        (number, rank.placement.node.clone())
+    })
+}
+
+/// A gang's records are blobs.
+fn end_of(state: &ClusterState, token: &AttemptToken, cause: CauseKind) -> AttemptReport {
+    let is_gang = state
+        .experiment(token.experiment)
+        .is_some_and(|one| one.spec.resources.nodes > 1);
+    match ended(cause) {
+        AttemptReport::Ended { end, segments, .. } if is_gang => AttemptReport::Ended {
+            end,
+            segments,
+            inline_records: bytes::Bytes::new(),
+        },
+        other => other,
+    }
+}
+
 fn queue(number: u8) -> types::QueueName {
     queue_name(["default", "night", "urgent"][usize::from(number)])
 }
@@ -253,12 +287,14 @@ fn command(state: &ClusterState, op: &Op) -> (Author, Command) {
             priority,
             queue: number,
             retries,
+            nodes,
         } => {
             let mut spec = spec(["digits", "mnist"][usize::from(number % 2)]);
             spec.policy.priority = priority;
             spec.policy.retries_node_lost = retries;
             spec.policy.retries_failed = retries;
             spec.queue = queue(number);
+            spec.resources.nodes = nodes;
             let user = author(["ann", "bob", "eve"][usize::from(number)], Role::Member);
             return (
                 user,
@@ -289,16 +325,18 @@ fn command(state: &ClusterState, op: &Op) -> (Author, Command) {
                 gpus: share.into_iter().collect(),
             };
             let attempt = u32::try_from(attempts).expect("few") + 1 + off_by;
-            place(id, attempt, &[(node(number), resources)])
+            let ranks = state
+                .experiment(id)
+                .map_or(1, |one| one.spec.resources.nodes) as usize;
+            let on = |rank: usize| (node((number + rank) % NODES.len()), resources.clone());
+            place(id, attempt, &(0..ranks).map(on).collect::<Vec<_>>())
         }
         Op::Started { pick, wrong_node } => {
             let token = some_token(state, pick, false);
-            let from = if wrong_node {
-                node(3)
-            } else {
-                home(state, &token)
-            };
-            report(token, from, AttemptReport::Started { at: Timestamp(5) })
+            let (rank, home) = some_rank(state, &token, pick);
+            let from = if wrong_node { node(3) } else { home };
+            let started = AttemptReport::Started { at: Timestamp(5) };
+            report_rank((token, rank), from, started)
         }
         Op::Ended {
             pick,
@@ -306,7 +344,13 @@ fn command(state: &ClusterState, op: &Op) -> (Author, Command) {
             cause: number,
         } => {
             let token = some_token(state, pick, any_attempt);
-            report(token, home(state, &token), ended(cause(number)))
+            let (rank, home) = some_rank(state, &token, usize::from(number));
+            report_rank((token, rank), home, end_of(state, &token, cause(number)))
+        }
+        Op::Lose { pick, any_attempt } => {
+            let token = some_token(state, pick, any_attempt);
+            let (rank, _) = some_rank(state, &token, pick);
+            lose_rank((token, rank))
         }
         Op::Overuse {
             pick,
@@ -314,10 +358,10 @@ fn command(state: &ClusterState, op: &Op) -> (Author, Command) {
             is_over,
         } => {
             let token = some_token(state, pick, false);
+            let (rank, home) = some_rank(state, &token, pick);
             let until = is_over.then_some(Timestamp(6));
-            report(token, home(state, &token), overuse(12, used, until))
+            report_rank((token, rank), home, overuse(12, used, until))
         }
-        Op::Lose { pick, any_attempt } => lose(some_token(state, pick, any_attempt)),
         Op::Extend { pick, seconds } => Command::ExtendLease(ExtendLease {
             token: some_token(state, pick, false),
             lease_ms: DurationMs::from_secs(seconds),
@@ -494,10 +538,10 @@ fn said_of_cluster(state: &ClusterState, op: &Op) -> Command {
             Command::PreemptFor(Box::new(PreemptFor {
                 beneficiary: pick(waiting, at).unwrap_or(ExperimentId::from_bits(9)),
                 computed_at: LogIndex(1),
-                placement: RankPlacement {
+                places: vec![RankPlacement {
                     node: home(state, &token),
                     resources: resources(500),
-                },
+                }],
                 victims: vec![token],
                 reason: "the test says so".to_owned(),
             }))

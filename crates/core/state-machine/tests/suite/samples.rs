@@ -107,6 +107,7 @@ pub(crate) fn resources(cpu_milli: u64) -> Resources {
 
 pub(crate) fn segment(byte: u8) -> SegmentRef {
     SegmentRef {
+        rank: 0,
         hash: BlobHash([byte; 32]),
         summary: SegmentSummary {
             first_sequence: 0,
@@ -164,10 +165,18 @@ pub(crate) fn place(experiment: ExperimentId, attempt: u32, on: &[(NodeId, Resou
 }
 
 pub(crate) fn report(token: AttemptToken, from: NodeId, report: AttemptReport) -> Command {
+    report_rank((token, 0), from, report)
+}
+
+pub(crate) fn report_rank(
+    (token, rank): (AttemptToken, u32),
+    from: NodeId,
+    report: AttemptReport,
+) -> Command {
     Command::ReportAttempt(Box::new(ReportAttempt {
         token,
         node: from,
-        rank: 0,
+        rank,
         report,
     }))
 }
@@ -193,8 +202,13 @@ pub(crate) fn overuse(granted: u64, used: u64, until: Option<Timestamp>) -> Atte
 }
 
 pub(crate) fn lose(token: AttemptToken) -> Command {
+    lose_rank((token, 0))
+}
+
+pub(crate) fn lose_rank((token, rank): (AttemptToken, u32)) -> Command {
     Command::LoseAttempt(LoseAttempt {
         token,
+        rank,
         cause: Cause::new(
             CauseKind::NodeLost,
             vec!["no renewal for 5.15 s".to_owned()],
@@ -594,10 +608,10 @@ pub(crate) fn every_command() -> Vec<(&'static str, Command)> {
             Command::PreemptFor(Box::new(PreemptFor {
                 beneficiary: ExperimentId::from_bits(6),
                 computed_at: LogIndex(9),
-                placement: RankPlacement {
+                places: vec![RankPlacement {
                     node: node(0),
                     resources: resources(1_000),
-                },
+                }],
                 victims: vec![token],
                 reason: "a higher class".to_owned(),
             })),

@@ -12,7 +12,7 @@ use crate::samples::{Cluster, ended, node, place, queue_name, report, resources,
 
 impl Cluster {
     /// Applies at a time of state.
-    fn at(&mut self, time: u64, command: Command) -> Outcome {
+    pub(crate) fn at(&mut self, time: u64, command: Command) -> Outcome {
         let author = Author::node(node(0));
         let applied = self.entry(LogEntry {
             time: Timestamp(time),
@@ -29,10 +29,10 @@ fn preempt(beneficiary: ExperimentId, victims: &[AttemptToken], cpu_milli: u64) 
     Command::PreemptFor(Box::new(PreemptFor {
         beneficiary,
         computed_at: LogIndex(1),
-        placement: RankPlacement {
+        places: vec![RankPlacement {
             node: node(0),
             resources: resources(cpu_milli),
-        },
+        }],
         victims: victims.to_vec(),
         reason: "a higher class".to_owned(),
     }))

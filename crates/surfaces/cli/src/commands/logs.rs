@@ -21,6 +21,9 @@ pub struct Arguments {
     /// Only this attempt
     #[arg(long, value_name = "NUMBER")]
     attempt: Option<u32>,
+    /// Only this rank of an experiment on several nodes
+    #[arg(long, value_name = "NUMBER")]
+    rank: Option<u32>,
     /// From this record on
     #[arg(long, value_name = "NUMBER", requires = "attempt")]
     from: Option<u64>,
@@ -33,10 +36,14 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
     let query = LogQuery {
         experiment: arguments.experiment,
         attempt: arguments.attempt,
+        rank: arguments.rank,
         from: arguments.from,
     };
     let follow = arguments.follow;
     let mut printer = LogPrinter::new(&session.terminal, arguments.timestamps, follow);
+    if query.rank.is_some() {
+        printer = printer.of_one_rank();
+    }
     if follow {
         let mut follower = Follower::new(&session.client, query, &session.terminal);
         return Ok(match followed(&mut follower, &mut printer).await? {

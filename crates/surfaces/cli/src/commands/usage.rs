@@ -17,6 +17,9 @@ pub struct Arguments {
     /// This attempt; default: the last one
     #[arg(long, value_name = "NUMBER")]
     attempt: Option<u32>,
+    /// This rank of an experiment on several nodes; default: the first
+    #[arg(long, value_name = "NUMBER")]
+    rank: Option<u32>,
 }
 
 pub(super) async fn run(arguments: &Arguments, session: &Session) -> Result<(), Error> {
@@ -40,7 +43,9 @@ fn path(arguments: &Arguments, look: Option<&Look>) -> String {
     let mut path = format!("/experiments/{}/samples", encode(&arguments.experiment));
     let points = look.map(|look| ("points", output::chart_columns(look)));
     let attempt = arguments.attempt.map(|attempt| ("attempt", attempt));
-    for (number, (name, value)) in points.into_iter().chain(attempt).enumerate() {
+    let rank = arguments.rank.map(|rank| ("rank", rank));
+    let all = points.into_iter().chain(attempt).chain(rank);
+    for (number, (name, value)) in all.enumerate() {
         let mark = if number == 0 { '?' } else { '&' };
         path.push_str(&format!("{mark}{name}={value}"));
     }
@@ -56,6 +61,7 @@ mod tests {
         let arguments = Arguments {
             experiment: "a b".into(),
             attempt: Some(2),
+            rank: Some(3),
         };
         let look = Look {
             width: Some(114),
@@ -63,11 +69,11 @@ mod tests {
         };
         assert_eq!(
             path(&arguments, Some(&look)),
-            "/experiments/a%20b/samples?points=60&attempt=2"
+            "/experiments/a%20b/samples?points=60&attempt=2&rank=3"
         );
         assert_eq!(
             path(&arguments, None),
-            "/experiments/a%20b/samples?attempt=2"
+            "/experiments/a%20b/samples?attempt=2&rank=3"
         );
     }
 }

@@ -1,5 +1,6 @@
 //! Following output over lost connections.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hyper::Method;
@@ -28,9 +29,9 @@ pub(crate) struct Follower {
     /// Runs out while there is no connection; none while there is one.
     patience: Option<Patience>,
     last_id: Option<String>,
-    /// The newest record that was handed out before the connection was lost.
-    resumed_after: Option<(u32, u64)>,
-    newest: Option<(u32, u64)>,
+    /// The newest record of each rank that was handed out before the connection was lost.
+    resumed_after: BTreeMap<u32, (u32, u64)>,
+    newest: BTreeMap<u32, (u32, u64)>,
     is_over: bool,
 }
 
@@ -45,8 +46,8 @@ impl Follower {
             events: None,
             patience: None,
             last_id: None,
-            resumed_after: None,
-            newest: None,
+            resumed_after: BTreeMap::new(),
+            newest: BTreeMap::new(),
             is_over: false,
         }
     }
@@ -80,7 +81,7 @@ impl Follower {
 
     async fn lose(&mut self, error: Error) -> Result<(), Error> {
         self.events = None;
-        self.resumed_after = self.newest;
+        self.resumed_after = self.newest.clone();
         let window = self.window;
         self.patience
             .get_or_insert_with(|| Patience::new(window))
@@ -110,11 +111,13 @@ impl Follower {
             return Ok(None);
         }
         let item = ReadItem::parse(event.data)?;
-        let place = item.place();
-        if place.is_some() && place <= self.resumed_after {
-            return Ok(None);
+        if let Some((rank, place)) = item.place() {
+            let before = self.resumed_after.get(&rank);
+            if before.is_some_and(|before| place <= *before) {
+                return Ok(None);
+            }
+            self.newest.insert(rank, place);
         }
-        self.newest = place.or(self.newest);
         Ok(Some(item))
     }
 

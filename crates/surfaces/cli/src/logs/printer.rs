@@ -12,7 +12,7 @@ use crate::terminal::Terminal;
 #[derive(Debug)]
 pub(crate) struct LogPrinter {
     json: bool,
-    timestamps: bool,
+    head: Head,
     /// Say changes of state.
     states: bool,
     /// The reason that was said last: a new state often has the same.
@@ -21,10 +21,34 @@ pub(crate) struct LogPrinter {
     err: Column,
 }
 
+/// What stands before each line.
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    /// When it was printed.
+    time: bool,
+    /// By which rank, if there are several.
+    rank: bool,
+}
+
+impl Head {
+    fn text(self, at: u64, rank: Option<u32>) -> String {
+        let mut text = String::new();
+        if let Some(rank) = rank.filter(|_| self.rank) {
+            text.push_str(&format!("[{rank}] "));
+        }
+        if self.time {
+            text.push_str(&format!("{} ", moment(at)));
+        }
+        text
+    }
+}
+
 /// Whether a stream is in the middle of a line.
 #[derive(Debug, Default)]
 struct Column {
     in_line: bool,
+    /// Whose text was the last.
+    rank: Option<u32>,
 }
 
 /// What is to be written where.
@@ -39,12 +63,21 @@ impl LogPrinter {
     pub(crate) fn new(terminal: &Terminal, timestamps: bool, states: bool) -> Self {
         Self {
             json: terminal.json,
-            timestamps,
+            head: Head {
+                time: timestamps,
+                rank: true,
+            },
             states,
             last_reason: String::new(),
             out: Column::default(),
             err: Column::default(),
         }
+    }
+
+    /// The same without the numbers of ranks before the lines of experiments that have several.
+    pub(crate) fn of_one_rank(mut self) -> Self {
+        self.head.rank = false;
+        self
     }
 
     /// Prints one item. Written by tokio, so that Ctrl-C is heard while a reader of the output is slow.
@@ -77,12 +110,16 @@ impl LogPrinter {
         }
         match &read.item {
             LogItem::Console {
-                at, stream, text, ..
+                at,
+                rank,
+                stream,
+                text,
+                ..
             } => {
-                let at = self.timestamps.then_some(*at);
+                let head = self.head.text(*at, *rank);
                 Some(match stream.as_str() {
-                    "stdout" => Piece::Out(self.out.show(text, at)),
-                    _ => Piece::Err(self.err.show(text, at)),
+                    "stdout" => Piece::Out(self.out.show(text, *rank, &head)),
+                    _ => Piece::Err(self.err.show(text, *rank, &head)),
                 })
             }
             // A metric is shown by its own line of output, if the command prints one.
@@ -109,23 +146,20 @@ impl LogPrinter {
 }
 
 impl Column {
-    /// The text as it came, with the time before each line if there is one.
-    fn show(&mut self, text: &str, at: Option<u64>) -> String {
-        let was_in_line = self.in_line;
-        if let Some(last) = text.chars().next_back() {
-            self.in_line = last != '\n';
+    /// The text as it came, with `head` before each line if there is one; lines of several ranks are not mixed.
+    fn show(&mut self, text: &str, rank: Option<u32>, head: &str) -> String {
+        let mut shown = String::with_capacity(text.len() + head.len() + 1);
+        if self.in_line && self.rank != rank {
+            shown.push('\n');
+            self.in_line = false;
         }
-        let Some(at) = at else {
-            return text.to_owned();
-        };
-        let time = moment(at);
-        let mut shown = String::with_capacity(text.len() + time.len() + 1);
-        for (number, line) in text.split_inclusive('\n').enumerate() {
-            if number > 0 || !was_in_line {
-                shown.push_str(&time);
-                shown.push(' ');
+        self.rank = rank;
+        for line in text.split_inclusive('\n') {
+            if !self.in_line {
+                shown.push_str(head);
             }
             shown.push_str(line);
+            self.in_line = !line.ends_with('\n');
         }
         shown
     }
@@ -146,7 +180,10 @@ mod tests {
     fn printer(json: bool, timestamps: bool, states: bool) -> LogPrinter {
         LogPrinter {
             json,
-            timestamps,
+            head: Head {
+                time: timestamps,
+                rank: true,
+            },
             states,
             last_reason: String::new(),
             out: Column::default(),
@@ -164,6 +201,7 @@ mod tests {
     fn console(stream: &str, text: &str) -> ReadItem {
         read(LogItem::Console {
             attempt: 1,
+            rank: None,
             sequence: 1,
             at: 1_700_000_000_123,
             stream: stream.into(),
@@ -203,6 +241,30 @@ mod tests {
     }
 
     #[test]
+    fn each_line_of_a_gang_has_its_rank_and_no_two_are_mixed() {
+        let of = |rank: u32, text: &str| {
+            read(LogItem::Console {
+                attempt: 1,
+                rank: Some(rank),
+                sequence: 1,
+                at: 1_700_000_000_123,
+                stream: "stdout".into(),
+                text: text.into(),
+            })
+        };
+        let mut printer = printer(false, false, true);
+        let mut show = |item: &ReadItem| match printer.render(item) {
+            Some(Piece::Out(text)) => text,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(show(&of(0, "one\ntw")), "[0] one\n[0] tw");
+        assert_eq!(show(&of(1, "uno\n")), "\n[1] uno\n");
+        assert_eq!(show(&of(0, "o\n")), "[0] o\n");
+        assert_eq!(show(&of(0, "th")), "[0] th");
+        assert_eq!(show(&of(0, "ree\n")), "ree\n");
+    }
+
+    #[test]
     fn news_of_muster_start_on_a_line_of_their_own() {
         let mut printer = printer(false, false, true);
         printer.render(&console("stderr", "half a line"));
@@ -225,6 +287,7 @@ mod tests {
         );
         let gap = read(LogItem::Gap {
             attempt: 1,
+            rank: None,
             bytes: 2048,
         });
         assert_eq!(

@@ -91,6 +91,7 @@ async fn output_of_now_is_read_line_by_line() {
     let query = LogQuery {
         experiment: "x".into(),
         attempt: Some(2),
+        rank: None,
         from: Some(9),
     };
     let mut reader = LogReader::open(&node.client(), &query).await.unwrap();

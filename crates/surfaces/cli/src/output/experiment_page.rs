@@ -1,8 +1,8 @@
 //! `muster show`: a page about one experiment.
 
-use rest::wire::{AttemptView, CauseView, ExperimentDetail, ResourcesView, SourceView};
+use rest::wire::{AttemptView, CauseView, ExperimentDetail, RankView, ResourcesView, SourceView};
 
-use super::amounts::{ago, bytes, command_line, milli, plain, span};
+use super::amounts::{ago, bytes, command_line, plain, span};
 use super::look::{Look, Mood};
 
 /// The page: what, where, why, its attempts, what the last of them used by `used`, and its history.
@@ -118,6 +118,9 @@ impl Page {
         }
         self.field("used", &used(attempt));
         self.field("records", &records(attempt));
+        for rank in &attempt.ranks {
+            self.field(&format!("rank {}", rank.rank), &how_it_fares(rank, look));
+        }
         if let Some(cause) = &attempt.cause {
             self.cause("ended", cause);
         }
@@ -140,6 +143,16 @@ impl Page {
         for evidence in &cause.evidence {
             self.field("  evidence", evidence);
         }
+    }
+}
+
+/// One rank in a line.
+fn how_it_fares(rank: &RankView, look: &Look) -> String {
+    let node = &rank.node.name;
+    match (&rank.cause, rank.started_at) {
+        (Some(cause), _) => format!("{node}: {}", cause.text),
+        (None, Some(at)) => format!("{node}: started {}", ago(look.now_ms, at)),
+        (None, None) => format!("{node}: has not started"),
     }
 }
 
@@ -178,12 +191,6 @@ fn needs(resources: &ResourcesView, text: &str) -> String {
             .iter()
             .map(|label| format!("label {label}")),
     );
-    if let Some(nodes) = resources.nodes.filter(|&nodes| nodes > 1) {
-        parts.push(format!(
-            "on each of {} nodes",
-            milli(u64::from(nodes) * 1_000)
-        ));
-    }
     parts.join(", ")
 }
 

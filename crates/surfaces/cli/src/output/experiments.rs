@@ -8,6 +8,8 @@ use super::sheet::{Sheet, cell, word};
 
 /// Longest name that is shown whole.
 const NAME_CHARACTERS: usize = 24;
+/// Nodes of one experiment that are named; the rest is counted.
+const MAX_NAMED_NODES: usize = 3;
 /// A terminal of fewer columns does not show who and what it needs.
 const WIDE_COLUMNS: u16 = 120;
 /// Columns that only a wide terminal shows: user and needs.
@@ -35,7 +37,7 @@ pub(crate) fn experiments(list: &ExperimentList, look: &Look) -> String {
             cell(&experiment.id),
             cell(shortened(&experiment.name)),
             word(&experiment.state),
-            cell(experiment.node.as_ref().map_or("-", |node| &node.name)),
+            cell(nodes(experiment)),
             cell(&experiment.user),
             cell(ago(look.now_ms, experiment.submitted_at)),
             cell(ran(experiment, look)),
@@ -52,6 +54,17 @@ pub(crate) fn experiments(list: &ExperimentList, look: &Look) -> String {
         text.push_str(&format!("and {} more: --limit shows them\n", list.more));
     }
     text
+}
+
+/// The node, or a few of several by name.
+fn nodes(experiment: &ExperimentSummary) -> String {
+    let names = experiment.nodes.iter().map(|node| node.name.as_str());
+    let named: Vec<_> = names.clone().take(MAX_NAMED_NODES).collect();
+    match names.len().saturating_sub(named.len()) {
+        _ if named.is_empty() => "-".to_owned(),
+        0 => named.join(","),
+        more => format!("{} +{more}", named.join(",")),
+    }
 }
 
 /// A name that leaves room for the rest.
@@ -79,17 +92,23 @@ pub(crate) mod tests {
     use super::*;
     use rest::wire::NodeRefView;
 
+    fn node(name: &str) -> NodeRefView {
+        NodeRefView {
+            id: "12D3KooW".into(),
+            name: name.into(),
+        }
+    }
+
     pub(crate) fn summary(id: &str, state: &str) -> ExperimentSummary {
+        let node = (state == "running").then(|| node("n2"));
         ExperimentSummary {
             id: id.into(),
             name: "digits".into(),
             state: state.into(),
             user: "ana".into(),
             queue: "default".into(),
-            node: (state == "running").then(|| NodeRefView {
-                id: "12D3KooW".into(),
-                name: "n2".into(),
-            }),
+            nodes: node.iter().cloned().collect(),
+            node,
             submitted_at: 1_000_000,
             started_at: (state == "running").then_some(1_010_000),
             ended_at: None,
@@ -115,6 +134,16 @@ ID        NAME     STATE    NODE  USER  SUBMITTED  RAN         NEEDS            
 and 3 more: --limit shows them
 ";
         assert_eq!(text, expected, "\n{text}");
+    }
+
+    #[test]
+    fn some_nodes_of_a_gang_are_named_and_all_are_counted() {
+        let mut gang = summary("0a1b2c3d", "running");
+        gang.nodes = ["n2", "n1", "n4"].map(node).to_vec();
+        assert_eq!(nodes(&gang), "n2,n1,n4");
+        gang.nodes.extend(["n3", "n5"].map(node));
+        assert_eq!(nodes(&gang), "n2,n1,n4 +2");
+        assert_eq!(nodes(&summary("9z8y7x6w", "queued")), "-");
     }
 
     #[test]

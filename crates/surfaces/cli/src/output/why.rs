@@ -19,8 +19,8 @@ pub(crate) fn why(view: &WhyView, look: &Look) -> String {
         }
     }
     if !view.possible_ever {
-        let warning = look.paint(Mood::Bad, "no node of the cluster could ever run it");
-        text.push_str(&format!("{warning}, not even an empty one\n"));
+        let warning = look.paint(Mood::Bad, "the cluster could never run it");
+        text.push_str(&format!("{warning}, not even empty\n"));
     }
     for warning in &view.warnings {
         let head = look.paint(Mood::Busy, "warning:");
@@ -81,7 +81,7 @@ mod tests {
 place 2 in the waiting order
 rule: class 0
 start: in 1 h
-no node of the cluster could ever run it, not even an empty one
+the cluster could never run it, not even empty
 warning: holds 30 GiB
 
 NODE  VERDICT     REASONS

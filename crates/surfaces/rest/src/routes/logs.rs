@@ -15,6 +15,7 @@ use futures::StreamExt;
 use serde::Deserialize;
 use service::LogOptions;
 use service::view::LogItem;
+use types::ResourceRequest;
 use utoipa::IntoParams;
 
 use super::Api;
@@ -32,7 +33,9 @@ pub(super) struct LogQuery {
     follow: Option<bool>,
     /// Start with this attempt; by default the first when following, else the last.
     attempt: Option<u32>,
-    /// Start with this record of that attempt.
+    /// Only this rank of experiments on several nodes; by default all.
+    rank: Option<u32>,
+    /// Start with this record of that attempt, and of that rank or each of them.
     from: Option<u64>,
     /// How current the answer must be; `stale` needs no majority.
     #[param(inline)]
@@ -44,9 +47,9 @@ pub(super) struct LogQuery {
     params(
         ("id" = String, Path, description = "Id, unique prefix, or name"),
         LogQuery,
-        ("Last-Event-ID" = Option<String>, Header, description = "`<attempt>-<sequence>` of the last event seen: goes on after it")
+        ("Last-Event-ID" = Option<String>, Header, description = "Id of the last event seen: goes on after it")
     ),
-    responses((status = 200, description = "Items: `id: <attempt>-<sequence>`, `event: <type>`, `data: <item>`; `end` is the last. A failure meanwhile is an event `error` with an ErrorView", content(
+    responses((status = 200, description = "Items: `id: <attempt>-<sequence>`, with the sequences of all ranks seen so far joined by commas, `event: <type>`, `data: <item>`; `end` is the last. A failure meanwhile is an event `error` with an ErrorView", content(
         (LogItem = "text/event-stream"),
         (LogItem = "application/x-ndjson")
     ))))]
@@ -61,18 +64,21 @@ pub(super) async fn read(
         .get(header::ACCEPT)
         .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
     let follow = query.follow.unwrap_or(accepts_events);
-    let (attempt, from_sequence) = start(&query, last_event(&headers)?);
+    let seen = last_event(&headers)?;
+    let (attempt, from) = start(&query, seen.as_ref());
     let options = LogOptions {
         follow,
         attempt,
-        from_sequence,
+        rank: query.rank,
+        from,
         stale: query.consistency == Consistency::Stale,
     };
     let items = api.service.logs(&caller.0, &id, options).await?;
     let (media_type, body) = if accepts_events || follow {
         // A follower comes back when its events stop before `end`; a listing must not look whole when it is not.
         let shutdown = api.shutdown.clone().cancelled_owned();
-        let events = log_stream::events(items.take_until(shutdown).boxed());
+        let events =
+            log_stream::events(items.take_until(shutdown).boxed(), seen.unwrap_or_default());
         ("text/event-stream", Body::from_stream(events))
     } else {
         let lines = log_stream::lines(items);
@@ -81,11 +87,15 @@ pub(super) async fn read(
     Ok(([(header::CONTENT_TYPE, media_type)], body).into_response())
 }
 
-/// Attempt and record to start with: after the last event seen, else as the query says.
-fn start(query: &LogQuery, seen: Option<Position>) -> (Option<u32>, u64) {
-    match seen {
-        Some(seen) => (Some(seen.attempt), seen.sequence.saturating_add(1)),
-        None => (query.attempt, query.from.unwrap_or(0)),
+/// Attempt and records to start with: after the last event seen, else as the query says.
+fn start(query: &LogQuery, seen: Option<&Position>) -> (Option<u32>, Vec<u64>) {
+    match (seen, query.from) {
+        (Some(seen), _) => (Some(seen.attempt), seen.after()),
+        (None, None) => (query.attempt, Vec::new()),
+        (None, Some(from)) => {
+            let ranks = ResourceRequest::MAX_NODES as usize;
+            (query.attempt, vec![from; ranks])
+        }
     }
 }
 
@@ -97,7 +107,7 @@ fn last_event(headers: &HeaderMap) -> Result<Option<Position>, Refusal> {
         Some(position) => Ok(Some(position)),
         None => Err(Refusal::invalid(
             "bad-event-id",
-            "the Last-Event-ID is not <attempt>-<sequence>",
+            "the Last-Event-ID is none that this interface gave",
             "send back the id of the last event, or nothing",
         )),
     }
@@ -115,12 +125,12 @@ mod tests {
             from: Some(5),
             ..LogQuery::default()
         };
-        assert_eq!(start(&query, None), (Some(1), 5));
-        let seen = Position {
-            attempt: 2,
-            sequence: 9,
-        };
-        assert_eq!(start(&query, Some(seen)), (Some(2), 10));
+        let (attempt, from) = start(&query, None);
+        assert_eq!((attempt, from[0], from[63]), (Some(1), 5, 5));
+        let seen = Position::parse("2-9").unwrap();
+        assert_eq!(start(&query, Some(&seen)), (Some(2), vec![10]));
+        let seen = Position::parse("2-9,,17").unwrap();
+        assert_eq!(start(&query, Some(&seen)), (Some(2), vec![10, 0, 18]));
     }
 
     #[test]

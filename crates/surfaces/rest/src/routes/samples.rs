@@ -26,6 +26,8 @@ use crate::identity::Authenticated;
 pub(super) struct SampleQuery {
     /// Number of the attempt; by default the last.
     attempt: Option<u32>,
+    /// Rank of an attempt on several nodes; by default the first, 0.
+    rank: Option<u32>,
     /// At most so many points, 1 to 2,000; 200 by default.
     points: Option<u32>,
     /// How current the list of attempts must be; `stale` needs no majority.
@@ -45,6 +47,7 @@ pub(super) async fn samples(
 ) -> Result<Response, Refusal> {
     let options = SampleOptions {
         attempt: query.attempt,
+        rank: query.rank,
         points: query.points,
         stale: query.consistency == Consistency::Stale,
     };

@@ -64,7 +64,7 @@ pub struct Arguments {
     pub(super) command: Vec<String>,
 }
 
-/// What the experiment asks of its node.
+/// What the experiment asks of its node, or of each of its nodes.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "What it needs")]
 pub(super) struct Needs {
@@ -92,6 +92,9 @@ pub(super) struct Needs {
     /// A node that is taken before others if it fits; may be given several times
     #[arg(long = "prefer-node", value_name = "NODE")]
     pub(super) prefer_nodes: Vec<String>,
+    /// Run the command once on each of so many nodes at the same time, all of them or none; each gets all of the above
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) nodes: Option<u32>,
     /// Run nothing else on its node meanwhile
     #[arg(long)]
     pub(super) exclusive: bool,

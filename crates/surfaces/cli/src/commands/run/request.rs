@@ -40,7 +40,7 @@ fn resources(needs: &Needs) -> ResourcesView {
         disk_bytes: needs.disk,
         gpu_models: needs.gpu_models.clone(),
         constraints: needs.constraints.clone(),
-        nodes: None,
+        nodes: needs.nodes,
         exclusive: needs.exclusive,
     }
 }

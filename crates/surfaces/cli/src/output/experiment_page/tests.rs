@@ -13,6 +13,7 @@ fn lost_attempt() -> AttemptView {
     AttemptView {
         number: 1,
         nodes: vec![node("n2")],
+        ranks: Vec::new(),
         mirror: Some(node("n3")),
         reason: "fewest left over".into(),
         placed_at: 1_005_000,

@@ -18,6 +18,7 @@ fn view() -> SamplesView {
     };
     SamplesView {
         experiment: "0a1b2c3d".into(),
+        rank: 0,
         attempt: 2,
         started_at: Some(0),
         ended_at: None,
