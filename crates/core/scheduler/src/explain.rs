@@ -33,7 +33,9 @@ pub struct NodeExplanation {
     pub node: NodeId,
     /// Host name.
     pub name: String,
-    /// What it says.
+    /// What keeps the request off it, as the decision saw it; none: it fits.
+    pub short: Vec<Shortfall>,
+    /// The same in words.
     pub verdict: Verdict,
 }
 
@@ -131,6 +133,7 @@ fn node_explanation(
         node: offer.node.clone(),
         name: offer.name.clone(),
         verdict: verdict(state, offer, &short),
+        short,
     }
 }
 
@@ -292,7 +295,7 @@ fn summary(
         .iter()
         .filter(|node| node.verdict == Verdict::Fits)
         .count();
-    let silent = |node: &NodeExplanation| matches!(&node.verdict, Verdict::Short(lines) if lines.contains(&Shortfall::NeverReported.to_string()));
+    let silent = |node: &NodeExplanation| node.short.contains(&Shortfall::NeverReported);
     if fitting > 0 {
         format!("fits {fitting} of {} nodes now; {ahead}", nodes.len())
     } else if possible_ever {
