@@ -6,6 +6,7 @@ use types::{NodeId, Timestamp};
 
 use crate::backfill::{Ends, shadow};
 use crate::fit::{Who, shortfalls};
+use crate::line::Aging;
 use crate::offer::{NodeOffer, offers};
 use crate::place::SchedulerConfig;
 use crate::round::{Round, over_limit};
@@ -104,7 +105,7 @@ pub fn explain(
     Explanation {
         summary: summary(state, experiment, &nodes, possible_ever, (before, over)),
         rule: if waits {
-            rule(state, &shares, experiment)
+            rule(state, &shares, round.aging(), experiment)
         } else {
             String::new()
         },
@@ -146,7 +147,14 @@ fn who<'a>(round: &Round<'_>, experiment: &'a Experiment) -> Who<'a> {
 }
 
 /// Why it stands where it stands.
-fn rule(state: &ClusterState, shares: &Shares, experiment: &Experiment) -> String {
+fn rule(state: &ClusterState, shares: &Shares, aging: Aging, experiment: &Experiment) -> String {
+    if aging.is_aged(experiment) {
+        return format!(
+            "class {}; it has waited for over {}: before all shares of its class, the oldest first",
+            class(experiment),
+            aging.serve_after
+        );
+    }
     let consumer = Consumer::of(experiment);
     let percent = |millionths: u64| format!("{}.{}", millionths / 10_000, millionths / 1_000 % 10);
     let queue_weight = state

@@ -8,3 +8,5 @@ mod reasons;
 mod scheduling;
 #[cfg(test)]
 mod sharing;
+#[cfg(test)]
+mod starvation;
