@@ -9,7 +9,7 @@ use crate::error::{ErrorKind, ServiceError};
 use crate::experiment_views::{
     attempt_view, ledger_view, named_cause_view, node_ref, reason, state_word, with_names,
 };
-use crate::handle::{Handle, now, view_now};
+use crate::handle::{Handle, view_now};
 use crate::submit::unexpected;
 use crate::view::{
     Answer, ExperimentDetail, ExperimentFilter, ExperimentList, ExperimentSummary, NodeRefView,
@@ -271,10 +271,7 @@ impl Handle {
             nodes: Vec::new(),
         };
         if matches!(experiment.phase, ExperimentPhase::Queued { .. }) {
-            let config = scheduler::SchedulerConfig {
-                clock: now(),
-                ..scheduler::SchedulerConfig::default()
-            };
+            let config = self.scheduler_config(&state);
             let explanation = scheduler::explain(&state, &view, view_now(), &experiment, &config);
             body.summary = with_names(&state, &explanation.summary);
             body.position = explanation.position as u64;
