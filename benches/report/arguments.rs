@@ -39,6 +39,12 @@ pub(crate) struct Arguments {
     /// Rest between the warm-up and the idle figures, in seconds; 300 for the figures that are published.
     #[arg(long, default_value_t = 10)]
     pub(crate) settle_secs: u64,
+    /// The part of its workloads that Kueue's generator sends into each queue: 10 for a tenth.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=50))]
+    pub(crate) kueue_part: u64,
+    /// The larger of its published sizes: 1,000 queues.
+    #[arg(long)]
+    pub(crate) kueue_large: bool,
     /// Keep the directories of the run.
     #[arg(long)]
     pub(crate) keep: bool,
@@ -60,7 +66,9 @@ pub(crate) enum What {
     Death,
     /// Memory and processor time of idle nodes.
     Idle,
-    /// All of them.
+    /// Kueue's generator of workloads: wall time on three nodes.
+    Kueue,
+    /// All of them but the last.
     All,
 }
 

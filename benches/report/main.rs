@@ -1,6 +1,6 @@
 //! The figures of this program beside those of what a user would pick instead, measured in the same minutes.
 //!
-//! `cargo bench --bench report -- [submits|start|failover|death|idle|all]` starts real nodes on 127.0.0.1 in directories
+//! `cargo bench --bench report -- [submits|start|failover|death|idle|kueue|all]` starts real nodes on 127.0.0.1 in directories
 //! of their own, and the peers likewise: etcd for submits, failover and idling, `HyperQueue` for starts. Nothing here is
 //! a test: a noisy machine moves every figure, which is why each has its peer's of the same minutes and a ratio.
 
@@ -12,6 +12,7 @@ mod failover;
 mod figures;
 mod hyperqueue;
 mod idle;
+mod kueue;
 mod load;
 mod muster;
 mod process;
@@ -83,6 +84,10 @@ async fn measure(arguments: &Arguments, table: &mut Table) -> anyhow::Result<()>
         if wanted(What::Death) {
             death::measure(arguments, voters, table).await?;
         }
+    }
+    // Not among all: it takes minutes of its own.
+    if arguments.what == What::Kueue {
+        kueue::measure(arguments, table).await?;
     }
     if wanted(What::Submits) {
         submits::measure(arguments, table).await?;

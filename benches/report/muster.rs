@@ -44,15 +44,25 @@ impl Cluster {
     /// Starts so many nodes, joins them by token, waits until all vote, and stores a source tree. Five of five vote only
     /// because they are told to: by rule three of them would.
     pub(crate) async fn start(voters: usize) -> anyhow::Result<Self> {
+        Self::start_with(voters, &[]).await
+    }
+
+    /// The same with settings for each node, as variables.
+    pub(crate) async fn start_with(
+        voters: usize,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let names = NAMES
             .get(..voters)
             .context("there are names for five nodes")?;
         let directory = tempfile::tempdir().context("make a directory")?;
-        let mut nodes = vec![Node::start(directory.path(), names[0], &["--new"]).await?];
+        let first = Node::start(directory.path(), names[0], &["--new"], settings).await?;
+        let mut nodes = vec![first];
         let join = command_line(directory.path(), &["token", "new", "--uses", "4"]).await?;
         let join = text(&join["token"])?;
         for name in &names[1..] {
-            nodes.push(Node::start(directory.path(), name, &["--join", &join]).await?);
+            let how = ["--join", &join];
+            nodes.push(Node::start(directory.path(), name, &how, settings).await?);
         }
         for name in names.iter().filter(|_| voters > 3) {
             command_line(directory.path(), &["node", "promote", name]).await?;
@@ -207,7 +217,7 @@ impl Cluster {
     pub(crate) async fn restart(&mut self, node: usize) -> anyhow::Result<()> {
         self.nodes[node].server.ended().await?;
         let name = self.nodes[node].name;
-        self.nodes[node] = Node::start(self.directory.path(), name, &[]).await?;
+        self.nodes[node] = Node::start(self.directory.path(), name, &[], &[]).await?;
         Ok(())
     }
 
@@ -229,7 +239,12 @@ impl Cluster {
 }
 
 impl Node {
-    async fn start(directory: &Path, name: &'static str, how: &[&str]) -> anyhow::Result<Self> {
+    async fn start(
+        directory: &Path,
+        name: &'static str,
+        how: &[&str],
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let out = directory.join(format!("{name}.out"));
         let log = directory.join(format!("{name}.log"));
         std::fs::write(&out, b"")?;
@@ -243,6 +258,7 @@ impl Node {
             .args(how)
             // All that it starts is known by this.
             .env("HOME", directory.join(name))
+            .envs(settings.iter().copied())
             .current_dir(directory);
         let mut server = Server::start(command, &out, &log)?;
         let began = Instant::now();
@@ -353,6 +369,17 @@ impl Client {
         }
         let answer: Value = serde_json::from_slice(&answer)?;
         text(&answer["id"])
+    }
+
+    /// Asks for a change.
+    pub(crate) async fn post_json(&mut self, path: &str, body: &Value) -> anyhow::Result<()> {
+        let request = Request::builder().method(Method::POST).uri(path);
+        let request = request.header(CONTENT_TYPE, "application/json");
+        let (status, answer) = self.send(request, body.to_string().into()).await?;
+        if !status.is_success() {
+            bail!("{status}: {}", String::from_utf8_lossy(&answer));
+        }
+        Ok(())
     }
 
     /// Asks for a change without a body.

@@ -36,6 +36,7 @@ pub struct Decider {
     config: SchedulerConfig,
     memory: Memory,
     running: VecDeque<(AttemptToken, NodeId)>,
+    now: Timestamp,
 }
 
 impl Decider {
@@ -88,7 +89,7 @@ impl Decider {
         decider
     }
 
-    fn of_nodes(nodes: &[TraceNode]) -> Self {
+    pub(crate) fn of_nodes(nodes: &[TraceNode]) -> Self {
         let mut decider = Self {
             state: ClusterState::default(),
             view: View::default(),
@@ -98,6 +99,7 @@ impl Decider {
             },
             memory: Memory::default(),
             running: VecDeque::new(),
+            now: NOW,
         };
         let token = || "t-1".parse().expect("a token id");
         decider.apply(Command::FoundCluster(FoundCluster {
@@ -152,22 +154,30 @@ impl Decider {
     #[must_use]
     pub fn decide(&mut self) -> Vec<PlaceAttempt> {
         let memory = &mut self.memory;
-        place_next_with(&self.state, &self.view, NOW, &self.config, memory)
+        place_next_with(&self.state, &self.view, self.now, &self.config, memory)
     }
 
     /// Proposes who makes room; for when nothing more can be placed.
     #[must_use]
     pub fn decide_room(&self) -> Option<PreemptFor> {
-        preempt_next(&self.state, &self.view, NOW, &self.config)
+        preempt_next(&self.state, &self.view, self.now, &self.config)
     }
 
     /// Applies a round.
     pub fn place(&mut self, placements: Vec<PlaceAttempt>) {
         for placement in placements {
-            let node = placement.ranks[0].0.node.clone();
-            if let Outcome::Placed(token) = self.apply(Command::PlaceAttempt(placement)) {
-                self.running.push_back((token, node));
+            if let Some(placed) = self.place_one(placement) {
+                self.running.push_back(placed);
             }
+        }
+    }
+
+    /// Applies one placement: what runs now, and where.
+    pub(crate) fn place_one(&mut self, placement: PlaceAttempt) -> Option<(AttemptToken, NodeId)> {
+        let node = placement.ranks[0].0.node.clone();
+        match self.apply(Command::PlaceAttempt(placement)) {
+            Outcome::Placed(token) => Some((token, node)),
+            _ => None,
         }
     }
 
@@ -178,26 +188,59 @@ impl Decider {
             .drain(..count.min(self.running.len()))
             .collect();
         for (token, node) in &over {
-            let end = AttemptEnd {
-                cause: Cause::new(CauseKind::Finished, vec!["simulated".to_owned()]),
-                at: NOW,
-                peak_memory_bytes: 0,
-                peak_vram_bytes: 0,
-                cpu_ms: DurationMs(0),
-                tree_kill_method: String::new(),
-            };
-            self.apply(Command::ReportAttempt(Box::new(ReportAttempt {
-                token: *token,
-                node: node.clone(),
-                rank: 0,
-                report: AttemptReport::Ended {
-                    end,
-                    segments: Vec::new(),
-                    inline_records: bytes::Bytes::new(),
-                },
-            })));
+            self.end_one(*token, node, CauseKind::Finished);
         }
         over.len()
+    }
+
+    /// One that runs ends.
+    pub(crate) fn end_one(&mut self, token: AttemptToken, node: &NodeId, kind: CauseKind) {
+        let end = AttemptEnd {
+            cause: Cause::new(kind, vec!["simulated".to_owned()]),
+            at: self.now,
+            peak_memory_bytes: 0,
+            peak_vram_bytes: 0,
+            cpu_ms: DurationMs(0),
+            tree_kill_method: String::new(),
+        };
+        self.apply(Command::ReportAttempt(Box::new(ReportAttempt {
+            token,
+            node: node.clone(),
+            rank: 0,
+            report: AttemptReport::Ended {
+                end,
+                segments: Vec::new(),
+                inline_records: bytes::Bytes::new(),
+            },
+        })));
+    }
+
+    /// It is later now.
+    pub(crate) fn pass_to(&mut self, now: Timestamp) {
+        self.now = now;
+        self.config.clock = now;
+    }
+
+    /// All machines report again.
+    pub(crate) fn report_all(&mut self, now: Timestamp) {
+        let nodes: Vec<_> = self.state.nodes().map(|node| node.node.clone()).collect();
+        let known = nodes.iter().filter_map(|node| self.view.get(node));
+        let reports: Vec<_> = known.map(|known| known.report.clone()).collect();
+        for mut report in reports {
+            report.sequence += 1;
+            self.view.observe(report, now);
+        }
+    }
+
+    /// Whether this attempt still runs.
+    pub(crate) fn runs(&self, token: AttemptToken) -> bool {
+        let experiment = self.state.experiment(token.experiment);
+        let attempt = experiment.and_then(|one| one.current_attempt());
+        attempt.is_some_and(|attempt| attempt.token == token)
+    }
+
+    pub(crate) fn state(&self) -> &ClusterState {
+        &self.state
     }
 
     /// Most placements of a round: one that has fewer leaves nothing that fits.
@@ -213,6 +256,23 @@ impl Decider {
     }
 
     fn submit(&mut self, user: &str, queue: QueueName, task: &Task, policy: Policy) {
+        let resources = ResourceRequest {
+            cpu_milli: task.cpu_milli,
+            memory_bytes: task.memory_mib << 20,
+            gpu_milli: task.gpu_milli(),
+            gpu_models: task.models.clone(),
+            ..ResourceRequest::default()
+        };
+        self.submit_request(user, queue, resources, policy);
+    }
+
+    pub(crate) fn submit_request(
+        &mut self,
+        user: &str,
+        queue: QueueName,
+        resources: ResourceRequest,
+        policy: Policy,
+    ) -> Outcome {
         let spec = ExperimentSpec {
             name: "x".to_owned(),
             command: vec!["work".to_owned()],
@@ -221,13 +281,7 @@ impl Decider {
             variables: Vec::new(),
             environment: Environment::Host,
             parameters: Vec::new(),
-            resources: ResourceRequest {
-                cpu_milli: task.cpu_milli,
-                memory_bytes: task.memory_mib << 20,
-                gpu_milli: task.gpu_milli(),
-                gpu_models: task.models.clone(),
-                ..ResourceRequest::default()
-            },
+            resources,
             learned: Vec::new(),
             prefer_nodes: Vec::new(),
             queue,
@@ -240,17 +294,17 @@ impl Decider {
         self.apply_by(
             author,
             Command::SubmitExperiment(Box::new(SubmitExperiment { spec })),
-        );
+        )
     }
 
-    fn apply(&mut self, command: Command) -> Outcome {
+    pub(crate) fn apply(&mut self, command: Command) -> Outcome {
         self.apply_by(Author::node(node_id(0)), command)
     }
 
     fn apply_by(&mut self, author: Author, command: Command) -> Outcome {
         let index = LogIndex(self.state.applied().0 + 1);
         let entry = LogEntry {
-            time: NOW,
+            time: self.now,
             author,
             request: None,
             command,
@@ -302,7 +356,7 @@ fn queue_name(number: u64) -> QueueName {
     name.parse().expect("letters and a digit")
 }
 
-fn node_id(number: u32) -> NodeId {
+pub(crate) fn node_id(number: u32) -> NodeId {
     let digits = format!("n{}", 1_000_000 + number).replace('0', "z");
     digits.parse().expect("without zeros it is base58")
 }

@@ -11,6 +11,7 @@ mod decisions;
 mod faults;
 mod host;
 pub mod invariants;
+mod kueue;
 mod leader;
 mod log;
 mod network;
@@ -26,6 +27,7 @@ pub use decisions::Decider;
 pub use host::{
     Effect, HOST_CPU_MILLI, HOST_MEMORY_BYTES, HolderStep, Host, HostBugs, LeaseAnswers, Timer,
 };
+pub use kueue::{Figures, Generator, generate};
 pub use placement::{Allocation, PlacementPolicy, Task, Trace, TraceError, TraceNode, allocate};
 pub use random::Random;
 pub use schedule::{Backlog, most_resident_bytes};

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use simulations::{
-    Backlog, Decider, Outcome, PlacementPolicy, Plant, Report, Trace, allocate,
-    most_resident_bytes, run,
+    Backlog, Decider, Generator, Outcome, PlacementPolicy, Plant, Report, Trace, allocate,
+    generate, most_resident_bytes, run,
 };
 
 #[derive(Parser)]
@@ -64,6 +64,12 @@ enum Scenario {
         #[arg(long, default_value_t = 50)]
         turns: u32,
     },
+    /// Kueue's generator of workloads in queues that lend to each other, on virtual time.
+    Kueue {
+        /// Which size.
+        #[arg(long = "size", value_enum, default_values_t = [SizeName::Small, SizeName::Large])]
+        sizes: Vec<SizeName>,
+    },
     /// How much of a cluster's GPUs each policy fills: the openb allocation experiment (Weng et al. 2023).
     Placement {
         /// Machines: a file with the columns `cpu_milli`, `memory_mib`, `gpu`, `model`.
@@ -91,6 +97,12 @@ enum PolicyName {
     BestFit,
     Fgd,
     Muster,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum SizeName {
+    Small,
+    Large,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -146,6 +158,7 @@ fn main() -> anyhow::Result<ExitCode> {
             };
             decisions(decider, turns)
         }
+        Scenario::Kueue { sizes } => kueue(&sizes),
         Scenario::Placement {
             nodes,
             tasks,
@@ -271,6 +284,44 @@ fn decisions(mut decider: Decider, turns: u32) -> anyhow::Result<ExitCode> {
         most_resident_bytes() >> 20
     )
     .context("writing the figure")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn kueue(sizes: &[SizeName]) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    for size in sizes {
+        let generator = match size {
+            SizeName::Small => Generator::small(),
+            SizeName::Large => Generator::large(),
+        };
+        let figures = generate(&generator);
+        let (wall, bound) = (figures.wall.as_secs_f64(), generator.bound().as_secs_f64());
+        let real = (figures.deciding + figures.applying).as_secs_f64();
+        let [small, medium, large] = figures.mean_wait_ms;
+        writeln!(
+            out,
+            "size={} workloads={} finished={} wall={wall:.2}s published={}s bound={bound:.2}s wall/bound={:.3} published/wall={:.1} rounds={} placed={} preempted={} mean_wait_ms=small:{small},medium:{medium},large:{large} deciding={:.2}s applying={:.2}s wall+real={:.2}s published/(wall+real)={:.1}",
+            generator.name,
+            generator.workloads(),
+            figures.finished,
+            generator.published_s,
+            wall / bound,
+            generator.published_s / wall,
+            figures.rounds,
+            figures.placed,
+            figures.preempted,
+            figures.deciding.as_secs_f64(),
+            figures.applying.as_secs_f64(),
+            wall + real,
+            generator.published_s / (wall + real),
+        )
+        .context("writing a line")?;
+        anyhow::ensure!(
+            figures.finished == generator.workloads(),
+            "{} workloads never ended",
+            generator.workloads() - figures.finished
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
 

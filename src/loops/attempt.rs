@@ -122,7 +122,7 @@ impl Preparing {
                     cause: with_loss(handle, token, known.records, cause),
                     at: known.ended_at,
                     peak_memory_bytes: known.peak_memory_bytes,
-                    peak_vram_bytes: 0,
+                    peak_vram_bytes: known.peak_vram_bytes,
                     cpu_ms: DurationMs(known.cpu_ms),
                     tree_kill_method: known.tree_kill_method,
                 };

@@ -1,22 +1,19 @@
 //! Demand to placement, on the leader: woken by each event that could let something run.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use scheduler::{Experience, Memory, SchedulerConfig};
+use scheduler::{Memory, SchedulerConfig};
 use service::Handle;
 use state_machine::Event;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use types::{DurationMs, ExperimentId, LogIndex};
 
 /// While something waits it is looked at so often, since time alone may serve it: who waits for long keeps a node free or
 /// takes a place, a reservation ends.
 const LOOK: Duration = Duration::from_secs(5);
-/// Time for which what the state teaches is used: reading it takes some milliseconds with thousands of experiments.
-const EXPERIENCE_LIFE: Duration = Duration::from_secs(30);
 /// Pause before a refused placement is decided anew: the state that refused it is applied by then.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -61,12 +58,7 @@ impl Work {
 pub(crate) async fn run(handle: Handle, preempt_after: DurationMs, cancel: CancellationToken) {
     let mut events = handle.consensus().subscribe();
     let mut succession = handle.succession();
-    let mut config = SchedulerConfig {
-        preempt_after,
-        ..SchedulerConfig::default()
-    };
     let mut memory = Memory::default();
-    let mut learned: Option<Instant> = None;
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut refused = false;
@@ -91,15 +83,10 @@ pub(crate) async fn run(handle: Handle, preempt_after: DurationMs, cancel: Cance
         let (leads, is_new) = handle.takes_over(&mut succession).await;
         work.all |= is_new;
         if leads && (work.all || !work.new.is_empty()) {
-            if learned.is_none_or(|at| at.elapsed() >= EXPERIENCE_LIFE) {
-                let experience = Experience::of(&handle.consensus().state());
-                // The same again keeps what was found out by it.
-                if experience != *config.experience {
-                    config.experience = Arc::new(experience);
-                }
-                learned = Some(Instant::now());
-            }
-            config.clock = handle.cluster_time();
+            let config = SchedulerConfig {
+                preempt_after,
+                ..handle.scheduler_config(&handle.consensus().state())
+            };
             let new = (!work.all).then_some(work.new.as_slice());
             refused = handle.place_waiting(&config, &mut memory, new).await > 0;
         }

@@ -12,7 +12,7 @@ use crate::experiment_views::{
     attempt_view, ledger_view, named_cause_view, node_ref, not_before, reason, state_word,
     with_names,
 };
-use crate::handle::{Handle, now, view_now};
+use crate::handle::{Handle, view_now};
 use crate::overuse;
 use crate::submit::unexpected;
 use crate::view::{
@@ -278,10 +278,7 @@ impl Handle {
                 .map_or_else(Vec::new, |attempt| overuse::of_attempt(&state, attempt)),
         };
         if matches!(experiment.phase, ExperimentPhase::Queued { .. }) {
-            let config = scheduler::SchedulerConfig {
-                clock: now(),
-                ..scheduler::SchedulerConfig::default()
-            };
+            let config = self.scheduler_config(&state);
             let explanation = scheduler::explain(&state, &view, view_now(), &experiment, &config);
             body.summary = with_names(&state, &explanation.summary);
             body.position = explanation.position as u64;

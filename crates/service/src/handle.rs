@@ -9,6 +9,7 @@ use crate::backup::session::Sessions;
 use crate::copies::{CopyTimes, NameCache};
 use crate::doorkeeper::Doorkeeper;
 use crate::liveness::Liveness;
+use crate::placing::Learned;
 use crate::samples::SampleCache;
 use agent::leases::LeaseTable;
 use membership::View;
@@ -62,6 +63,7 @@ pub(crate) struct Inner {
     pub(crate) backups: Sessions,
     pub(crate) archived_names: NameCache,
     pub(crate) samples: Mutex<SampleCache>,
+    pub(crate) experience: Mutex<Option<Learned>>,
     pub(crate) started_at: tokio::time::Instant,
     pub(crate) liveness: Mutex<Liveness>,
     pub(crate) speak_up: Notify,
@@ -136,6 +138,7 @@ impl Handle {
             backups: Sessions::default(),
             archived_names: NameCache::default(),
             samples: Mutex::default(),
+            experience: Mutex::default(),
             started_at: tokio::time::Instant::now(),
             liveness: Mutex::new(Liveness::new()),
             speak_up: Notify::new(),

@@ -1,13 +1,49 @@
 //! The leader's decisions about what waits, proposed.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use futures::future::join_all;
-use scheduler::{Memory, SchedulerConfig};
+use scheduler::{Experience, Memory, SchedulerConfig};
 use state_machine::{ClusterState, Command, PlaceAttempt, class};
+use tokio::time::Instant;
 use types::ExperimentId;
 
-use crate::handle::{Handle, view_now};
+use crate::handle::{Handle, lock, view_now};
+
+/// Time for which what the state teaches is used: reading it takes some milliseconds with thousands of experiments.
+const EXPERIENCE_LIFE: Duration = Duration::from_secs(30);
+
+/// What the state taught, and when.
+pub(crate) type Learned = (Instant, Arc<Experience>);
 
 impl Handle {
+    /// How this node decides, or would if it led: what `why` explains and what the leader does come from the same.
+    #[must_use]
+    pub fn scheduler_config(&self, state: &ClusterState) -> SchedulerConfig {
+        SchedulerConfig {
+            clock: self.cluster_time(),
+            experience: self.experience(state),
+            ..SchedulerConfig::default()
+        }
+    }
+
+    fn experience(&self, state: &ClusterState) -> Arc<Experience> {
+        let mut learned = lock(&self.inner.experience);
+        let known = learned.take();
+        let (at, experience) = match known {
+            Some((at, known)) if at.elapsed() < EXPERIENCE_LIFE => (at, known),
+            older => {
+                let new = Experience::of(state);
+                // The same again keeps what was found out by it.
+                let same = older.map(|(_, old)| old).filter(|old| **old == new);
+                (Instant::now(), same.unwrap_or_else(|| Arc::new(new)))
+            }
+        };
+        *learned = Some((at, Arc::clone(&experience)));
+        experience
+    }
+
     /// Decides and proposes until nothing more fits, then lets others make room; how many proposals were refused.
     /// `new`: only these were queued since the last look, and nothing was freed.
     pub async fn place_waiting(
@@ -35,8 +71,11 @@ async fn place(
         // A node that is kept free only takes away: without a placement there is no need to walk the queue for one.
         let view = handle.view();
         let keeps_free = || scheduler::keeps_nodes_free(&state, &view, view_now(), new);
-        let may_take = placements.len() < new.len() && is_of_high_class(&state, new);
-        if !may_take && (placements.is_empty() || !keeps_free()) {
+        let all_placed = placements.len() == new.len();
+        // Of several new ones that do not all fit, the line says who goes first.
+        let is_contended = !all_placed && !placements.is_empty();
+        let may_take = !all_placed && is_of_higher_class(&state, new);
+        if !is_contended && !may_take && (placements.is_empty() || !keeps_free()) {
             return propose(handle, placements).await;
         }
     }
@@ -56,10 +95,11 @@ async fn place(
     }
 }
 
-/// Whether one of these may take the place of others as soon as it waits.
-fn is_of_high_class(state: &ClusterState, new: &[ExperimentId]) -> bool {
-    let mut new = new.iter().filter_map(|id| state.experiment(*id));
-    new.any(|one| class(one) > 0)
+/// Whether one of these is of a higher class than something that runs, whose place it may take as soon as it waits.
+fn is_of_higher_class(state: &ClusterState, new: &[ExperimentId]) -> bool {
+    let new = new.iter().filter_map(|id| state.experiment(*id));
+    let highest = new.map(|one| class(one)).max();
+    highest.is_some_and(|highest| state.active().any(|(one, _)| class(one) < highest))
 }
 
 /// Lets attempts make room for those in front, when nothing more can be placed; 1 if that was refused.

@@ -107,6 +107,8 @@ pub struct Ended {
     pub ended_at: Timestamp,
     /// Most memory that the tree held, as far as it was seen.
     pub peak_memory_bytes: u64,
+    /// Most memory that it held of all GPUs together, as far as the node told; 0: none, or nobody could tell.
+    pub peak_vram_bytes: u64,
     /// Processor time of the tree in milliseconds.
     pub cpu_ms: u64,
     /// How the process tree was, or would have been, killed.

@@ -6,6 +6,7 @@ use types::{NodeId, Timestamp};
 
 use crate::backfill::{Ends, NEVER, shadow_of_rank};
 use crate::fit::{Who, shortfalls};
+use crate::line::Aging;
 use crate::offer::{NodeOffer, offers};
 use crate::place::SchedulerConfig;
 use crate::round::{Round, over_limit};
@@ -33,7 +34,9 @@ pub struct NodeExplanation {
     pub node: NodeId,
     /// Host name.
     pub name: String,
-    /// What it says.
+    /// What keeps the request off it, as the decision saw it; none: it fits.
+    pub short: Vec<Shortfall>,
+    /// The same in words.
     pub verdict: Verdict,
 }
 
@@ -105,7 +108,7 @@ pub fn explain(
     Explanation {
         summary: summary(state, experiment, &nodes, large, (before, over)),
         rule: if waits {
-            rule(state, &shares, experiment)
+            rule(state, &shares, round.aging(), experiment)
         } else {
             String::new()
         },
@@ -134,6 +137,7 @@ fn node_explanation(
         node: offer.node.clone(),
         name: offer.name.clone(),
         verdict: verdict(state, offer, &short),
+        short,
     }
 }
 
@@ -146,7 +150,14 @@ fn who<'a>(round: &Round<'_>, experiment: &'a Experiment) -> Who<'a> {
 }
 
 /// Why it stands where it stands.
-fn rule(state: &ClusterState, shares: &Shares, experiment: &Experiment) -> String {
+fn rule(state: &ClusterState, shares: &Shares, aging: Aging, experiment: &Experiment) -> String {
+    if aging.is_aged(experiment) {
+        return format!(
+            "class {}; it has waited for over {}: before all shares of its class, the oldest first",
+            class(experiment),
+            aging.serve_after
+        );
+    }
     let consumer = Consumer::of(experiment);
     let percent = |millionths: u64| format!("{}.{}", millionths / 10_000, millionths / 1_000 % 10);
     let queue_weight = state
@@ -302,7 +313,7 @@ fn summary(
         .iter()
         .filter(|node| node.verdict == Verdict::Fits)
         .count();
-    let silent = |node: &NodeExplanation| matches!(&node.verdict, Verdict::Short(lines) if lines.contains(&Shortfall::NeverReported.to_string()));
+    let silent = |node: &NodeExplanation| node.short.contains(&Shortfall::NeverReported);
     let needed = request.nodes as usize;
     let all = nodes.len();
     if fitting >= needed && needed == 1 {

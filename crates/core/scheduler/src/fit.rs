@@ -1,9 +1,9 @@
 //! Whether a request fits a node, and what it would book.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use membership::Health;
-use state_machine::Reserved;
 use types::{GpuShare, ResourceRequest, Resources, Timestamp};
 
 use crate::closeness::{closest, company};
@@ -13,58 +13,85 @@ use crate::shortfall::{Amounts, GpuShortfall, Shortfall};
 
 /// Everything that keeps the request off the node now; empty: it fits.
 pub(crate) fn shortfalls(offer: &NodeOffer, who: Who<'_>) -> Vec<Shortfall> {
-    let request = who.request;
     let mut short = Vec::new();
+    // It breaks off where no more can be said.
+    let (ControlFlow::Continue(()) | ControlFlow::Break(())) =
+        each_shortfall(offer, who, &mut |why| {
+            short.push(why());
+            ControlFlow::Continue(())
+        });
+    short
+}
+
+/// Tells one by one what keeps the request off the node now, until the listener has heard enough. The decision listens to
+/// the first only, `why` to all: so both go by the same.
+fn each_shortfall(offer: &NodeOffer, who: Who<'_>, tell: Listener<'_>) -> ControlFlow<()> {
+    let request = who.request;
+    each_refusal(offer, who, tell)?;
+    let labels = request.constraints.iter();
+    for (name, value) in labels.filter(|label| !offer.labels.contains(label)) {
+        tell(&|| Shortfall::Label {
+            name: name.clone(),
+            value: value.clone(),
+        })?;
+    }
+    let (free, total) = (&offer.free, &offer.capacity);
+    let amounts = |need, free, total| (need > free).then_some(Amounts { need, free, total });
+    if let Some(cpu) = amounts(request.cpu_milli, free.cpu_milli, total.cpu_milli) {
+        tell(&|| Shortfall::Cpu(cpu))?;
+    }
+    if let Some(memory) = amounts(request.memory_bytes, free.memory_bytes, total.memory_bytes) {
+        tell(&|| Shortfall::Memory(memory))?;
+    }
+    if let Some(disk) = amounts(request.disk_bytes, free.disk_bytes, total.disk_bytes) {
+        tell(&|| Shortfall::Disk(disk))?;
+    }
+    if wants_gpus(request) {
+        let want = Want::of(request);
+        let free = suitable(offer, request).filter(|gpu| want.fits(gpu, request));
+        if free.take(want.count).count() < want.count {
+            tell(&|| Shortfall::Gpu(gpu_shortfall(offer, request)))?;
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+/// Hears what is short, made only if it is wanted, and says whether to go on.
+type Listener<'l> = &'l mut dyn FnMut(&dyn Fn() -> Shortfall) -> ControlFlow<()>;
+
+/// Why the node takes nothing, or nothing of theirs.
+fn each_refusal(offer: &NodeOffer, who: Who<'_>, tell: Listener<'_>) -> ControlFlow<()> {
     if !offer.takes_work {
-        short.push(Shortfall::TakesNoWork);
+        tell(&|| Shortfall::TakesNoWork)?;
     }
     if offer.draining {
-        short.push(Shortfall::Draining);
+        tell(&|| Shortfall::Draining)?;
     }
     if let Some(why) = &offer.refuses_work {
-        short.push(Shortfall::Refuses(why.clone()));
+        tell(&|| Shortfall::Refuses(why.clone()))?;
     }
     match offer.health {
         Health::Live => {}
-        Health::Suspect => short.push(Shortfall::Silent),
+        Health::Suspect => tell(&|| Shortfall::Silent)?,
+        // Its size is not known: what else is short nobody can say.
         Health::Unknown => {
-            short.push(Shortfall::NeverReported);
-            return short; // Its size is not known: nothing more can be said.
+            tell(&|| Shortfall::NeverReported)?;
+            return ControlFlow::Break(());
         }
     }
     if let Some(reserved) = offer.reserved.as_ref().filter(|one| one.user != who.user) {
-        short.push(Shortfall::Reserved {
+        tell(&|| Shortfall::Reserved {
             user: reserved.user.clone(),
             left: reserved.until.since(who.now),
-        });
+        })?;
     }
     if offer.tenants.alone {
-        short.push(Shortfall::TakenAlone);
-    } else if request.exclusive && !offer.is_empty() {
+        tell(&|| Shortfall::TakenAlone)?;
+    } else if who.request.exclusive && !offer.is_empty() {
         let attempts = offer.tenants.attempts;
-        short.push(Shortfall::NotEmpty { attempts });
+        tell(&|| Shortfall::NotEmpty { attempts })?;
     }
-    let labels = request
-        .constraints
-        .iter()
-        .filter(|label| !offer.labels.contains(label));
-    short.extend(
-        labels
-            .cloned()
-            .map(|(name, value)| Shortfall::Label { name, value }),
-    );
-    let (free, total) = (&offer.free, &offer.capacity);
-    let amounts = |need, free, total| (need > free).then_some(Amounts { need, free, total });
-    let cpu = amounts(request.cpu_milli, free.cpu_milli, total.cpu_milli);
-    short.extend(cpu.map(Shortfall::Cpu));
-    let memory = amounts(request.memory_bytes, free.memory_bytes, total.memory_bytes);
-    short.extend(memory.map(Shortfall::Memory));
-    let disk = amounts(request.disk_bytes, free.disk_bytes, total.disk_bytes);
-    short.extend(disk.map(Shortfall::Disk));
-    if wants_gpus(request) && free_gpus(offer, request).len() < Want::of(request).count {
-        short.push(Shortfall::Gpu(gpu_shortfall(offer, request)));
-    }
-    short
+    ControlFlow::Continue(())
 }
 
 /// Who asks, and when on the clock of the state.
@@ -82,17 +109,8 @@ pub struct Who<'a> {
 /// difference to what is left. None: it does not fit.
 #[must_use]
 pub fn fits(offer: &NodeOffer, who: Who<'_>) -> Vec<Resources> {
-    let (free, request) = (&offer.free, who.request);
-    let mine = |reserved: &Reserved| reserved.user == who.user;
-    let room = offer.is_open()
-        && request.cpu_milli <= free.cpu_milli
-        && request.memory_bytes <= free.memory_bytes
-        && request.disk_bytes <= free.disk_bytes
-        && !offer.tenants.alone
-        && (!request.exclusive || offer.is_empty())
-        && offer.reserved.as_ref().is_none_or(mine)
-        && carries_labels(offer, request);
-    if !room {
+    let request = who.request;
+    if each_shortfall(offer, who, &mut |_| ControlFlow::Break(())).is_break() {
         return Vec::new();
     }
     let booking = |gpus| Resources {

@@ -2,13 +2,16 @@
 //!
 //! Bands (priority of the queue, class of the experiment) strictly one after the other. Within a band the queue with the
 //! least share for its weight, in it those that a person put in front, among these the user with the least share for
-//! their weight, and of each user the highest priority, then the oldest.
+//! their weight, and of each user the highest priority, then the oldest. Shares alone could keep somebody waiting for ever,
+//! while people come who have used less: so in each band those that have waited for
+//! [`serve_after`](crate::SchedulerConfig::serve_after) go before all shares, the oldest first. Only one that a person put
+//! behind stays there.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use state_machine::{Band, ClusterState, Consumer, Experiment, Holding};
-use types::QueueName;
+use state_machine::{Band, ClusterState, Consumer, Experiment, ExperimentPhase, Holding};
+use types::{DurationMs, QueueName, Timestamp};
 
 use crate::shares::Shares;
 
@@ -17,7 +20,38 @@ pub(crate) struct Line<'a> {
     state: &'a ClusterState,
     pub(crate) shares: Shares,
     /// First band in front.
-    bands: VecDeque<BTreeMap<&'a QueueName, QueueLine<'a>>>,
+    bands: VecDeque<BandLine<'a>>,
+}
+
+/// One band's part of the line.
+#[derive(Default)]
+struct BandLine<'a> {
+    /// Who has waited for so long that shares do not count, the oldest in front.
+    aged: VecDeque<&'a Arc<Experiment>>,
+    queues: BTreeMap<&'a QueueName, QueueLine<'a>>,
+}
+
+/// From when on age counts more than shares.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Aging {
+    /// State time.
+    pub(crate) now: Timestamp,
+    pub(crate) serve_after: DurationMs,
+}
+
+impl Aging {
+    pub(crate) fn is_aged(self, experiment: &Experiment) -> bool {
+        let waited = queued_since(experiment).map(|since| self.now.since(since));
+        experiment.rank <= 0 && waited.is_some_and(|waited| waited >= self.serve_after)
+    }
+}
+
+/// Since when it waits; none: it does not.
+fn queued_since(experiment: &Experiment) -> Option<Timestamp> {
+    match experiment.phase {
+        ExperimentPhase::Queued { since } => Some(since),
+        ExperimentPhase::Active | ExperimentPhase::Ended { .. } => None,
+    }
 }
 
 /// One queue's part of a band.
@@ -38,17 +72,21 @@ struct UserLine<'a> {
 }
 
 impl<'a> Line<'a> {
-    pub(crate) fn of(state: &'a ClusterState, shares: Shares) -> Self {
-        let mut bands = VecDeque::new();
+    pub(crate) fn of(state: &'a ClusterState, shares: Shares, aging: Aging) -> Self {
+        let mut bands: VecDeque<BandLine<'a>> = VecDeque::new();
         let mut last: Option<Band> = None;
         for (band, experiment) in state.waiting_by_band() {
             if last != Some(band) {
-                bands.push_back(BTreeMap::new());
+                bands.push_back(BandLine::default());
                 last = Some(band);
             }
-            let Some(queues) = bands.back_mut() else {
+            let Some(BandLine { aged, queues }) = bands.back_mut() else {
                 continue;
             };
+            if aging.is_aged(experiment) {
+                aged.push_back(experiment);
+                continue;
+            }
             let name = &experiment.queue;
             let queue = queues.entry(name).or_insert_with(|| QueueLine {
                 name,
@@ -64,6 +102,10 @@ impl<'a> Line<'a> {
             });
             line.waiting.push_back(experiment);
         }
+        for band in &mut bands {
+            let age = |one: &&Arc<Experiment>| (queued_since(one), one.submitted_index);
+            band.aged.make_contiguous().sort_by_key(age);
+        }
         Self {
             state,
             shares,
@@ -74,7 +116,10 @@ impl<'a> Line<'a> {
     /// The next in line, which is taken out of it.
     pub(crate) fn next(&mut self) -> Option<&'a Arc<Experiment>> {
         loop {
-            let queues = self.bands.front_mut()?;
+            let BandLine { aged, queues } = self.bands.front_mut()?;
+            if let Some(oldest) = aged.pop_front() {
+                return Some(oldest);
+            }
             let Some(queue) = queues.values_mut().min_by_key(|queue| queue.share) else {
                 self.bands.pop_front();
                 continue;
@@ -96,7 +141,7 @@ impl<'a> Line<'a> {
         let of_queue = self.shares.queue(&consumer.queue);
         let of_user = self.shares.user(self.state, &consumer);
         let lines = self.bands.iter_mut();
-        for queue in lines.filter_map(|queues| queues.get_mut(&consumer.queue)) {
+        for queue in lines.filter_map(|band| band.queues.get_mut(&consumer.queue)) {
             queue.share = of_queue;
             for users in queue.places.values_mut() {
                 if let Some(line) = users.get_mut(consumer.user.as_str()) {

@@ -29,6 +29,8 @@ pub struct SchedulerConfig {
     /// Age at which a waiting experiment may take the place of others of its own class, when its user has less than a
     /// fair share and theirs have more; default 2 min.
     pub preempt_after: DurationMs,
+    /// Age at which a waiting experiment goes before all shares of its band; default a day.
+    pub serve_after: DurationMs,
     /// The leader's wall clock: what state time would be if something was applied now; state time when that is later.
     pub clock: Timestamp,
     /// What the state teaches; renewed now and then by who runs the scheduler.
@@ -42,6 +44,7 @@ impl Default for SchedulerConfig {
             max_placements_per_round: 256,
             reserve_after: DurationMs::from_secs(600),
             preempt_after: DurationMs::from_secs(120),
+            serve_after: DurationMs::from_secs(24 * 3_600),
             clock: Timestamp(0),
             experience: Arc::default(),
         }
@@ -68,6 +71,15 @@ pub fn place_next(
 /// The line is by bands, fair shares and age ([`crate::line`]). Whoever does not fit and is first keeps the node that is
 /// ready for it first; those behind it may use that node only as far as it is not delayed. A gang keeps as many as it needs. So do all that have waited for
 /// [`SchedulerConfig::reserve_after`]; at most a quarter of the nodes (at least one, at most 16) are kept so.
+///
+/// **Nobody waits for ever** who fits some node that takes work, and whom neither a person nor a limit holds, as long as all
+/// that runs ends. Nothing that comes later goes before one that has waited for [`SchedulerConfig::serve_after`], in its
+/// band. Whoever is first in line starts by the time at which the node that is ready first would be ready if nothing else
+/// was placed: what passes it ends before, or leaves it room. Where no durations are known it starts after what runs on one
+/// node when it has waited for [`SchedulerConfig::reserve_after`]. So, if no attempt runs for longer than `d`, one that
+/// waits behind `k` older ones of its band starts within `serve_after + 2 (k + 1) d`: twice, since a node whose times are
+/// known may take the place of one of which nobody knew. Higher bands go first without end: that is what they are for.
+/// (Property tests `starvation.rs`.)
 ///
 /// `now` is read on the clock of the view (any monotonic one); ages of experiments are measured in state time.
 pub fn place_next_with(

@@ -4,6 +4,7 @@
 //! what is asked for, takes from one who has more. The cheapest victims go first: of the lowest class, with a checkpoint,
 //! the youngest.
 
+use std::cell::OnceCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -89,13 +90,19 @@ pub fn preempt_next(
     config: &SchedulerConfig,
 ) -> Option<PreemptFor> {
     let round = Round::new(state, offers(state, view, now), config);
-    let mut line = Line::of(state, after_all_have_gone(state, round.shares()));
+    let mut line = Line::of(
+        state,
+        after_all_have_gone(state, round.shares()),
+        round.aging(),
+    );
+    let fair = OnceCell::new();
     for _ in 0..MAX_LOOKED_AT {
         let experiment = line.next()?;
         if state.kept_place(experiment.id).is_some() || !round.may_run(experiment, &line.shares) {
             continue;
         }
-        if let Some(decision) = preempt_for(state, &round, config, &line.shares, experiment) {
+        let shares = (&line.shares, &fair);
+        if let Some(decision) = preempt_for(state, &round, config, shares, experiment) {
             return Some(decision);
         }
     }
@@ -124,14 +131,19 @@ fn preempt_for<'a>(
     state: &'a ClusterState,
     round: &Round<'a>,
     config: &SchedulerConfig,
-    shares: &Shares,
+    (shares, fair): (&Shares, &OnceCell<FairShares>),
     experiment: &'a Experiment,
 ) -> Option<PreemptFor> {
     let ExperimentPhase::Queued { since } = experiment.phase else {
         return None;
     };
     let is_old = round.now.since(since) >= config.preempt_after;
-    let fair = FairShares::of(state);
+    // Only who is old takes by its share: to know who may have how much, all that waits is looked through.
+    let nobody = FairShares::default();
+    let fair = match is_old {
+        true => fair.get_or_init(|| FairShares::of(state)),
+        false => &nobody,
+    };
     let deserves = is_old && fair.deserves(state, shares, experiment);
     let who = round.who(experiment);
     let ranks = who.request.nodes as usize;
@@ -148,7 +160,7 @@ fn preempt_for<'a>(
                 resources,
             });
         }
-        let victims = victims(state, &fair, shares, offer, experiment, deserves);
+        let victims = victims(state, fair, shares, offer, experiment, deserves);
         let (victims, resources) = enough(offer, who, victims)?;
         Some(Candidate {
             offer,
@@ -275,6 +287,7 @@ fn enough<'a>(
 }
 
 /// What each user of each queue may have when all that want something share by weight.
+#[derive(Default)]
 struct FairShares {
     /// Everybody that holds or wants something.
     consumers: BTreeSet<Consumer>,

@@ -12,7 +12,7 @@ use types::{DurationMs, ExperimentId, NodeId, RankPlacement, Resources, Timestam
 use crate::amount::{bytes, cpus, whole};
 use crate::backfill::{Ends, Reservation};
 use crate::fit::{Who, fits};
-use crate::line::Line;
+use crate::line::{Aging, Line};
 use crate::mirror::Mirrors;
 use crate::misfits::Misfits;
 use crate::offer::NodeOffer;
@@ -77,8 +77,15 @@ impl<'a> Round<'a> {
         Shares::of(self.state, capacity, self.now)
     }
 
+    pub(crate) fn aging(&self) -> Aging {
+        Aging {
+            now: self.now,
+            serve_after: self.config.serve_after,
+        }
+    }
+
     pub(crate) fn line(&self) -> Line<'a> {
-        Line::of(self.state, self.shares())
+        Line::of(self.state, self.shares(), self.aging())
     }
 
     /// No node takes anything.

@@ -262,7 +262,7 @@ pub struct AttemptEnd {
     pub at: Timestamp,
     /// Most memory it used; 0 unknown.
     pub peak_memory_bytes: u64,
-    /// Most GPU memory it used on one GPU; 0 unknown, or no GPU.
+    /// Most GPU memory it used, on all its GPUs together; 0 unknown, or no GPU.
     pub peak_vram_bytes: u64,
     /// Processor time it used.
     pub cpu_ms: DurationMs,

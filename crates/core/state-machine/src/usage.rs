@@ -87,7 +87,7 @@ pub struct Lesson {
     pub runs: u32,
     /// Most memory of any.
     pub peak_memory_bytes: u64,
-    /// Most GPU memory of any, on one GPU; 0: none, or not known.
+    /// Most GPU memory of any that had one GPU, or a share of one; 0: none, or not known.
     pub peak_vram_bytes: u64,
     /// Most cores on average of any, in thousandths.
     pub cpu_milli: u64,
@@ -162,11 +162,20 @@ impl ClusterState {
             cpu_milli: 0,
             duration_ms: DurationMs(0),
         });
+        // On several GPUs nobody knows how much of it was on which.
+        let gpus = attempt
+            .ranks
+            .iter()
+            .map(|rank| &rank.placement.resources.gpus);
+        let peak_vram_bytes = match gpus.map(Vec::len).sum::<usize>() {
+            0 | 1 => end.peak_vram_bytes,
+            _ => 0,
+        };
         let lesson = Lesson {
             experiment: experiment.id,
             runs: before.runs.saturating_add(1),
             peak_memory_bytes: before.peak_memory_bytes.max(end.peak_memory_bytes),
-            peak_vram_bytes: before.peak_vram_bytes.max(end.peak_vram_bytes),
+            peak_vram_bytes: before.peak_vram_bytes.max(peak_vram_bytes),
             cpu_milli: before.cpu_milli.max(mean(cpu_ms)),
             duration_ms: before.duration_ms.max(duration_ms),
         };

@@ -142,6 +142,7 @@ pub(super) fn lease_over_before_start(order: &OrderV1) -> Ended {
         started_at: now,
         ended_at: now,
         peak_memory_bytes: 0,
+        peak_vram_bytes: 0,
         cpu_ms: 0,
         tree_kill_method: order.cgroups.tree_kill_method().to_owned(),
         records: 0,

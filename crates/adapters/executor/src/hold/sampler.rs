@@ -45,6 +45,8 @@ pub(super) struct Sampler {
     told: Option<(u64, GpuUse)>,
     /// Most memory seen in a look.
     pub(super) peak_memory_bytes: u64,
+    /// Most memory of GPUs that the node told of.
+    pub(super) peak_vram_bytes: u64,
     /// Processor time as of the last look.
     pub(super) cpu_ms: u64,
 }
@@ -60,6 +62,7 @@ impl Sampler {
             last: None,
             told: None,
             peak_memory_bytes: 0,
+            peak_vram_bytes: 0,
             cpu_ms: 0,
         }
     }
@@ -128,6 +131,7 @@ impl Sampler {
     /// The node says what the tree uses of the GPUs.
     pub(super) fn tell_gpus(&mut self, told: GpuUse, now_ms: u64) {
         self.interval.see_vram(told.vram_bytes);
+        self.peak_vram_bytes = self.peak_vram_bytes.max(told.vram_bytes);
         self.told = Some((now_ms, told));
     }
 

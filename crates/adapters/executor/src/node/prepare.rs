@@ -96,6 +96,7 @@ pub(super) fn never_ran(shared: &Shared, cause: Cause) -> Ended {
         started_at: now,
         ended_at: now,
         peak_memory_bytes: 0,
+        peak_vram_bytes: 0,
         cpu_ms: 0,
         tree_kill_method: shared.cgroups.tree_kill_method().to_owned(),
         records: 0,

@@ -75,6 +75,7 @@ async fn processor_memory_threads_and_disk_are_in_the_records() {
             .expect("it runs");
         let ended = node.ended(1).await;
         assert_eq!(ended.cause.kind, CauseKind::Finished, "{ended:?}");
+        assert_eq!(ended.peak_vram_bytes, 5 * MIB);
         let found = samples(&node.records(1).await);
         println!("cgroups: {use_cgroups}: {found:?}");
         let interval_ms: u64 = found.iter().map(|sample| sample.interval.0).sum();

@@ -10,3 +10,5 @@ mod reasons;
 mod scheduling;
 #[cfg(test)]
 mod sharing;
+#[cfg(test)]
+mod starvation;

@@ -5,7 +5,8 @@ use state_machine::{
     Outcome, PreemptFor, RefusalCode, ReleaseExperiment, ReserveNode, Usage,
 };
 use types::{
-    AttemptToken, Author, CauseKind, DurationMs, ExperimentId, LogIndex, RankPlacement, Timestamp,
+    AttemptToken, Author, CauseKind, DurationMs, ExperimentId, GpuIndex, GpuShare, LogIndex,
+    RankPlacement, Resources, Timestamp,
 };
 
 use crate::samples::{Cluster, ended, node, place, queue_name, report, resources, spec};
@@ -99,6 +100,31 @@ fn successful_runs_teach_what_the_same_command_needs() {
     let mut other = spec("digits");
     other.command.push("--lr".to_owned());
     assert_eq!(cluster.state.lesson(&other.fingerprint()), None);
+}
+
+#[test]
+fn memory_of_gpus_is_learned_from_runs_on_one_of_them() {
+    let mut cluster = Cluster::founded();
+    let fingerprint = spec("digits").fingerprint();
+    let gpu = |index| GpuShare {
+        index: GpuIndex(index),
+        milli: 1_000,
+        vram_bytes: 1,
+    };
+    // On two nobody knows how much of it was on which.
+    for (gpus, peak) in [(vec![gpu(0), gpu(1)], 0), (vec![gpu(0)], 4)] {
+        let id = cluster.submit(spec("digits"));
+        let on = Resources {
+            gpus,
+            ..resources(1_000)
+        };
+        let Outcome::Placed(token) = cluster.accept(place(id, 1, &[(node(0), on)])) else {
+            unreachable!("it is placed");
+        };
+        cluster.accept(report(token, node(0), ended(CauseKind::Finished)));
+        let lesson = cluster.state.lesson(&fingerprint).unwrap();
+        assert_eq!(lesson.peak_vram_bytes, peak);
+    }
 }
 
 #[test]

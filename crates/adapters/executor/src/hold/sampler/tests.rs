@@ -92,6 +92,7 @@ fn gpu_figures_count_for_10_s_and_their_peak_is_kept() {
     let sample = due(&mut sampler, 5_000).unwrap();
     // 100 % for 1 s, 200 % for 4 s.
     assert_eq!(sample.gpus, Some(told(8 * MIB, 180)));
+    assert_eq!(sampler.peak_vram_bytes, 8 * MIB);
     sampler.take(looked(0, 0), 11_000);
     assert_eq!(due(&mut sampler, 11_000).unwrap().gpus, None);
 }

@@ -53,6 +53,7 @@ impl Supervisor {
             started_at: self.job.started_at,
             ended_at: wall_clock(),
             peak_memory_bytes: self.sampler.peak_memory_bytes,
+            peak_vram_bytes: self.sampler.peak_vram_bytes,
             cpu_ms: self.sampler.cpu_ms,
             tree_kill_method: self.cgroups.kill_method().to_owned(),
             records: self.recorder.written().next_sequence,
