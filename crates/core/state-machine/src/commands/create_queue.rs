@@ -22,20 +22,19 @@ pub struct CreateQueue {
 impl CreateQueue {
     pub(crate) fn apply(&self, state: &mut ClusterState, context: &mut Context<'_>) -> Outcome {
         let by = context.author.to_string();
-        if let Some(known) = state.queues.get(&self.name) {
-            if known.priority == self.priority {
-                return Outcome::Done;
-            }
+        let known = state.queues.get(&self.name);
+        if let Some(known) = known.filter(|known| known.priority != self.priority) {
             let message = format!(
                 "queue {} exists already, with priority {}; to change it: muster queue set {} --priority {}",
                 self.name, known.priority, self.name, self.priority
             );
             return Outcome::refused(RefusalCode::NameTaken, message);
         }
-        let queue = Queue {
+        let new = || Queue {
             priority: self.priority,
             ..Queue::new(self.name.clone(), by, context.now)
         };
+        let queue = known.cloned().unwrap_or_else(new);
         state.queues.insert(self.name.clone(), queue);
         state.reorder_waiting();
         state.record(
