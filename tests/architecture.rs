@@ -156,8 +156,9 @@ struct Crate {
 
 static WORKSPACE: LazyLock<BTreeMap<String, Crate>> = LazyLock::new(read_workspace);
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+/// Where cargo runs this, not where it was built: clones may share what is built.
+fn root() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from("."), PathBuf::from)
 }
 
 fn read_workspace() -> BTreeMap<String, Crate> {

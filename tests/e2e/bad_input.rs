@@ -52,7 +52,10 @@ fn what_no_node_could_have_waits_and_says_why_or_is_refused_if_asked_to() {
         "2",
     ];
     let output = a.muster(&[&run[..], &["--", "true"]].concat());
-    assert!(output.err.contains("no node"), "{output:?}");
+    assert!(
+        output.err.contains("none of 1 machines has that"),
+        "{output:?}"
+    );
     let id = output.success().trim().to_owned();
     let why: WhyView = a.ask(&["why", &id]);
     assert_eq!((why.state.as_str(), why.possible_ever), ("queued", false));
