@@ -68,7 +68,7 @@ pub fn place_next(
 
 /// Proposes placements, first in line first, each on top of the ones before it, so that all can be applied together.
 ///
-/// The line is by bands, fair shares and age ([`crate::line`]). Whoever does not fit and is first keeps the node that is
+/// The line is by bands, fair shares and age (`line`). Whoever does not fit and is first keeps the node that is
 /// ready for it first; those behind it may use that node only as far as it is not delayed. A gang keeps as many as it needs. So do all that have waited for
 /// [`SchedulerConfig::reserve_after`]; at most a quarter of the nodes (at least one, at most 16) are kept so.
 ///
