@@ -134,9 +134,11 @@ impl Size {
 pub(crate) async fn measure(arguments: &Arguments, table: &mut Table) -> anyhow::Result<()> {
     let size = if arguments.kueue_large { LARGE } else { SMALL };
     let part = arguments.kueue_part;
-    let cpus = (size.queues * NOMINAL_UNITS).div_ceil(NODES).to_string();
+    let cpus = (size.queues * NOMINAL_UNITS).div_ceil(NODES);
+    // In quotes, since a variable that looks like a number is one.
+    let quoted = format!("\"{cpus}\"");
     let settings = [
-        ("MUSTER_RESOURCES__CPUS", cpus.as_str()),
+        ("MUSTER_RESOURCES__CPUS", quoted.as_str()),
         ("MUSTER_RESOURCES__MEMORY", "1TiB"),
     ];
     let mut cluster = Cluster::start_with(3, &settings).await?;
@@ -187,8 +189,7 @@ async fn make_queues(client: &mut Client, size: &Size) -> anyhow::Result<()> {
 
 /// Submits each when it comes, and waits for the end of all; the time from the first to that.
 async fn run(cluster: &Cluster, workloads: Vec<Workload>) -> anyhow::Result<Duration> {
-    let mut looking = cluster.client(cluster.leader().await?).await?;
-    let before = waiting_and_active(&mut looking).await?;
+    let before = waiting_and_active(&mut cluster.client(cluster.leader().await?).await?).await?;
     let began = Instant::now();
     let workloads = Arc::new(Mutex::new(workloads.into_iter()));
     let mut clients = JoinSet::new();
@@ -212,6 +213,8 @@ async fn run(cluster: &Cluster, workloads: Vec<Workload>) -> anyhow::Result<Dura
         "  all are submitted after {:.1} s",
         began.elapsed().as_secs_f64()
     ));
+    // A new connection: the node has closed one that was idle meanwhile.
+    let mut looking = cluster.client(cluster.leader().await?).await?;
     while waiting_and_active(&mut looking).await? > before {
         sleep(LOOK).await;
     }
