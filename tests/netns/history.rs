@@ -225,7 +225,7 @@ mod tests {
 
     fn listed(id: &str, state: &str) -> ExperimentSummary {
         serde_json::from_value(serde_json::json!({
-            "id": id, "name": "far0", "state": state, "user": "u", "queue": "q0", "node": null,
+            "id": id, "name": "far0", "state": state, "user": "u", "queue": "q0", "node": null, "nodes": [],
             "submitted_at": 0, "started_at": null, "ended_at": null, "attempts": 0, "reason": "", "resources": ""
         }))
         .unwrap()
