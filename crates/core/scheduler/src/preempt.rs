@@ -171,22 +171,24 @@ fn preempt_for<'a>(
     let mut chosen: Vec<_> = candidates.collect();
     chosen.sort_by_cached_key(Candidate::price);
     chosen.truncate(ranks);
-    let victims: BTreeMap<_, _> = chosen
+    let mut victims: Vec<_> = chosen
         .iter()
         .flat_map(|candidate| &candidate.victims)
-        .map(|victim| (victim.attempt.token, victim))
         .collect();
+    // The same order as on one node: of what may go together the youngest goes first.
+    victims.sort_by_key(|victim| victim.price());
+    victims.dedup_by_key(|victim| victim.attempt.token);
     // Room for all or for none: nobody goes for a part of it.
     if chosen.len() < ranks || victims.is_empty() {
         return None;
     }
     let mut gone = BTreeMap::new();
-    let mut by_share = victims.values().filter(|victim| victim.by_share);
+    let mut by_share = victims.iter().filter(|victim| victim.by_share);
     // Each node alone leaves a giver its part; all of them together have to as well.
     if !by_share.all(|victim| fair.gives_up(state, shares, &mut gone, victim)) {
         return None;
     }
-    let by_share = victims.values().any(|victim| victim.by_share);
+    let by_share = victims.iter().any(|victim| victim.by_share);
     let place = |candidate: &Candidate<'_, '_>| RankPlacement {
         node: candidate.offer.node.clone(),
         resources: candidate.resources.clone(),
@@ -195,7 +197,7 @@ fn preempt_for<'a>(
         beneficiary: experiment.id,
         computed_at: state.applied(),
         places: chosen.iter().map(place).collect(),
-        victims: victims.into_keys().collect(),
+        victims: victims.iter().map(|victim| victim.attempt.token).collect(),
         reason: match by_share {
             true => format!(
                 "{} has less than a fair share of queue {}",

@@ -370,6 +370,32 @@ fn a_fair_share_takes_no_more_from_anybody_than_leaves_them_theirs() {
     assert_eq!((left("ann"), left("cat")), (4, 4));
 }
 
+/// What two of one user may give up together does not hang on how their ids are ordered.
+#[test]
+fn the_youngest_go_first_for_a_fair_share_whatever_their_ids() {
+    let disk = |cpus, gib: u64| ResourceRequest {
+        disk_bytes: gib << 30,
+        ..ask(cpus, 1)
+    };
+    for submitted_before in 0..8 {
+        // 53 of 100 cores are ann's, and 50 a fair share: 48 are left to her, which is within the margin.
+        let mut leader = Leader::of(vec![report("a", 100, 400, &[])]);
+        for _ in 0..submitted_before {
+            leader.of_user("cat", disk(1, 1));
+            let token = leader.place()[0];
+            leader.finish(token);
+        }
+        for (cpus, gib) in [(48, 90), (4, 5), (1, 5)] {
+            leader.of_user("ann", disk(cpus, gib));
+            assert_eq!(leader.place().len(), 1);
+            leader.pass(DurationMs(1));
+        }
+        leader.of_user("bob", disk(1, 10));
+        leader.pass(DurationMs::from_secs(121));
+        assert_eq!(leader.preempt().len(), 2, "after {submitted_before}");
+    }
+}
+
 #[test]
 fn who_still_hears_that_it_must_go_counts_as_gone() {
     let mut leader = Leader::of(vec![report("a", 4, 16, &[])]);
