@@ -208,7 +208,8 @@ fn with_loss(handle: &Handle, token: AttemptToken, records: u64, cause: Cause) -
     let line = format!(
         "only {kept} of {records} records of its output could be kept: see the log of its node"
     );
-    Cause::new(cause.kind, [vec![line], cause.evidence].concat())
+    let evidence = [vec![line], cause.evidence.clone()].concat();
+    cause.with_evidence(evidence)
 }
 
 /// Proposes a report; true when it is in the log or was refused for good.

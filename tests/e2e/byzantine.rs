@@ -37,10 +37,7 @@ fn token_of(node: &Node) -> AttemptToken {
 /// That an attempt went well.
 fn success(token: AttemptToken, node: &NodeId) -> Command {
     let end = AttemptEnd {
-        cause: Cause {
-            kind: CauseKind::Finished,
-            evidence: vec!["believe me".to_owned()],
-        },
+        cause: Cause::new(CauseKind::Finished, vec!["believe me".to_owned()]),
         at: Timestamp(1),
         peak_memory_bytes: 0,
         peak_vram_bytes: 0,
@@ -78,10 +75,7 @@ fn lies(token: AttemptToken, own: &NodeId, victim: &NodeId) -> Vec<Command> {
         Command::SealSegment(SealSegment { token, segment }),
         Command::LoseAttempt(LoseAttempt {
             token,
-            cause: Cause {
-                kind: CauseKind::NodeLost,
-                evidence: Vec::new(),
-            },
+            cause: Cause::new(CauseKind::NodeLost, Vec::new()),
             segments: Vec::new(),
         }),
         Command::RemoveNode(RemoveNode {

@@ -150,7 +150,8 @@ impl fmt::Display for Milli {
 }
 
 /// Bytes, printed in the largest binary unit that keeps one decimal.
-struct Bytes(u64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes(pub u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

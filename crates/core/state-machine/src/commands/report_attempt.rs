@@ -16,6 +16,10 @@ pub(super) const MAX_INLINE_RECORDS: usize = 4 << 10;
 
 /// How it goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "commands carry it in a box, and starts are as seldom as ends"
+)]
 pub enum AttemptReport {
     /// The process runs since then.
     Started {
@@ -124,7 +128,7 @@ pub(super) fn with_evidence(cause: &Cause, context: &Context<'_>) -> Cause {
     if evidence.is_empty() && !cause.is_success() {
         evidence.push(format!("{} gave no evidence", context.author));
     }
-    Cause::new(cause.kind.clone(), evidence)
+    cause.clone().with_evidence(evidence)
 }
 
 /// Whoever stopped it gets what they asked for, also when the machine was lost before it could say so.
