@@ -45,6 +45,10 @@ pub(crate) struct OrderV1 {
     pub(crate) memory_bytes: u64,
     /// Thousandths of cores, for the weight among attempts; 0: the kernel's default.
     pub(crate) cpu_milli: u64,
+    /// Thousandths of GPUs that it has.
+    pub(crate) gpu_milli: u64,
+    /// Bytes of memory on them; 0: not said.
+    pub(crate) vram_bytes: u64,
     /// Where cgroups can be made, and their name.
     pub(crate) cgroups: CgroupPlan,
     /// A segment is sealed at this size.

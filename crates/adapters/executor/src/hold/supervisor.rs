@@ -13,6 +13,7 @@ use types::{CauseKind, ConsoleStream};
 
 use super::HoldError;
 use super::console::{Console, say};
+use super::ending;
 use super::job::Job;
 use super::recorder::Recorder;
 use super::sampler::Sampler;
@@ -50,6 +51,8 @@ pub(super) struct Supervisor {
     untold: bool,
     gone_since_ms: Option<u64>,
     failure: Option<(CauseKind, String)>,
+    /// Kills for lack of memory on the whole machine when it started.
+    machine_kills: Option<u64>,
 }
 
 impl Supervisor {
@@ -87,6 +90,7 @@ impl Supervisor {
             untold: false,
             gone_since_ms: None,
             failure: None,
+            machine_kills: ending::machine_kills(),
             directory,
             order,
             confinement,
@@ -207,6 +211,7 @@ impl Supervisor {
         if now_ms < self.sampler.next_look_ms() || self.job.tree_is_gone {
             return;
         }
+        self.sampler.see_console(self.console.take_written());
         match self.sampler.look(&self.cgroups, now_ms) {
             Ok(usage) => self.subscribers.tell(&Notice::Usage(usage)),
             Err(error) => self.recorder.log(&format!("sampling failed: {error}")),

@@ -176,6 +176,7 @@ fn order(
         .to_str()
         .expect("the attempts directory is text, and the rest is made of digits and letters");
     let machine_name = machine_name(shared, directory);
+    let gpus = || wanted.resources.gpus.iter();
     OrderV1 {
         token: wanted.token,
         rank: wanted.rank,
@@ -194,6 +195,8 @@ fn order(
         stop_grace_ms: wanted.spec.policy.stop_grace_ms.0,
         memory_bytes: wanted.resources.memory_bytes,
         cpu_milli: wanted.resources.cpu_milli,
+        gpu_milli: gpus().map(|share| share.milli).sum(),
+        vram_bytes: gpus().map(|share| share.vram_bytes).sum(),
         cgroups: shared.cgroups.named(&machine_name),
         segment_max_bytes: shared.config.segment_max_bytes,
         segment_max_age_ms: shared.config.segment_max_age.0,

@@ -19,6 +19,8 @@ fn order(token: AttemptToken, boot_id: u64) -> Order {
         stop_grace_ms: 0,
         memory_bytes: 0,
         cpu_milli: 0,
+        gpu_milli: 0,
+        vram_bytes: 0,
         cgroups: CgroupPlan::default().named("muster-test-of-another-boot"),
         segment_max_bytes: 1,
         segment_max_age_ms: 1,
