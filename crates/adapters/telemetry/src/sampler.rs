@@ -173,7 +173,7 @@ impl Sampler {
     }
 }
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     // Before 1970 the clock is plainly wrong; 0 says so better than no reports.
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
