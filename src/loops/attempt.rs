@@ -111,8 +111,10 @@ impl Preparing {
         let report = match (failed, status.map(|status| status.phase)) {
             (Some(end), _) => ended(end),
             (None, Some(Phase::Ended(known))) => {
+                let ran = (known.started_at, known.ended_at);
+                let cause = handle.with_gpu_facts(token, ran, known.cause).await;
                 let end = AttemptEnd {
-                    cause: with_loss(handle, token, known.records, known.cause),
+                    cause: with_loss(handle, token, known.records, cause),
                     at: known.ended_at,
                     peak_memory_bytes: known.peak_memory_bytes,
                     peak_vram_bytes: 0,

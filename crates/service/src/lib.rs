@@ -14,6 +14,7 @@ mod experiment_views;
 mod experiments;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod gpu_facts;
 mod handle;
 mod histories;
 mod join;
