@@ -74,7 +74,10 @@ impl Handle {
             .call(caller, Request::Why(id.to_owned(), read), None)
             .await?
         {
-            Reply::Why(answer) => Ok(answer),
+            Reply::Why(mut answer) => {
+                answer.body.findings = self.live_findings(caller, &answer.body).await;
+                Ok(answer)
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -269,6 +272,11 @@ impl Handle {
             estimate: String::new(),
             possible_ever: true,
             nodes: Vec::new(),
+            cause: match &experiment.phase {
+                ExperimentPhase::Ended { cause, .. } => Some(named_cause_view(&state, cause)),
+                ExperimentPhase::Queued { .. } | ExperimentPhase::Active => None,
+            },
+            findings: Vec::new(),
         };
         if matches!(experiment.phase, ExperimentPhase::Queued { .. }) {
             let config = scheduler::SchedulerConfig {

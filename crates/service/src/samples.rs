@@ -4,7 +4,9 @@ mod reduce;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use diagnosis::{Course, Request, findings};
 use state_machine::{Attempt, Experiment};
 use types::{AttemptSample, BlobHash, Record, RecordBody, SegmentRef, Timestamp};
 
@@ -13,8 +15,9 @@ use crate::attempt_records::{Piece, RecordReader};
 use crate::author::Caller;
 use crate::call::ReadOptions;
 use crate::error::{ErrorKind, ServiceError};
+use crate::experiment_views::finding_view;
 use crate::handle::{Handle, lock};
-use crate::view::{RequestedView, SamplesView};
+use crate::view::{FindingView, RequestedView, SamplesView, WhyView};
 
 /// Points of an answer that asks for no number: about the width of a chart.
 const DEFAULT_POINTS: u32 = 200;
@@ -25,6 +28,9 @@ const MAX_TAIL_ROUNDS: u32 = 32;
 /// Samples of sealed segments that are kept, 13 MB: the segments are mostly console output, which a chart that is drawn
 /// again each few seconds should not read again.
 const MAX_CACHED_SAMPLES: usize = 100_000;
+
+/// How long an answer to `muster why` waits for samples.
+const FINDINGS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Which samples to show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,8 +104,31 @@ impl Handle {
             started_at: started.map(|at| at.0),
             ended_at: attempt.end.as_ref().map(|end| end.at.0),
             points: points(&samples, wanted as usize),
+            findings: found(&samples, &requested(attempt)),
             summary: summary(&samples, requested(attempt)),
         })
+    }
+
+    /// What the samples of a running experiment say; nothing of one that does not run, or whose machine does not answer at
+    /// once: the answer about it is wanted without them too.
+    pub(crate) async fn live_findings(&self, caller: &Caller, why: &WhyView) -> Vec<FindingView> {
+        if why.state != "running" {
+            return Vec::new();
+        }
+        let options = SampleOptions {
+            points: Some(1),
+            stale: true,
+            ..SampleOptions::default()
+        };
+        let read = self.samples(caller, &why.id, options);
+        match tokio::time::timeout(FINDINGS_PATIENCE, read).await {
+            Ok(Ok(view)) => view.findings,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, experiment_id = why.id, "no findings");
+                Vec::new()
+            }
+            Err(_elapsed) => Vec::new(),
+        }
     }
 
     /// All samples, oldest first.
@@ -190,6 +219,22 @@ fn find(experiment: &Experiment, number: Option<u32>) -> Result<&Attempt, Servic
             format!("it has attempts 1 to {count}"),
         )
     })
+}
+
+/// What the course of the run says of it.
+fn found(samples: &[Taken], requested: &RequestedView) -> Vec<FindingView> {
+    let mut course = Course::default();
+    for taken in samples {
+        course.push(&taken.sample);
+    }
+    let request = Request {
+        cpu_milli: requested.cpu_milli,
+        memory_bytes: requested.memory_bytes,
+        gpu_milli: requested.gpu_milli,
+        vram_bytes: requested.vram_bytes,
+    };
+    let found = findings(&course, &request);
+    found.iter().map(finding_view).collect()
 }
 
 /// What the first rank booked: its holder is the one that writes the records.

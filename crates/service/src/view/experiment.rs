@@ -203,6 +203,10 @@ pub struct WhyView {
     pub possible_ever: bool,
     /// Per node.
     pub nodes: Vec<WhyNodeView>,
+    /// Why its last attempt ended; none before its end.
+    pub cause: Option<CauseView>,
+    /// What its use of resources says while it runs: a leak, a GPU that waits or idles, a standstill.
+    pub findings: Vec<FindingView>,
 }
 
 /// What one node lacks.

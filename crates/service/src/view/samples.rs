@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::view::FindingView;
+
 /// The samples of an attempt, reduced to few points.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SamplesView {
@@ -18,6 +20,8 @@ pub struct SamplesView {
     pub points: Vec<UsagePoint>,
     /// Of all samples, not of the points; none before the first.
     pub summary: Option<UsageSummary>,
+    /// What all samples together say: a leak, a GPU that waits or idles, a standstill.
+    pub findings: Vec<FindingView>,
 }
 
 /// Some samples in a row: rates, processors and GPU time are means over them, the rest is the most of any.
