@@ -14,6 +14,8 @@ mod bad_requests;
 #[cfg(test)]
 mod byzantine;
 #[cfg(test)]
+mod causes;
+#[cfg(test)]
 mod certificates;
 #[cfg(test)]
 mod copies;

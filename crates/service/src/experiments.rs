@@ -78,7 +78,10 @@ impl Handle {
             .call(caller, Request::Why(id.to_owned(), read), None)
             .await?
         {
-            Reply::Why(answer) => Ok(answer),
+            Reply::Why(mut answer) => {
+                answer.body.findings = self.live_findings(caller, &answer.body).await;
+                Ok(answer)
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -276,6 +279,11 @@ impl Handle {
             warnings: experiment
                 .current_attempt()
                 .map_or_else(Vec::new, |attempt| overuse::of_attempt(&state, attempt)),
+            cause: match &experiment.phase {
+                ExperimentPhase::Ended { cause, .. } => Some(named_cause_view(&state, cause)),
+                ExperimentPhase::Queued { .. } | ExperimentPhase::Active => None,
+            },
+            findings: Vec::new(),
         };
         if matches!(experiment.phase, ExperimentPhase::Queued { .. }) {
             let config = self.scheduler_config(&state);

@@ -15,6 +15,7 @@ mod experiments;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod gang;
+mod gpu_facts;
 mod gpu_watch;
 mod handle;
 mod histories;

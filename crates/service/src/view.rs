@@ -15,7 +15,7 @@ mod token;
 pub use audit::{Attestation, LedgerFilter, LedgerHead, LedgerPage, LedgerRecord, SilentReplica};
 pub use experiment::{
     AttemptView, CauseView, ExperimentDetail, ExperimentFilter, ExperimentList, ExperimentSummary,
-    LedgerEntryView, RankView, WhyNodeView, WhyView,
+    FindingView, LedgerEntryView, RankView, WhyNodeView, WhyView,
 };
 pub use log::LogItem;
 pub use machine::{

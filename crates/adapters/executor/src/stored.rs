@@ -31,6 +31,17 @@ pub struct GpuTerms {
     pub stop_grace: DurationMs,
 }
 
+impl GpuTerms {
+    /// Thousandths of GPUs, and bytes of memory on them.
+    pub(crate) fn amounts(&self) -> (u64, u64) {
+        let shares = self.gpus.iter().map(|gpu| &gpu.share);
+        shares.fold((0_u64, 0_u64), |(milli, bytes), share| {
+            let milli = milli.saturating_add(share.milli);
+            (milli, bytes.saturating_add(share.vram_bytes))
+        })
+    }
+}
+
 /// A share of a GPU.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BookedGpu {
@@ -39,6 +50,9 @@ pub struct BookedGpu {
     /// As the driver calls it; none where it is only declared.
     pub uuid: Option<String>,
 }
+
+/// An order with all that later layouts added; what was given of the GPUs only if it tells.
+pub(crate) type WholeOrder = (OrderV1, Confinement, Option<GpuTerms>);
 
 /// First layout of [`Order`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

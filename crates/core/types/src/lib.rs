@@ -24,7 +24,7 @@ pub use backup::{
     BackupError, BackupHeader, BackupItem, BackupPart, BackupReader, BackupSummary, BackupWriter,
     MAX_BACKUP_DATA_BYTES,
 };
-pub use cause::{Cause, CauseKind};
+pub use cause::{Cause, CauseKind, Finding};
 pub use experiment::{
     Environment, ExperimentSpec, Overuse, ParseOveruseError, Policy, SourceTreeRef,
 };
@@ -43,7 +43,7 @@ pub use records::{
 };
 pub use report::{GpuReport, NodeFacts, NodeReport};
 pub use resources::{
-    GpuIndex, GpuShare, ParseResourceError, ResourceRequest, Resources, accepts_model, bytes_text,
+    Bytes, GpuIndex, GpuShare, ParseResourceError, ResourceRequest, Resources, accepts_model,
     parse_bytes, parse_cpus, parse_gpus,
 };
 pub use sample::{AttemptSample, DiskUse, GpuUse, NetworkOf, NetworkUse};

@@ -9,8 +9,10 @@ use crate::view::{NodeRefView, ResourcesView, SourceView};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CauseView {
     /// Stable word: `finished`, `exit-code`, `signal`, `command-not-found`, `source-tree`, `host-out-of-memory`, `disk-full`,
-    /// `stopped`, `node-lost`, `lease-expired`, `time-limit`, `node-restarted`, `holder-failed`, `refused-by-node`,
-    /// `moved`, `history-replaced`, `preempted`, `vram-overuse`, `rank-ended`, `gpu-failed`.
+    /// `stopped`, `node-lost`, `lease-expired`, `time-limit`, `node-restarted`, `holder-failed`, `refused-by-node`, `moved`,
+    /// `history-replaced`, `preempted`, `vram-overuse`, `rank-ended`, `gpu-failed`, `permission-denied`,
+    /// `cuda-out-of-memory`, `gpu-xid`, `nan-loss`, `nccl-timeout`, `import-failed`, `environment-build`; of findings also
+    /// `no-progress`, `leak-suspected`, `data-starved`, `gpu-underused`.
     pub kind: String,
     /// For people.
     pub text: String,
@@ -18,6 +20,23 @@ pub struct CauseView {
     pub evidence: Vec<String>,
     /// What a shell would return: the command's own code, 128 + signal …
     pub exit_code: i32,
+    /// What to do about it.
+    pub advice: Vec<String>,
+    /// What was seen besides.
+    pub findings: Vec<FindingView>,
+}
+
+/// Something that was seen besides a cause, or while an experiment runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FindingView {
+    /// A word of the same list.
+    pub kind: String,
+    /// For people.
+    pub text: String,
+    /// What was looked at.
+    pub evidence: String,
+    /// What to do about it.
+    pub advice: String,
 }
 
 /// One rank of an attempt on several nodes.
@@ -207,6 +226,10 @@ pub struct WhyView {
     pub nodes: Vec<WhyNodeView>,
     /// What a person should know of the attempt that runs.
     pub warnings: Vec<String>,
+    /// Why its last attempt ended; none before its end.
+    pub cause: Option<CauseView>,
+    /// What its use of resources says while it runs: a leak, a GPU that waits or idles, a standstill.
+    pub findings: Vec<FindingView>,
 }
 
 /// What one node lacks.

@@ -13,6 +13,7 @@ use types::{CauseKind, ConsoleStream};
 
 use super::HoldError;
 use super::console::{Console, say};
+use super::ending;
 use super::job::Job;
 use super::recorder::Recorder;
 use super::sampler::Sampler;
@@ -24,7 +25,7 @@ use crate::job_user::Confinement;
 use crate::process_tree;
 use crate::protocol::{Notice, Request};
 use crate::segment::SegmentLimits;
-use crate::stored::{OrderV1, Status};
+use crate::stored::{GpuTerms, OrderV1, Status, WholeOrder};
 use stopping::Stopping;
 
 /// Followers are told of new records at most this often: below what a person sees, above what a flood costs.
@@ -38,6 +39,8 @@ pub(super) struct Supervisor {
     directory: AttemptDirectory,
     order: OrderV1,
     confinement: Confinement,
+    /// What it was given of the GPUs.
+    gpu_terms: GpuTerms,
     job: Job,
     subscribers: Subscribers,
     recorder: Recorder,
@@ -50,13 +53,15 @@ pub(super) struct Supervisor {
     untold: bool,
     gone_since_ms: Option<u64>,
     failure: Option<(CauseKind, String)>,
+    /// Kills for lack of memory on the whole machine when it started.
+    machine_kills: Option<u64>,
 }
 
 impl Supervisor {
     /// Tells the node that the job runs, then does what the start need not wait for.
     pub(super) fn new(
         directory: AttemptDirectory,
-        (order, confinement): (OrderV1, Confinement),
+        (order, confinement, gpu_terms): WholeOrder,
         job: Job,
         listener: UnixListener,
         node: Option<UnixStream>,
@@ -87,9 +92,11 @@ impl Supervisor {
             untold: false,
             gone_since_ms: None,
             failure: None,
+            machine_kills: ending::machine_kills(),
             directory,
             order,
             confinement,
+            gpu_terms: gpu_terms.unwrap_or_default(),
             job,
         };
         for notice in supervisor.greeting() {
@@ -207,6 +214,7 @@ impl Supervisor {
         if now_ms < self.sampler.next_look_ms() || self.job.tree_is_gone {
             return;
         }
+        self.sampler.see_console(self.console.take_written());
         match self.sampler.look(&self.cgroups, now_ms) {
             Ok(usage) => self.subscribers.tell(&Notice::Usage(usage)),
             Err(error) => self.recorder.log(&format!("sampling failed: {error}")),

@@ -143,6 +143,13 @@ impl Page {
         for evidence in &cause.evidence {
             self.field("  evidence", evidence);
         }
+        for advice in &cause.advice {
+            self.field("  advice", advice);
+        }
+        for finding in &cause.findings {
+            self.field("  also", &format!("{}: {}", finding.text, finding.evidence));
+            self.field("  advice", &finding.advice);
+        }
     }
 }
 

@@ -165,7 +165,7 @@ async fn the_code_is_stored_before_the_submission_and_named_in_it() {
 
 #[tokio::test]
 async fn following_ends_with_the_exit_code_of_the_experiment() {
-    let end = "event: end\ndata: {\"type\":\"end\",\"cause\":{\"kind\":\"exit-code\",\"text\":\"exit code 42\",\"evidence\":[],\"exit_code\":42}}\n\n";
+    let end = "event: end\ndata: {\"type\":\"end\",\"cause\":{\"kind\":\"exit-code\",\"text\":\"exit code 42\",\"evidence\":[],\"exit_code\":42,\"advice\":[],\"findings\":[]}}\n\n";
     let node = TestNode::serve(move |number, _| match number {
         0 => Answer::new(201, REPLY),
         _ => Answer::new(200, end),
