@@ -331,6 +331,7 @@ fn spec_of(request: SubmitRequest) -> Result<ExperimentSpec, ServiceError> {
         prefer_nodes: Vec::new(),
         queue,
         policy,
+        origin: None,
     })
 }
 

@@ -72,6 +72,10 @@ pub enum Action {
     NodeReserved,
     /// An attempt makes room for another experiment.
     AttemptPreempted,
+    /// A group of experiments was submitted.
+    GroupSubmitted,
+    /// The end of a group was asked for.
+    GroupStopRequested,
 }
 
 /// One line of history.

@@ -7,10 +7,10 @@ use types::{
     AttemptSample, AttemptToken, Author, AuthorProof, BlobHash, Cause, CauseKind, Chunk, ClusterId,
     ConsoleStream, DiskUse, DurationMs, Environment, ExperimentId, ExperimentSpec, GitFacts,
     GpuIndex, GpuReport, GpuShare, GpuUse, Incarnation, JoinProof, JoinReply, JoinRequest,
-    LogIndex, Member, MemberList, NetworkOf, NetworkUse, NodeFacts, NodeId, NodeReport, Policy,
-    QueueName, RankPlacement, Record, RecordBody, RequestId, ResourceRequest, Resources, Role,
-    SegmentRef, SegmentSummary, SignedMemberList, SourceTree, SourceTreeRef, Timestamp, TreeEntry,
-    TreeEntryKind, WantedAttempt, WantedSet, codec,
+    LogIndex, Member, MemberList, NetworkOf, NetworkUse, NodeFacts, NodeId, NodeReport, Origin,
+    Policy, QueueName, RankPlacement, Record, RecordBody, RequestId, ResourceRequest, Resources,
+    Role, SegmentRef, SegmentSummary, SignedMemberList, SourceTree, SourceTreeRef, Timestamp,
+    TreeEntry, TreeEntryKind, WantedAttempt, WantedSet, codec,
 };
 
 const GOLDEN: &str = include_str!("golden.txt");
@@ -114,6 +114,7 @@ fn spec() -> ExperimentSpec {
         prefer_nodes: vec![node("nodeb")],
         queue: QueueName::default(),
         policy: Policy::default(),
+        origin: Some(Origin::Clone(ExperimentId::from_bits(9))),
     }
 }
 

@@ -14,6 +14,8 @@ mod forged;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod groups;
+#[cfg(test)]
 mod histories;
 #[cfg(test)]
 mod late;
