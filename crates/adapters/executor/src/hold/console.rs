@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
-use types::{ConsoleStream, RecordBody};
+use types::{ConsoleStream, RecordBody, StopRule};
 
 use self::flood::{Allowance, Verdict};
 use super::metric::MetricLines;
@@ -28,15 +28,20 @@ pub(super) struct Console {
     metrics: MetricLines,
     stderr_tail: VecDeque<u8>,
     allowance: Allowance,
+    stop_rule: Option<StopRule>,
+    /// What the rule to stop by found, until it is taken.
+    broken_rule: Option<String>,
 }
 
 impl Console {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(stop_rule: Option<StopRule>) -> Self {
         Self {
             buffer: vec![0; MAX_CONSOLE_BYTES],
             metrics: MetricLines::default(),
             stderr_tail: VecDeque::new(),
             allowance: Allowance::new(boottime_ms()),
+            stop_rule,
+            broken_rule: None,
         }
     }
 
@@ -82,10 +87,33 @@ impl Console {
         });
         if stream == ConsoleStream::Stdout {
             for scalar in self.metrics.take(bytes) {
+                self.judge(&scalar);
                 recorder.append(scalar);
             }
         }
         Ok(true)
+    }
+
+    /// Looks at a value with the rule to stop by; only the first that breaks it counts.
+    fn judge(&mut self, scalar: &RecordBody) {
+        let RecordBody::Scalar {
+            name,
+            step,
+            value_bits,
+        } = scalar
+        else {
+            return;
+        };
+        let value = f64::from_bits(*value_bits);
+        let Some(rule) = self.stop_rule.take_if(|rule| rule.ends(name, *step, value)) else {
+            return;
+        };
+        self.broken_rule = Some(format!("its rule {rule} ({name} = {value} at step {step})"));
+    }
+
+    /// The rule by which it must end, once.
+    pub(super) fn take_broken_rule(&mut self) -> Option<String> {
+        self.broken_rule.take()
     }
 
     /// Marks what was dropped last, when nothing more is read.

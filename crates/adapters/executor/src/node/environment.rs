@@ -60,7 +60,7 @@ pub(super) fn variables(
         variables.push(own("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned()));
         variables.push(own("CUDA_VISIBLE_DEVICES", visible.join(",")));
     }
-    variables.extend_from_slice(&wanted.spec.variables);
+    variables.extend(wanted.spec.filled_variables());
     variables.extend_from_slice(&start.variables);
     let token = &wanted.token;
     variables.push(own("MUSTER_EXPERIMENT_ID", token.experiment.to_string()));
