@@ -47,7 +47,7 @@ pub(crate) fn shortfalls(offer: &NodeOffer, who: Who<'_>) -> Vec<Shortfall> {
     let labels = request
         .constraints
         .iter()
-        .filter(|label| !offer.labels.contains(label));
+        .filter(|label| !offer.carries(label));
     short.extend(
         labels
             .cloned()
@@ -121,10 +121,7 @@ pub fn could_ever_fit(offer: &NodeOffer, request: &ResourceRequest) -> bool {
 }
 
 fn carries_labels(offer: &NodeOffer, request: &ResourceRequest) -> bool {
-    request
-        .constraints
-        .iter()
-        .all(|label| offer.labels.contains(label))
+    request.constraints.iter().all(|label| offer.carries(label))
 }
 
 /// The GPUs that a request asks for.
