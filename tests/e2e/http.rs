@@ -154,7 +154,7 @@ const fn change(
 const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// Every route that is not only read; the document says whether one is missing.
-const CHANGES: [Change; 27] = [
+const CHANGES: [Change; 31] = [
     change(
         "POST",
         "/experiments",
@@ -266,6 +266,29 @@ const CHANGES: [Change; 27] = [
         r#"{"weight":0}"#,
         Role::Admin,
     ),
+    change(
+        "POST",
+        "/experiments/{id}/clone",
+        "no-such",
+        "{}",
+        Role::Member,
+    ),
+    change(
+        "POST",
+        "/experiments/{id}/rerun",
+        "no-such",
+        "{}",
+        Role::Member,
+    ),
+    change(
+        "POST",
+        "/groups",
+        "",
+        // Larger than the machine, so that nothing of it is still under way afterwards.
+        r#"{"experiment":{"command":["true"],"resources":{"cpu_milli":1000000}},"sweep":"a=1,2"}"#,
+        Role::Member,
+    ),
+    change("POST", "/groups/{id}/stop", "g-no-such", "", Role::Member),
 ];
 
 impl Change {

@@ -9,6 +9,7 @@ use crate::backup::session::Sessions;
 use crate::copies::{CopyTimes, NameCache};
 use crate::doorkeeper::Doorkeeper;
 use crate::liveness::Liveness;
+use crate::metrics::MetricCache;
 use crate::samples::SampleCache;
 use agent::leases::LeaseTable;
 use membership::View;
@@ -58,6 +59,7 @@ pub(crate) struct Inner {
     pub(crate) backups: Sessions,
     pub(crate) archived_names: NameCache,
     pub(crate) samples: Mutex<SampleCache>,
+    pub(crate) metrics: Mutex<MetricCache>,
     pub(crate) started_at: tokio::time::Instant,
     pub(crate) liveness: Mutex<Liveness>,
     pub(crate) speak_up: Notify,
@@ -132,6 +134,7 @@ impl Handle {
             backups: Sessions::default(),
             archived_names: NameCache::default(),
             samples: Mutex::default(),
+            metrics: Mutex::default(),
             started_at: tokio::time::Instant::now(),
             liveness: Mutex::new(Liveness::new()),
             speak_up: Notify::new(),

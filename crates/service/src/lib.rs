@@ -1,5 +1,6 @@
 //! The use cases: one door for every surface, and for what nodes ask of each other.
 
+mod again;
 mod attempt_records;
 pub mod audit;
 mod author;
@@ -7,6 +8,7 @@ mod backup;
 mod blobs;
 mod call;
 mod clock;
+mod compare;
 mod copies;
 mod doorkeeper;
 mod error;
@@ -14,6 +16,7 @@ mod experiment_views;
 mod experiments;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod groups;
 mod handle;
 mod histories;
 mod join;
@@ -25,18 +28,23 @@ mod lockout;
 mod logs;
 mod machines;
 mod members;
+mod metrics;
 mod nodes;
 pub mod offline;
 mod peer;
 mod peer_message;
+mod places;
 mod placing;
 mod propose;
+mod prospects;
 mod quorum;
 mod records;
 mod samples;
+mod spec_views;
 mod steer;
 mod submit;
 mod succession;
+mod sweep;
 mod tokens;
 mod users;
 pub mod view;

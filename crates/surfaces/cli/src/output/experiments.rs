@@ -85,6 +85,7 @@ pub(crate) mod tests {
             name: "digits".into(),
             state: state.into(),
             user: "ana".into(),
+            group: None,
             queue: "default".into(),
             node: (state == "running").then(|| NodeRefView {
                 id: "12D3KooW".into(),
