@@ -141,6 +141,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("comfy-table", &["cli"]),
     ("indicatif", &["cli"]),
     ("figment", &["muster"]),
+    ("toml", &["cli"]),
     ("clap", &["muster", "cli", "simulations", "raft-simulation"]),
 ];
 

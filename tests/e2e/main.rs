@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod admission;
 #[cfg(test)]
+mod again;
+#[cfg(test)]
 mod audit;
 #[cfg(test)]
 mod backups;
@@ -61,6 +63,8 @@ mod steering;
 mod storage;
 #[cfg(test)]
 mod strangers;
+#[cfg(test)]
+mod sweeps;
 #[cfg(test)]
 mod top;
 #[cfg(test)]

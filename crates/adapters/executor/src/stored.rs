@@ -1,7 +1,7 @@
 //! What an attempt's directory stores besides records: the order, the status, the end.
 
 use serde::{Deserialize, Serialize};
-use types::{AttemptToken, Cause, DurationMs, GpuShare, Overuse, Timestamp};
+use types::{AttemptToken, Cause, DurationMs, GpuShare, Overuse, StopRule, Timestamp};
 
 use crate::cgroup::CgroupPlan;
 use crate::job_user::Confinement;
@@ -75,8 +75,10 @@ pub(crate) struct OrderV1 {
     pub(crate) stop_margin_ms: u64,
     /// Longest run time; 0: none.
     pub(crate) time_limit_ms: u64,
-    /// Between SIGTERM and SIGKILL at the time limit.
+    /// Between SIGTERM and SIGKILL at the time limit, and when its own rule ends it.
     pub(crate) stop_grace_ms: u64,
+    /// It ends when a metric says so.
+    pub(crate) stop_rule: Option<StopRule>,
     /// Memory limit; 0: none.
     pub(crate) memory_bytes: u64,
     /// Thousandths of cores, for the weight among attempts; 0: the kernel's default.

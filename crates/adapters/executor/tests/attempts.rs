@@ -261,6 +261,24 @@ async fn time_limit_ends_with_its_own_cause() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_metric_that_breaks_its_rule_ends_it_with_grace_and_says_which() {
+    let lab = Lab::new();
+    let mut node = Node::start(&lab).await;
+    let script = "trap 'echo saved; exit 0' TERM; echo metric: loss={loss} step=1; echo \"metric: loss=$MUSTER_PARAM_LOSS step=2\"; while :; do sleep 0.05; done";
+    let mut start = start_of(1, shell(script));
+    let spec = &mut start.wanted.spec;
+    spec.parameters = vec![("loss".to_owned(), "2.5".to_owned())];
+    spec.policy.stop_rule = Some("loss > 2 after step 1".parse().unwrap());
+    node.handle.start_attempt(start).await.unwrap();
+    let ended = node.ended(1).await;
+    let by = "its rule loss > 2 after step 1 (loss = 2.5 at step 2)".to_owned();
+    assert_eq!(ended.cause.kind, CauseKind::Stopped { by }, "{ended:?}");
+    let records = node.records(1).await;
+    let out = "metric: loss=2.5 step=1\nmetric: loss=2.5 step=2\nsaved\n";
+    assert_eq!(console(&records, ConsoleStream::Stdout), out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_output_is_kept_whole_in_little_memory() {
     // Less than what is kept at once, whatever the rate: 64 MiB.
     const BYTES: usize = 60 << 20;

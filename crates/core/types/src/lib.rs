@@ -9,14 +9,17 @@ mod backup;
 mod cause;
 pub mod codec;
 mod experiment;
+mod group;
 mod ids;
 mod join;
+mod parameters;
 mod placement;
 mod records;
 mod report;
 mod resources;
 mod sample;
 mod source_tree;
+mod stop_rule;
 mod time;
 
 pub use author::{Author, AuthorProof, Role};
@@ -28,6 +31,7 @@ pub use cause::{Cause, CauseKind, Finding};
 pub use experiment::{
     Environment, ExperimentSpec, Overuse, ParseOveruseError, Policy, SourceTreeRef,
 };
+pub use group::{GroupId, Origin};
 pub use ids::{
     AttemptToken, BlobHash, ClusterId, ExperimentId, IdError, Incarnation, LogIndex, NodeId,
     QueueName, RequestId, TokenId,
@@ -35,6 +39,10 @@ pub use ids::{
 pub use join::{
     JoinProof, JoinReply, JoinRequest, JoinTokenError, JoinTokenText, Member, MemberList,
     SignedMemberList, rejoin_bytes,
+};
+pub use parameters::{
+    ParameterError, check_parameters, fill_parameters, filled_length, parameter_places,
+    parameter_variable,
 };
 pub use placement::{RankPlacement, WantedAttempt, WantedSet};
 pub use records::{
@@ -51,4 +59,5 @@ pub use source_tree::{
     Chunk, GitFacts, MAX_TREE_ENTRIES, SourceTree, TreeEntry, TreeEntryKind, TreePathError,
     validate_tree_path,
 };
+pub use stop_rule::{Comparison, StopRule, StopRuleError};
 pub use time::{DurationMs, ParseDurationError, Timestamp, parse_duration};

@@ -11,8 +11,8 @@ use types::{
     AttemptSample, AttemptToken, Author, AuthorProof, BlobHash, Chunk, ClusterId, ConsoleStream,
     DiskUse, DurationMs, Environment, ExperimentId, ExperimentSpec, GitFacts, GpuIndex, GpuReport,
     GpuShare, GpuUse, Incarnation, JoinProof, JoinReply, JoinRequest, LogIndex, Member, MemberList,
-    NetworkOf, NetworkUse, NodeFacts, NodeId, NodeReport, Policy, QueueName, RankPlacement, Record,
-    RecordBody, RequestId, ResourceRequest, Resources, Role, SegmentRef, SegmentSummary,
+    NetworkOf, NetworkUse, NodeFacts, NodeId, NodeReport, Origin, Policy, QueueName, RankPlacement,
+    Record, RecordBody, RequestId, ResourceRequest, Resources, Role, SegmentRef, SegmentSummary,
     SignedMemberList, SourceTree, SourceTreeRef, Timestamp, TreeEntry, TreeEntryKind,
     WantedAttempt, WantedSet, codec,
 };
@@ -118,6 +118,7 @@ fn spec() -> ExperimentSpec {
         prefer_nodes: vec![node("nodeb")],
         queue: QueueName::default(),
         policy: Policy::default(),
+        origin: Some(Origin::Clone(ExperimentId::from_bits(9))),
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::view::{NodeRefView, ResourcesView, SourceView};
+use crate::view::{NodeRefView, OriginView, ResourcesView, SourceView};
 
 /// A cause of an end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -104,6 +104,8 @@ pub struct ExperimentSummary {
     pub state: String,
     /// Who.
     pub user: String,
+    /// The group that it was submitted with.
+    pub group: Option<String>,
     /// Where it waits or waited.
     pub queue: String,
     /// Where it runs or ran last; of several nodes that of the first rank.
@@ -131,8 +133,14 @@ pub struct ExperimentDetail {
     pub summary: ExperimentSummary,
     /// user@node of the submission.
     pub submitted_by: String,
-    /// Program and arguments.
+    /// Program and arguments, with places for parameters.
     pub command: Vec<String>,
+    /// The same as it is run, with parameters in their places.
+    pub filled_command: Vec<String>,
+    /// The experiment that it was made from.
+    pub origin: Option<OriginView>,
+    /// The metric by which it ends itself; empty: none.
+    pub stop_when: String,
     /// Sub-directory of the source tree.
     pub working_directory: String,
     /// Names of variables that were set; values are shown only to members.
@@ -201,6 +209,8 @@ pub struct ExperimentFilter {
     pub queue: Option<String>,
     /// Only this name.
     pub name: Option<String>,
+    /// Only those of this group.
+    pub group: Option<String>,
     /// At most so many; 0: 100.
     pub limit: u64,
 }

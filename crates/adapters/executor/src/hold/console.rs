@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
 use diagnosis::{LossWatch, Said};
-use types::{ConsoleStream, RecordBody};
+use types::{ConsoleStream, RecordBody, StopRule};
 
 use self::flood::{Allowance, Verdict};
 use self::tail::Tail;
@@ -30,10 +30,13 @@ pub(super) struct Console {
     /// Bytes since they were last asked for.
     written: u64,
     allowance: Allowance,
+    stop_rule: Option<StopRule>,
+    /// What the rule to stop by found, until it is taken.
+    broken_rule: Option<String>,
 }
 
 impl Console {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(stop_rule: Option<StopRule>) -> Self {
         Self {
             buffer: vec![0; MAX_CONSOLE_BYTES],
             metrics: MetricLines::default(),
@@ -41,6 +44,8 @@ impl Console {
             tail: Tail::default(),
             written: 0,
             allowance: Allowance::new(boottime_ms()),
+            stop_rule,
+            broken_rule: None,
         }
     }
 
@@ -82,18 +87,34 @@ impl Console {
         });
         if stream == ConsoleStream::Stdout {
             for scalar in self.metrics.take(bytes) {
-                if let RecordBody::Scalar {
-                    name,
-                    step,
-                    value_bits,
-                } = &scalar
-                {
-                    self.losses.see(name, *step, f64::from_bits(*value_bits));
-                }
+                self.judge(&scalar);
                 recorder.append(scalar);
             }
         }
         Ok(true)
+    }
+
+    /// Looks at a value for the diagnosis, and with the rule to stop by; only the first that breaks it counts.
+    fn judge(&mut self, scalar: &RecordBody) {
+        let RecordBody::Scalar {
+            name,
+            step,
+            value_bits,
+        } = scalar
+        else {
+            return;
+        };
+        let value = f64::from_bits(*value_bits);
+        self.losses.see(name, *step, value);
+        let Some(rule) = self.stop_rule.take_if(|rule| rule.ends(name, *step, value)) else {
+            return;
+        };
+        self.broken_rule = Some(format!("its rule {rule} ({name} = {value} at step {step})"));
+    }
+
+    /// The rule by which it must end, once.
+    pub(super) fn take_broken_rule(&mut self) -> Option<String> {
+        self.broken_rule.take()
     }
 
     /// Marks what was dropped last, when nothing more is read.

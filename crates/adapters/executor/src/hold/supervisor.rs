@@ -23,7 +23,7 @@ use crate::cgroup::{CgroupLimits, JobCgroups};
 use crate::clock::boottime_ms;
 use crate::job_user::Confinement;
 use crate::process_tree;
-use crate::protocol::{Notice, Request};
+use crate::protocol::{Notice, Request, StopReason};
 use crate::segment::SegmentLimits;
 use crate::stored::{GpuTerms, OrderV1, Status, WholeOrder};
 use stopping::Stopping;
@@ -83,7 +83,7 @@ impl Supervisor {
         let mut supervisor = Self {
             subscribers: Subscribers::new(listener, node),
             recorder,
-            console: Console::new(),
+            console: Console::new(order.stop_rule.clone()),
             cgroups: JobCgroups::default(),
             sampler: Sampler::new(now_ms),
             timer,
@@ -145,7 +145,7 @@ impl Supervisor {
     pub(super) fn run(mut self) -> Result<(), HoldError> {
         loop {
             let now_ms = boottime_ms();
-            self.read_console();
+            self.read_console(now_ms)?;
             self.serve(now_ms)?;
             self.job.reap().map_err(HoldError::Signal)?;
             self.enforce(now_ms)?;
@@ -177,7 +177,7 @@ impl Supervisor {
         }
     }
 
-    fn read_console(&mut self) {
+    fn read_console(&mut self, now_ms: u64) -> Result<(), HoldError> {
         let pipes = [
             (&mut self.job.stdout, ConsoleStream::Stdout),
             (&mut self.job.stderr, ConsoleStream::Stderr),
@@ -189,6 +189,13 @@ impl Supervisor {
                 self.failure
                     .get_or_insert((CauseKind::HolderFailed, problem));
             }
+        }
+        match self.console.take_broken_rule() {
+            Some(by) => {
+                let grace_ms = self.order.stop_grace_ms;
+                self.stop(StopReason::Requested { by }, grace_ms, now_ms)
+            }
+            None => Ok(()),
         }
     }
 
