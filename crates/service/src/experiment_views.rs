@@ -29,7 +29,7 @@ pub(crate) fn state_word(experiment: &Experiment) -> &'static str {
         }
         ExperimentPhase::Ended { cause, .. } => match cause.kind {
             CauseKind::Finished => "finished",
-            CauseKind::Stopped { .. } => "stopped",
+            CauseKind::Stopped { .. } | CauseKind::RuleMet { .. } => "stopped",
             _ => "failed",
         },
     }
@@ -236,6 +236,7 @@ fn kind_word(kind: &CauseKind) -> &'static str {
         CauseKind::LeakSuspected => "leak-suspected",
         CauseKind::DataStarved => "data-starved",
         CauseKind::GpuUnderused => "gpu-underused",
+        CauseKind::RuleMet { .. } => "rule-met",
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use state_machine::{
-    ClusterState, Command, Experiment, ExperimentPhase, Group, MAX_GROUP_MEMBERS, Outcome,
+    Attempt, ClusterState, Command, Experiment, ExperimentPhase, Group, MAX_GROUP_MEMBERS, Outcome,
     StopGroup, SubmitGroup,
 };
 use types::{Author, GroupId, RequestId, Role};
@@ -398,7 +398,7 @@ fn member_view(
         reason: reason(state, experiment),
         node: rank.map(|rank| node_ref(state, &rank.placement.node)),
         parameters: varied.cloned().collect(),
-        started_at: rank.and_then(|rank| rank.started_at).map(|at| at.0),
+        started_at: last.and_then(Attempt::all_started_at).map(|at| at.0),
         ended_at: match &experiment.phase {
             ExperimentPhase::Ended { at, .. } => Some(at.0),
             ExperimentPhase::Queued { .. } | ExperimentPhase::Active => None,

@@ -271,8 +271,8 @@ async fn a_metric_that_breaks_its_rule_ends_it_with_grace_and_says_which() {
     spec.policy.stop_rule = Some("loss > 2 after step 1".parse().unwrap());
     node.handle.start_attempt(start).await.unwrap();
     let ended = node.ended(1).await;
-    let by = "its rule loss > 2 after step 1 (loss = 2.5 at step 2)".to_owned();
-    assert_eq!(ended.cause.kind, CauseKind::Stopped { by }, "{ended:?}");
+    let rule = "loss > 2 after step 1 (loss = 2.5 at step 2)".to_owned();
+    assert_eq!(ended.cause.kind, CauseKind::RuleMet { rule }, "{ended:?}");
     let records = node.records(1).await;
     let out = "metric: loss=2.5 step=1\nmetric: loss=2.5 step=2\nsaved\n";
     assert_eq!(console(&records, ConsoleStream::Stdout), out);

@@ -86,8 +86,8 @@ impl Attempt {
 
     /// The rank of a gang whose end the others follow, if one ended otherwise than well.
     ///
-    /// A process that loses touch with another one fails, and so do those that are ended one after the other: what people
-    /// and the scheduler asked for goes before the end of a machine, and both before what a process made of it; who says
+    /// A process that loses touch with another one fails, and so do those that are ended one after the other: what people,
+    /// its rule and the scheduler asked for goes before the end of a machine, and both before what a process made of it; who says
     /// only that it waited for others in vain comes after those. Among equals the first by the clocks of their nodes.
     #[must_use]
     pub fn broken_by(&self) -> Option<(u32, &AttemptEnd)> {
@@ -179,7 +179,7 @@ impl Attempt {
 
 /// How far a cause explains those of other ranks of the same attempt.
 fn weight(cause: &Cause) -> u8 {
-    if matches!(cause.kind, CauseKind::Stopped { .. }) {
+    if cause.is_stop() {
         5
     } else if cause.is_move() {
         4

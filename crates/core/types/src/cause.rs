@@ -98,6 +98,11 @@ pub enum CauseKind {
     DataStarved,
     /// It hardly used the GPUs that it had.
     GpuUnderused,
+    /// A metric that it printed met the rule by which it ends itself.
+    RuleMet {
+        /// The rule, and the value that met it.
+        rule: String,
+    },
 }
 
 /// Something that was seen besides the cause, or while it runs.
@@ -196,6 +201,15 @@ impl Cause {
         )
     }
 
+    /// It was to end for good: a person stopped it, or its own rule.
+    #[must_use]
+    pub fn is_stop(&self) -> bool {
+        matches!(
+            self.kind,
+            CauseKind::Stopped { .. } | CauseKind::RuleMet { .. }
+        )
+    }
+
     /// It was moved elsewhere by a person's wish, or made room for another: neither it nor the machine failed.
     #[must_use]
     pub fn is_move(&self) -> bool {
@@ -219,6 +233,7 @@ impl Cause {
             CauseKind::Stopped { .. }
             | CauseKind::Moved { .. }
             | CauseKind::Preempted { .. }
+            | CauseKind::RuleMet { .. }
             | CauseKind::RankEnded { .. } => 143,
             CauseKind::TimeLimit => 124,
             CauseKind::PermissionDenied { .. } => own.unwrap_or(126),
@@ -288,6 +303,7 @@ impl fmt::Display for CauseKind {
             Self::LeakSuspected => f.write_str("memory leak suspected"),
             Self::DataStarved => f.write_str("the GPU waits for data"),
             Self::GpuUnderused => f.write_str("the GPU is hardly used"),
+            Self::RuleMet { rule } => write!(f, "stopped by its rule {rule}"),
         }
     }
 }

@@ -11,7 +11,7 @@ pub struct CauseView {
     /// Stable word: `finished`, `exit-code`, `signal`, `command-not-found`, `source-tree`, `host-out-of-memory`, `disk-full`,
     /// `stopped`, `node-lost`, `lease-expired`, `time-limit`, `node-restarted`, `holder-failed`, `refused-by-node`, `moved`,
     /// `history-replaced`, `preempted`, `vram-overuse`, `rank-ended`, `gpu-failed`, `permission-denied`,
-    /// `cuda-out-of-memory`, `gpu-xid`, `nan-loss`, `nccl-timeout`, `import-failed`, `environment-build`; of findings also
+    /// `cuda-out-of-memory`, `gpu-xid`, `nan-loss`, `nccl-timeout`, `import-failed`, `environment-build`, `rule-met`; of findings also
     /// `no-progress`, `leak-suspected`, `data-starved`, `gpu-underused`.
     pub kind: String,
     /// For people.

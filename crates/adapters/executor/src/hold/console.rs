@@ -32,7 +32,7 @@ pub(super) struct Console {
     allowance: Allowance,
     stop_rule: Option<StopRule>,
     /// What the rule to stop by found, until it is taken.
-    broken_rule: Option<String>,
+    met_rule: Option<String>,
 }
 
 impl Console {
@@ -45,7 +45,7 @@ impl Console {
             written: 0,
             allowance: Allowance::new(boottime_ms()),
             stop_rule,
-            broken_rule: None,
+            met_rule: None,
         }
     }
 
@@ -94,7 +94,7 @@ impl Console {
         Ok(true)
     }
 
-    /// Looks at a value for the diagnosis, and with the rule to stop by; only the first that breaks it counts.
+    /// Looks at a value for the diagnosis, and with the rule to stop by; only the first that meets it counts.
     fn judge(&mut self, scalar: &RecordBody) {
         let RecordBody::Scalar {
             name,
@@ -109,12 +109,12 @@ impl Console {
         let Some(rule) = self.stop_rule.take_if(|rule| rule.ends(name, *step, value)) else {
             return;
         };
-        self.broken_rule = Some(format!("its rule {rule} ({name} = {value} at step {step})"));
+        self.met_rule = Some(format!("{rule} ({name} = {value} at step {step})"));
     }
 
     /// The rule by which it must end, once.
-    pub(super) fn take_broken_rule(&mut self) -> Option<String> {
-        self.broken_rule.take()
+    pub(super) fn take_met_rule(&mut self) -> Option<String> {
+        self.met_rule.take()
     }
 
     /// Marks what was dropped last, when nothing more is read.

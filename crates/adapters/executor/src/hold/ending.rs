@@ -22,6 +22,7 @@ pub(super) fn kind_of(reason: &StopReason) -> CauseKind {
     match reason {
         StopReason::Requested { by } => CauseKind::Stopped { by: by.clone() },
         StopReason::TimeLimit => CauseKind::TimeLimit,
+        StopReason::RuleMet { rule } => CauseKind::RuleMet { rule: rule.clone() },
         StopReason::LeaseLost => CauseKind::LeaseExpired,
         StopReason::VramOveruse { .. } => CauseKind::VramOveruse,
         StopReason::GpuFailed { gpu, problem } => CauseKind::GpuFailed {

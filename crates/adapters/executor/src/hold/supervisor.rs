@@ -190,10 +190,10 @@ impl Supervisor {
                     .get_or_insert((CauseKind::HolderFailed, problem));
             }
         }
-        match self.console.take_broken_rule() {
-            Some(by) => {
+        match self.console.take_met_rule() {
+            Some(rule) => {
                 let grace_ms = self.order.stop_grace_ms;
-                self.stop(StopReason::Requested { by }, grace_ms, now_ms)
+                self.stop(StopReason::RuleMet { rule }, grace_ms, now_ms)
             }
             None => Ok(()),
         }

@@ -65,6 +65,9 @@ impl PrepareError {
             },
             Self::Stopped(StopReason::Requested { by }) => CauseKind::Stopped { by: by.clone() },
             Self::Stopped(StopReason::TimeLimit) => CauseKind::TimeLimit,
+            Self::Stopped(StopReason::RuleMet { rule }) => {
+                CauseKind::RuleMet { rule: rule.clone() }
+            }
             Self::Stopped(StopReason::VramOveruse { .. }) => CauseKind::VramOveruse,
             Self::Stopped(StopReason::GpuFailed { gpu, problem }) => CauseKind::GpuFailed {
                 gpu: *gpu,

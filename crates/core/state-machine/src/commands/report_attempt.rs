@@ -194,10 +194,8 @@ impl ClusterState {
         );
         context.events.push(Event::AttemptEnded(token));
         let policy = &experiment.spec.policy;
-        // By a person, or by its own rule.
-        let is_stopped = matches!(cause.kind, CauseKind::Stopped { .. });
         let again = !cause.is_success()
-            && !is_stopped
+            && !cause.is_stop()
             && experiment.stop_requested.is_none()
             && if cause.is_move() {
                 true // A person asked for each one.

@@ -235,6 +235,28 @@ fn who_waited_for_others_in_vain_is_not_the_cause_beside_one_that_failed() {
 }
 
 #[test]
+fn the_rule_of_a_rank_ends_the_gang_for_good_whoever_fails_of_it_first() {
+    let (mut cluster, token) = gang();
+    // A rank whose rule is met has time to end in, and the others lose touch with it before.
+    report(&mut cluster, token, 2, CauseKind::ExitCode(1));
+    let rule = || CauseKind::RuleMet {
+        rule: "loss > 2 (loss = 3 at step 5)".to_owned(),
+    };
+    report(&mut cluster, token, 0, rule());
+    let why = stop_at(&cluster, 1).unwrap();
+    assert!(why.contains("rank 0 ended (stopped by its rule"), "{why}");
+    let by = "muster".to_owned();
+    report(&mut cluster, token, 1, CauseKind::Stopped { by });
+    assert_eq!(whole(&cluster, token).unwrap().cause.kind, rule());
+    let experiment = cluster.state.experiment(token.experiment).unwrap();
+    assert!(
+        matches!(&experiment.phase, ExperimentPhase::Ended { cause, .. } if cause.is_stop()),
+        "{:?}",
+        experiment.phase
+    );
+}
+
+#[test]
 fn a_gang_ends_with_the_advice_for_its_cause_and_what_was_seen_of_each_rank() {
     let leak = |evidence: &str| Finding {
         kind: CauseKind::LeakSuspected,

@@ -176,8 +176,8 @@ fn one_that_its_own_rule_stops_is_not_tried_again() {
         panic!("it is submitted");
     };
     let token = cluster.place_again(id, 1, 0);
-    let by = "its rule loss > 2".to_owned();
-    cluster.accept(report(token, node(0), ended(CauseKind::Stopped { by })));
+    let rule = "loss > 2".to_owned();
+    cluster.accept(report(token, node(0), ended(CauseKind::RuleMet { rule })));
     let phase = &cluster.state.experiment(id).unwrap().phase;
     assert!(matches!(phase, ExperimentPhase::Ended { .. }), "{phase:?}");
 }

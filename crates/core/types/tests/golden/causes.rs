@@ -74,6 +74,7 @@ fn diagnosed_causes() {
         ("cause-leak-suspected", CauseKind::LeakSuspected),
         ("cause-data-starved", CauseKind::DataStarved),
         ("cause-gpu-underused", CauseKind::GpuUnderused),
+        ("cause-rule-met", CauseKind::RuleMet { rule: what() }),
     ];
     let causes = kinds.map(|(name, kind)| {
         let cause = Cause {
