@@ -21,12 +21,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "autoscaler",
         &["types", "state-machine", "membership", "scheduler"],
     ),
+    ("diagnosis", &["types"]),
     // adapters do; only consensus knows the state machine, because it applies it
     ("network", &["types"]),
     ("consensus", &["types", "state-machine"]),
     ("blobs", &["types"]),
-    ("executor", &["types"]),
-    ("telemetry", &["types", "fake-nvml"]),
+    // the holder says why it ended: nobody else has all the facts
+    ("executor", &["types", "diagnosis"]),
+    // what XID events mean is told in one place
+    ("telemetry", &["types", "diagnosis", "fake-nvml"]),
     ("provisioner", &["types"]),
     // the one door, and who stands before it
     (
@@ -38,6 +41,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "agent",
             "scheduler",
             "autoscaler",
+            "diagnosis",
             "network",
             "consensus",
             "blobs",
@@ -58,6 +62,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "agent",
             "scheduler",
             "autoscaler",
+            "diagnosis",
             "network",
             "consensus",
             "blobs",
@@ -136,6 +141,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("comfy-table", &["cli"]),
     ("indicatif", &["cli"]),
     ("figment", &["muster"]),
+    ("toml", &["cli"]),
     ("clap", &["muster", "cli", "simulations", "raft-simulation"]),
 ];
 

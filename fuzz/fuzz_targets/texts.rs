@@ -3,8 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use types::{
-    BlobHash, ExperimentId, JoinTokenText, NodeId, QueueName, parse_bytes, parse_cpus, parse_duration, parse_gpus,
-    validate_tree_path,
+    BlobHash, ExperimentId, GroupId, JoinTokenText, NodeId, QueueName, StopRule, fill_parameters, filled_length,
+    parse_bytes, parse_cpus, parse_duration, parse_gpus, validate_tree_path,
 };
 
 fuzz_target!(|bytes: &[u8]| {
@@ -21,6 +21,11 @@ fuzz_target!(|bytes: &[u8]| {
     again::<BlobHash>(text);
     again::<QueueName>(text);
     again::<JoinTokenText>(text);
+    again::<GroupId>(text);
+    again::<StopRule>(text);
+    service::fuzzing::sweep(text);
+    let parameters = [("a".to_owned(), "{a}b".to_owned())];
+    assert!(fill_parameters(text, &parameters).len() as u64 <= filled_length(text, &parameters));
     drop((parse_bytes(text), parse_cpus(text), parse_gpus(text), parse_duration(text)));
     if validate_tree_path(text).is_ok() {
         let path = std::path::Path::new(text);

@@ -252,5 +252,6 @@ fn spec(name: String, resources: ResourceRequest, policy: Policy) -> ExperimentS
         prefer_nodes: Vec::new(),
         queue: QueueName::default(),
         policy,
+        origin: None,
     }
 }

@@ -286,6 +286,7 @@ impl Decider {
             prefer_nodes: Vec::new(),
             queue,
             policy,
+            origin: None,
         };
         let author = Author {
             user: user.to_owned(),

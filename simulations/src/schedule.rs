@@ -97,6 +97,7 @@ impl Backlog {
             prefer_nodes: Vec::new(),
             queue: QueueName::default(),
             policy: Policy::default(),
+            origin: None,
         };
         self.apply(Command::SubmitExperiment(Box::new(SubmitExperiment {
             spec,

@@ -117,7 +117,8 @@ impl Preparing {
         let report = match (failed, status.map(|status| status.phase)) {
             (Some(end), _) => ended(end),
             (None, Some(Phase::Ended(known))) => {
-                let cause = handle.blame_gpu(&token, known.cause).await;
+                let cause = handle.with_gpu_facts(token, known.started_at, known.cause);
+                let cause = cause.await;
                 let end = AttemptEnd {
                     cause: with_loss(handle, token, known.records, cause),
                     at: known.ended_at,
@@ -229,7 +230,8 @@ fn with_loss(handle: &Handle, token: AttemptToken, records: u64, cause: Cause) -
     let line = format!(
         "only {kept} of {records} records of its output could be kept: see the log of its node"
     );
-    Cause::new(cause.kind, [vec![line], cause.evidence].concat())
+    let evidence = [vec![line], cause.evidence.clone()].concat();
+    cause.with_evidence(evidence)
 }
 
 /// Proposes a report; true when it is in the log or was refused for good.

@@ -37,10 +37,7 @@ fn token_of(node: &Node) -> AttemptToken {
 /// That an attempt went well.
 fn success(token: AttemptToken, node: &NodeId) -> Command {
     let end = AttemptEnd {
-        cause: Cause {
-            kind: CauseKind::Finished,
-            evidence: vec!["believe me".to_owned()],
-        },
+        cause: Cause::new(CauseKind::Finished, vec!["believe me".to_owned()]),
         at: Timestamp(1),
         peak_memory_bytes: 0,
         peak_vram_bytes: 0,
@@ -80,10 +77,7 @@ fn lies(token: AttemptToken, own: &NodeId, victim: &NodeId) -> Vec<Command> {
         Command::LoseAttempt(LoseAttempt {
             token,
             rank: 0,
-            cause: Cause {
-                kind: CauseKind::NodeLost,
-                evidence: Vec::new(),
-            },
+            cause: Cause::new(CauseKind::NodeLost, Vec::new()),
             segments: Vec::new(),
         }),
         Command::RemoveNode(RemoveNode {

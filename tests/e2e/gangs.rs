@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use service::view::{ExperimentDetail, WhyView};
+use service::view::{CompareView, ExperimentDetail, GroupReply, GroupView, SubmitReply, WhyView};
 
 use crate::harness::{
     Lab, Node, PATIENCE, entries, leader_and_others, processes_whose, read_lossy, wait_until,
@@ -360,4 +360,91 @@ fn the_first_rank_that_fails_ends_all_with_its_cause_and_a_stop_stops_all() {
         facts.belongs_below(lab.path()) && facts.arguments.contains("sleep 1007")
     });
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn gangs_are_swept_and_diagnosed_by_the_rank_that_failed() {
+    let lab = Lab::new();
+    let [a, ..] = lab.three();
+    let script =
+        "echo \"metric: place=$RANK step=1\"; [ $RANK != 1 ] || exec python3 -c 'import {module}'";
+    let reply: GroupReply = a.ask(&[
+        "run",
+        "--no-source",
+        "--nodes",
+        "3",
+        "--sweep",
+        "module=json,einopsy",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ]);
+    for id in &reply.experiments {
+        a.wait_end(id);
+    }
+    let group: GroupView = a.ask(&["show", &reply.id]);
+    let [well, failed] = group.experiments.as_slice() else {
+        panic!("{group:?}")
+    };
+    assert_eq!(
+        (well.state.as_str(), failed.state.as_str()),
+        ("finished", "failed")
+    );
+    // All ranks print it; the table has that of the first.
+    let metrics = well.metrics.iter();
+    let metrics: Vec<_> = metrics.map(|one| (one.name.as_str(), one.value)).collect();
+    assert_eq!(metrics, [("place", 0.0)]);
+    let detail = a.show(&failed.id);
+    println!("{}", a.muster(&["show", &failed.id]).success());
+    let cause = detail.cause.as_ref().expect("it ended");
+    assert_eq!(cause.text, "import failed: einopsy");
+    assert!(cause.evidence[0].starts_with("rank 1 on "), "{cause:?}");
+    assert!(cause.advice[0].contains("packages"), "{cause:?}");
+    let ranks = &detail.attempts[0].ranks;
+    let own = ranks[1].cause.as_ref().expect("it ended");
+    assert_eq!(
+        (own.kind.as_str(), &own.advice),
+        ("import-failed", &cause.advice)
+    );
+    let why: WhyView = a.ask(&["why", &failed.id]);
+    assert_eq!(why.cause.as_ref(), Some(cause));
+}
+
+#[test]
+fn the_rule_of_one_rank_ends_its_gang_which_runs_once_more_as_it_was() {
+    let lab = Lab::new();
+    let [a, ..] = lab.three();
+    let script = "echo \"metric: loss=$RANK.5 step=1\"; [ $RANK = 0 ] || echo 'metric: loss=3 step=2'; exec sleep 1000";
+    let rule = ["--nodes", "2", "--retries", "3", "--stop-when", "loss > 2"];
+    let id = a.submit(&[&rule[..], &["--", "sh", "-c", script]].concat());
+    let check = |id: &str| {
+        let detail = a.wait_end(id);
+        println!("{}", a.muster(&["show", id]).success());
+        assert_eq!(detail.summary.state, "stopped", "{detail:?}");
+        let reason = "stopped by its rule loss > 2 (loss = 3 at step 2) (rank 1 on ";
+        let said = &detail.summary.reason;
+        assert!(said.starts_with(reason), "{said}");
+        let [attempt] = detail.attempts.as_slice() else {
+            panic!("it is not tried again: {detail:?}")
+        };
+        let causes = attempt.ranks.iter().map(|rank| rank.cause.as_ref());
+        let causes: Vec<_> = causes.map(|cause| cause.expect("it ended")).collect();
+        let kinds: Vec<_> = causes.iter().map(|cause| cause.kind.as_str()).collect();
+        assert_eq!(kinds, ["rank-ended", "rule-met"]);
+    };
+    check(&id);
+    let said = a.muster(&["rerun", &id, "--on", "b"]).failure(1);
+    assert!(said.contains("runs on 2 nodes"), "{said}");
+    assert!(said.contains("leave out --on"), "{said}");
+    let again: SubmitReply = a.ask(&["rerun", &id]);
+    check(&again.id);
+    let compared: CompareView = a.ask(&["compare", &id, &again.id]);
+    for one in &compared.experiments {
+        assert_eq!(one.nodes.len(), 2, "{one:?}");
+        assert!(one.ran_ms.is_some(), "{one:?}");
+        let metrics = one.metrics.iter();
+        let metrics: Vec<_> = metrics.map(|one| (one.name.as_str(), one.value)).collect();
+        assert_eq!(metrics, [("loss", 0.5)]);
+    }
 }

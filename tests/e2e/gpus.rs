@@ -3,7 +3,7 @@
 use std::fs;
 
 use fake_nvml::{Fake, Process, World};
-use service::view::{GpuDetail, MachinesView, NodesView, SamplesView, WhyView};
+use service::view::{CauseView, GpuDetail, MachinesView, NodesView, SamplesView, WhyView};
 
 use crate::harness::{Lab, Node, PATIENCE, skip, wait_until};
 
@@ -169,4 +169,113 @@ fn a_gpu_that_falls_off_the_bus_is_offered_no_more_and_a_driver_that_hangs_holds
         let text = node.muster(&["top"]).success();
         (!text.contains("s old")).then_some(())
     });
+}
+
+/// How the first attempt was explained.
+fn first_cause(node: &Node, id: &str) -> CauseView {
+    let cause = node.wait_end(id).attempts.swap_remove(0).cause;
+    println!("{}", node.muster(&["show", id]).success());
+    cause.expect("it ended")
+}
+
+/// Place of the GPU that a running experiment printed the uuid of.
+fn place_of_its_gpu(node: &Node, id: &str, world: &World) -> usize {
+    let uuid = wait_until(PATIENCE, "it has said which it sees", || {
+        let said = node.logs(id);
+        said.strip_suffix('\n').map(str::to_owned)
+    });
+    let place = world.gpus.iter().position(|gpu| gpu.uuid == uuid);
+    place.unwrap_or_else(|| panic!("{uuid} is no GPU"))
+}
+
+#[test]
+fn what_the_driver_reports_of_its_gpu_is_why_an_experiment_ended() {
+    let lab = Lab::new();
+    let mut world = World::named("8xh100").unwrap();
+    let (node, fake) = machine_with(&lab, &world, &[]);
+    wait_offered(&node, 8);
+    let go = lab.path().join("go");
+    let script = format!(
+        "echo $CUDA_VISIBLE_DEVICES; while [ ! -e {} ]; do sleep 0.05; done; exit 1",
+        go.display()
+    );
+    let wait = ["--gpus", "1", "--", "sh", "-c", &script];
+    let (program, neighbour) = (node.submit(&wait), node.submit(&wait));
+    let place = place_of_its_gpu(&node, &program, &world);
+    place_of_its_gpu(&node, &neighbour, &world);
+    // The second is its fault too, the third follows from any end.
+    world.gpus[place].xids.extend([13, 43, 45]);
+    fake.set(&world).unwrap();
+    wait_until(PATIENCE, "the driver has told", || {
+        (gpus(&node)[place].xids == [13, 43, 45]).then_some(())
+    });
+    fs::write(&go, "").unwrap();
+    let cause = first_cause(&node, &program);
+    assert_eq!((cause.kind.as_str(), cause.exit_code), ("gpu-xid", 1));
+    assert!(
+        cause.evidence[0].contains("XID 13: a kernel made"),
+        "{cause:?}"
+    );
+    assert!(cause.advice[0].contains("compute-sanitizer"), "{cause:?}");
+    let cause = first_cause(&node, &neighbour);
+    assert_eq!(cause.kind, "exit-code", "{cause:?}");
+
+    // One whose GPU falls off the bus runs again on another.
+    fs::remove_file(&go).unwrap();
+    let script = script.replace("exit 1", "[ $MUSTER_ATTEMPT -gt 1 ]");
+    let lost = node.submit(&["--gpus", "1", "--", "sh", "-c", &script]);
+    let place = place_of_its_gpu(&node, &lost, &world);
+    world.gpus[place].xids.push(79);
+    world.gpus[place].lost = true;
+    fake.set(&world).unwrap();
+    wait_offered(&node, 7);
+    fs::write(&go, "").unwrap();
+    let cause = first_cause(&node, &lost);
+    assert_eq!(cause.kind, "gpu-failed", "{cause:?}");
+    assert!(cause.text.contains("fallen off the bus"), "{cause:?}");
+    assert_eq!(node.show(&lost).summary.state, "finished");
+}
+
+#[test]
+fn an_experiment_that_finds_its_gpu_full_is_told_by_whom() {
+    let lab = Lab::new();
+    let mut world = World::named("4xa10g").unwrap();
+    let (node, fake) = machine_with(&lab, &world, &[]);
+    wait_offered(&node, 4);
+    let go = lab.path().join("go");
+    // What torch prints, with its own name for the exception.
+    let script = format!(
+        "import os, time
+class OutOfMemoryError(RuntimeError):
+    __module__ = 'torch'
+print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)
+while not os.path.exists('{}'):
+    time.sleep(0.05)
+raise OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 22.04 GiB of which 1.04 GiB is free.')
+",
+        go.display()
+    );
+    let id = node.submit(&["--gpus", "1", "--", "python3", "-c", &script]);
+    let place = place_of_its_gpu(&node, &id, &world);
+    world.gpus[place].vram_used_bytes = 20 * GIB;
+    world.gpus[place].processes = vec![Process {
+        pid: std::process::id(),
+        vram_bytes: Some(20 * GIB),
+        ..Process::default()
+    }];
+    fake.set(&world).unwrap();
+    wait_until(PATIENCE, "the neighbour is seen", || {
+        (gpus(&node)[place].processes.len() == 1).then_some(())
+    });
+    fs::write(&go, "").unwrap();
+    let cause = first_cause(&node, &id);
+    assert_eq!(cause.kind, "cuda-out-of-memory", "{cause:?}");
+    let evidence = cause.evidence.join("\n");
+    for part in [
+        "it needed 2.00 GiB, 1.04 GiB was free, the GPU has 22.04 GiB",
+        &format!("pid {}", std::process::id()),
+        "20.3 GiB of 22.4 GiB in use after it ended, by ",
+    ] {
+        assert!(evidence.contains(part), "{part:?} is not in\n{evidence}");
+    }
 }

@@ -154,7 +154,7 @@ const fn change(
 const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// Every route that is not only read; the document says whether one is missing.
-const CHANGES: [Change; 27] = [
+const CHANGES: [Change; 31] = [
     change(
         "POST",
         "/experiments",
@@ -266,6 +266,28 @@ const CHANGES: [Change; 27] = [
         r#"{"weight":0}"#,
         Role::Admin,
     ),
+    change(
+        "POST",
+        "/experiments/{id}/clone",
+        "no-such",
+        "{}",
+        Role::Member,
+    ),
+    change(
+        "POST",
+        "/experiments/{id}/rerun",
+        "no-such",
+        "{}",
+        Role::Member,
+    ),
+    change(
+        "POST",
+        "/groups",
+        "",
+        r#"{"experiment":{"command":["true"]},"sweep":"a=1,2"}"#,
+        Role::Member,
+    ),
+    change("POST", "/groups/{id}/stop", "g-no-such", "", Role::Member),
 ];
 
 impl Change {

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod admission;
 #[cfg(test)]
+mod again;
+#[cfg(test)]
 mod audit;
 #[cfg(test)]
 mod backups;
@@ -13,6 +15,8 @@ mod bad_input;
 mod bad_requests;
 #[cfg(test)]
 mod byzantine;
+#[cfg(test)]
+mod causes;
 #[cfg(test)]
 mod certificates;
 #[cfg(test)]
@@ -59,6 +63,8 @@ mod steering;
 mod storage;
 #[cfg(test)]
 mod strangers;
+#[cfg(test)]
+mod sweeps;
 #[cfg(test)]
 mod top;
 #[cfg(test)]

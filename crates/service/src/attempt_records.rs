@@ -107,7 +107,8 @@ impl<'a> RecordReader<'a> {
     }
 }
 
-async fn segment_bytes(
+/// The frames of a sealed segment, from wherever there is a copy.
+pub(crate) async fn segment_bytes(
     handle: &Handle,
     segment: &SegmentRef,
 ) -> Result<bytes::Bytes, ServiceError> {

@@ -8,9 +8,11 @@ use state_machine::Experiment;
 use tokio::time::Instant;
 use types::{Author, LogIndex, NodeId, RequestId, Role, TokenId};
 
+use crate::again::Again;
 use crate::author::{Caller, KnownUserToken, Vouched};
 use crate::backup::session::BackupOpened;
 use crate::error::{ErrorKind, ServiceError};
+use crate::groups::{GroupAnswer, GroupAsk};
 use crate::handle::{Handle, now};
 use crate::members::NodeChange;
 use crate::peer_message::{PeerMessage, PeerReply};
@@ -76,6 +78,8 @@ pub(crate) enum Request {
         with_blobs: bool,
         read: ReadOptions,
     },
+    Again(String, Again),
+    Group(Box<GroupAsk>),
 }
 
 /// The answers.
@@ -101,6 +105,7 @@ pub(crate) enum Reply {
     JoinTokens(Answer<Vec<JoinTokenView>>),
     Noted(u64),
     Backup(Box<BackupOpened>),
+    Group(Box<GroupAnswer>),
 }
 
 impl Request {
@@ -119,7 +124,9 @@ impl Request {
             | Self::Steer(..)
             | Self::ChangeQueue(..)
             | Self::WeighUser(..)
+            | Self::Again(..)
             | Self::NoteBackup { .. } => false,
+            Self::Group(ask) => ask.is_read(),
             Self::Experiments(..)
             | Self::Experiment(..)
             | Self::Why(..)
@@ -154,7 +161,9 @@ impl Request {
             | Self::Stop(_)
             | Self::Move { .. }
             | Self::Steer(..)
+            | Self::Again(..)
             | Self::AcceptLate { .. } => Role::Member,
+            Self::Group(ask) => ask.needed_role(),
             Self::Experiments(..)
             | Self::Experiment(..)
             | Self::Why(..)
@@ -170,7 +179,7 @@ impl Request {
     }
 
     /// Refuses who may not ask it, before anything is proposed.
-    fn check_role(&self, role: Role) -> Result<(), ServiceError> {
+    pub(crate) fn check_role(&self, role: Role) -> Result<(), ServiceError> {
         let message = match self.needed_role() {
             needed if role >= needed => return Ok(()),
             Role::Admin => "only an administrator may do this",
@@ -298,6 +307,14 @@ impl Handle {
         match what {
             Request::Submit(submit) => self
                 .execute_submit(author, request, *submit)
+                .await
+                .map(Reply::Submit),
+            Request::Group(ask) => self
+                .execute_group(author, request, *ask)
+                .await
+                .map(|answer| Reply::Group(Box::new(answer))),
+            Request::Again(id, again) => self
+                .execute_again(author, request, &id, again)
                 .await
                 .map(Reply::Submit),
             Request::Stop(id) => self

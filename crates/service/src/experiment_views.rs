@@ -3,10 +3,10 @@
 use state_machine::{
     Attempt, AttemptEnd, ClusterState, Experiment, ExperimentPhase, LedgerEntry, RankRecord,
 };
-use types::{Cause, CauseKind, NodeId};
+use types::{Cause, CauseKind, Finding, NodeId};
 
 use crate::overuse;
-use crate::view::{AttemptView, CauseView, LedgerEntryView, NodeRefView, RankView};
+use crate::view::{AttemptView, CauseView, FindingView, LedgerEntryView, NodeRefView, RankView};
 
 /// Where an experiment stands, in one word.
 pub(crate) fn state_word(experiment: &Experiment) -> &'static str {
@@ -29,7 +29,7 @@ pub(crate) fn state_word(experiment: &Experiment) -> &'static str {
         }
         ExperimentPhase::Ended { cause, .. } => match cause.kind {
             CauseKind::Finished => "finished",
-            CauseKind::Stopped { .. } => "stopped",
+            CauseKind::Stopped { .. } | CauseKind::RuleMet { .. } => "stopped",
             _ => "failed",
         },
     }
@@ -184,7 +184,27 @@ pub(crate) fn with_names(state: &ClusterState, text: &str) -> String {
 }
 
 pub(crate) fn cause_view(cause: &Cause) -> CauseView {
-    let kind = match cause.kind {
+    CauseView {
+        kind: kind_word(&cause.kind).to_owned(),
+        text: cause.to_string(),
+        evidence: cause.evidence.clone(),
+        exit_code: cause.exit_code(),
+        advice: cause.advice.clone(),
+        findings: cause.findings.iter().map(finding_view).collect(),
+    }
+}
+
+pub(crate) fn finding_view(finding: &Finding) -> FindingView {
+    FindingView {
+        kind: kind_word(&finding.kind).to_owned(),
+        text: finding.kind.to_string(),
+        evidence: finding.evidence.clone(),
+        advice: finding.advice.clone(),
+    }
+}
+
+fn kind_word(kind: &CauseKind) -> &'static str {
+    match kind {
         CauseKind::Finished => "finished",
         CauseKind::ExitCode(_) => "exit-code",
         CauseKind::Signal(_) => "signal",
@@ -205,12 +225,18 @@ pub(crate) fn cause_view(cause: &Cause) -> CauseView {
         CauseKind::VramOveruse => "vram-overuse",
         CauseKind::RankEnded { .. } => "rank-ended",
         CauseKind::GpuFailed { .. } => "gpu-failed",
-    };
-    CauseView {
-        kind: kind.to_owned(),
-        text: cause.to_string(),
-        evidence: cause.evidence.clone(),
-        exit_code: cause.exit_code(),
+        CauseKind::PermissionDenied { .. } => "permission-denied",
+        CauseKind::CudaOutOfMemory => "cuda-out-of-memory",
+        CauseKind::GpuXid { .. } => "gpu-xid",
+        CauseKind::NanLoss => "nan-loss",
+        CauseKind::NoProgress => "no-progress",
+        CauseKind::NcclTimeout => "nccl-timeout",
+        CauseKind::ImportFailed { .. } => "import-failed",
+        CauseKind::EnvironmentBuild => "environment-build",
+        CauseKind::LeakSuspected => "leak-suspected",
+        CauseKind::DataStarved => "data-starved",
+        CauseKind::GpuUnderused => "gpu-underused",
+        CauseKind::RuleMet { .. } => "rule-met",
     }
 }
 

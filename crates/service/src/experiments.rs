@@ -12,12 +12,14 @@ use crate::experiment_views::{
     attempt_view, ledger_view, named_cause_view, node_ref, not_before, reason, state_word,
     with_names,
 };
+use crate::groups::find_group;
 use crate::handle::{Handle, view_now};
 use crate::overuse;
+use crate::spec_views::{origin_view, resources_view, source_view};
 use crate::submit::unexpected;
 use crate::view::{
     Answer, ExperimentDetail, ExperimentFilter, ExperimentList, ExperimentSummary, NodeRefView,
-    ResourcesView, SourceView, WhyNodeView, WhyView,
+    WhyNodeView, WhyView,
 };
 
 /// Experiments in one list unless told otherwise.
@@ -78,7 +80,10 @@ impl Handle {
             .call(caller, Request::Why(id.to_owned(), read), None)
             .await?
         {
-            Reply::Why(answer) => Ok(answer),
+            Reply::Why(mut answer) => {
+                answer.body.findings = self.live_findings(caller, &answer.body).await;
+                Ok(answer)
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -154,18 +159,23 @@ impl Handle {
     ) -> Result<Answer<ExperimentList>, ServiceError> {
         let age_ms = self.freshen(read).await?;
         let state = self.inner.consensus.state();
+        let group = match &filter.group {
+            Some(text) => Some(find_group(&state, text)?.id),
+            None => None,
+        };
         let same = |wanted: &Option<String>, value: &str| {
             wanted.as_ref().is_none_or(|wanted| wanted == value)
         };
         let mut found: Vec<_> = state
             .experiments()
-            .filter(|one| filter.all || one.is_live() || filter.state.is_some())
+            .filter(|one| filter.all || one.is_live() || filter.state.is_some() || group.is_some())
             .filter(|one| {
                 same(&filter.state, state_word(one)) && same(&filter.user, &one.author.user)
             })
             .filter(|one| {
                 same(&filter.queue, one.queue.as_str()) && same(&filter.name, &one.spec.name)
             })
+            .filter(|one| group.is_none() || one.group.map(|place| place.group) == group)
             .collect();
         found.sort_by_key(|one| std::cmp::Reverse(one.submitted_index));
         let limit = if filter.limit == 0 {
@@ -195,7 +205,7 @@ impl Handle {
         let experiment = self.find(text).await?;
         let state = self.inner.consensus.state();
         let spec = &experiment.spec;
-        let resources = &spec.resources;
+        let stop_rule = spec.policy.stop_rule.as_ref();
         let history = state
             .ledger()
             .filter(|entry| entry.experiment == Some(experiment.id))
@@ -204,31 +214,14 @@ impl Handle {
             summary: self.summarise(&state, &experiment),
             submitted_by: with_names(&state, &experiment.author.to_string()),
             command: spec.command.clone(),
+            filled_command: spec.filled_command(),
+            origin: spec.origin.map(origin_view),
+            stop_when: stop_rule.map(ToString::to_string).unwrap_or_default(),
             working_directory: spec.working_directory.clone(),
             variables: spec.variables.clone(),
             parameters: spec.parameters.clone(),
-            source: spec.source.as_ref().map(|source| SourceView {
-                tree: source.tree.to_string(),
-                files: source.files,
-                bytes: source.bytes,
-                revision: source.revision.clone(),
-                remote: source.remote.clone(),
-            }),
-            resources: ResourcesView {
-                cpu_milli: Some(resources.cpu_milli),
-                memory_bytes: Some(resources.memory_bytes),
-                gpu_milli: Some(resources.gpu_milli),
-                vram_bytes: Some(resources.vram_bytes),
-                disk_bytes: Some(resources.disk_bytes),
-                gpu_models: resources.gpu_models.clone(),
-                constraints: resources
-                    .constraints
-                    .iter()
-                    .map(|(name, value)| format!("{name}={value}"))
-                    .collect(),
-                nodes: Some(resources.nodes),
-                exclusive: resources.exclusive,
-            },
+            source: spec.source.as_ref().map(source_view),
+            resources: resources_view(&spec.resources),
             retries_node_lost: spec.policy.retries_node_lost,
             retries_failed: spec.policy.retries_failed,
             time_limit_ms: spec.policy.time_limit_ms.0,
@@ -276,6 +269,11 @@ impl Handle {
             warnings: experiment
                 .current_attempt()
                 .map_or_else(Vec::new, |attempt| overuse::of_attempt(&state, attempt)),
+            cause: match &experiment.phase {
+                ExperimentPhase::Ended { cause, .. } => Some(named_cause_view(&state, cause)),
+                ExperimentPhase::Queued { .. } | ExperimentPhase::Active => None,
+            },
+            findings: Vec::new(),
         };
         if matches!(experiment.phase, ExperimentPhase::Queued { .. }) {
             let config = self.scheduler_config(&state);
@@ -323,6 +321,7 @@ impl Handle {
             name: experiment.spec.name.clone(),
             state: state_word(experiment).to_owned(),
             user: experiment.author.user.clone(),
+            group: experiment.group.map(|place| place.group.to_string()),
             queue: experiment.queue.to_string(),
             node: ranks().next().map(node),
             nodes: ranks().map(node).collect(),

@@ -35,6 +35,11 @@ pub fn submit(request: SubmitRequest) {
     }
 }
 
+/// A sweep.
+pub fn sweep(text: &str) {
+    crate::sweep::fuzz(text);
+}
+
 /// A blob that may be a source tree: the files that it names, each once.
 pub fn source_tree(bytes: &[u8]) {
     if let Ok(tree) = codec::decode::<SourceTree>(bytes, codec::MAX_MESSAGE_BYTES) {

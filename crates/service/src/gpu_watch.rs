@@ -11,7 +11,7 @@ use state_machine::{AttemptReport, Command, ReportAttempt, VramOveruse};
 use telemetry::{AttemptGpus, GpuHealth, OwnTree};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
-use types::{AttemptToken, Cause, CauseKind, DurationMs, GpuIndex, Overuse};
+use types::{AttemptToken, DurationMs, GpuIndex, Overuse};
 
 use crate::error::ErrorKind;
 use crate::handle::{Handle, now};
@@ -22,14 +22,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const OLD: Duration = Duration::from_secs(3);
 /// Reports that wait for this loop to hear that they arrived; then the tasks that bring them wait.
 const TOLD_QUEUE: usize = 64;
-/// Answers of the driver that show whether a GPU failed under an attempt that ended: the first may be from before.
-const BLAME_LOOKS: u64 = 2;
-/// How long the report of such an end waits for them.
-const BLAME_PATIENCE: Duration = Duration::from_secs(6);
-/// Time between two looks for a new answer.
-const BLAME_LOOK: Duration = Duration::from_millis(100);
 /// What is said of a GPU that no driver lists.
-const VANISHED: &str = "the driver does not know this GPU any more";
+pub(crate) const VANISHED: &str = "the driver does not know this GPU any more";
 
 /// A report that arrived, or did not.
 type Told = (AttemptToken, VramOveruse, bool);
@@ -182,49 +176,6 @@ impl Handle {
             // Closed: the loop is over, and the next node process looks again.
             drop(told.send((token, overuse, is_known)).await);
         });
-    }
-
-    /// The cause of an end that was not muster's doing, with the blame where it belongs: a program whose GPU fails dies
-    /// with some exit code, before the driver has told of the failure. So the driver is heard first.
-    pub async fn blame_gpu(&self, token: &AttemptToken, cause: Cause) -> Cause {
-        let is_own_failure = matches!(cause.kind, CauseKind::ExitCode(_) | CauseKind::Signal(_));
-        let Some(GpuTenant { terms, .. }) = self.executor().gpu_tenant(token) else {
-            return cause;
-        };
-        let telemetry = &self.inner.telemetry;
-        let first = telemetry.gpu_look();
-        if !is_own_failure || terms.gpus.is_empty() || first.age.is_none() {
-            return cause;
-        }
-        let new_answers = async {
-            let mut looks = interval(BLAME_LOOK);
-            while telemetry.gpu_look().number < first.number + BLAME_LOOKS {
-                looks.tick().await;
-            }
-        };
-        if tokio::time::timeout(BLAME_PATIENCE, new_answers)
-            .await
-            .is_err()
-        {
-            tracing::debug!(%token, "the driver does not say whether a GPU failed under it");
-        }
-        let look = telemetry.gpu_look();
-        if look.age.is_none() {
-            return cause; // The driver as a whole is gone: that says nothing of a GPU.
-        }
-        let mut gpus = terms.gpus.iter();
-        let failed = gpus.find_map(|gpu| Some((gpu, problem_of(gpu, &look.gpus)?)));
-        let Some((gpu, problem)) = failed else {
-            return cause;
-        };
-        let number = gpu.share.index.0;
-        let mut evidence = vec![format!(
-            "GPU {number} is {}; before that was known it ended by itself: {cause}",
-            gpu.uuid.as_deref().unwrap_or("not known by a name")
-        )];
-        evidence.extend(cause.evidence);
-        let gpu = number;
-        Cause::new(CauseKind::GpuFailed { gpu, problem }, evidence)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::backup::session::Sessions;
 use crate::copies::{CopyTimes, NameCache};
 use crate::doorkeeper::Doorkeeper;
 use crate::liveness::Liveness;
+use crate::metrics::MetricCache;
 use crate::placing::Learned;
 use crate::samples::SampleCache;
 use agent::leases::LeaseTable;
@@ -64,6 +65,7 @@ pub(crate) struct Inner {
     pub(crate) archived_names: NameCache,
     pub(crate) samples: Mutex<SampleCache>,
     pub(crate) experience: Mutex<Option<Learned>>,
+    pub(crate) metrics: Mutex<MetricCache>,
     pub(crate) started_at: tokio::time::Instant,
     pub(crate) liveness: Mutex<Liveness>,
     pub(crate) speak_up: Notify,
@@ -139,6 +141,7 @@ impl Handle {
             archived_names: NameCache::default(),
             samples: Mutex::default(),
             experience: Mutex::default(),
+            metrics: Mutex::default(),
             started_at: tokio::time::Instant::now(),
             liveness: Mutex::new(Liveness::new()),
             speak_up: Notify::new(),

@@ -58,9 +58,10 @@ impl Handle {
                 let (kind, code) = refusal_kind(refusal.code);
                 Err(ServiceError::new(kind, code, refusal.message))
             }
-            outcome @ (Outcome::Done | Outcome::Submitted(_) | Outcome::Placed(_)) => {
-                Ok((committed.index, outcome))
-            }
+            outcome @ (Outcome::Done
+            | Outcome::Submitted(_)
+            | Outcome::Placed(_)
+            | Outcome::GroupSubmitted(_)) => Ok((committed.index, outcome)),
         }
     }
 
@@ -108,5 +109,6 @@ fn refusal_kind(code: RefusalCode) -> (ErrorKind, &'static str) {
         RefusalCode::NotAllowed => (ErrorKind::Forbidden, "not-allowed"),
         RefusalCode::Invalid => (ErrorKind::Invalid, "invalid"),
         RefusalCode::Removed => (ErrorKind::Forbidden, "removed"),
+        RefusalCode::UnknownGroup => (ErrorKind::NotFound, "unknown-group"),
     }
 }

@@ -4,7 +4,10 @@ mod reduce;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use diagnosis::{Course, Request, findings};
+use futures::future::join_all;
 use state_machine::{Attempt, Experiment, RankRecord};
 use types::{AttemptSample, BlobHash, Record, RecordBody, SegmentRef, Timestamp};
 
@@ -13,8 +16,9 @@ use crate::attempt_records::{Piece, RecordReader};
 use crate::author::Caller;
 use crate::call::ReadOptions;
 use crate::error::{ErrorKind, ServiceError};
+use crate::experiment_views::finding_view;
 use crate::handle::{Handle, lock};
-use crate::view::{RequestedView, SamplesView};
+use crate::view::{FindingView, RequestedView, SamplesView, WhyView};
 
 /// Points of an answer that asks for no number: about the width of a chart.
 const DEFAULT_POINTS: u32 = 200;
@@ -25,6 +29,9 @@ const MAX_TAIL_ROUNDS: u32 = 32;
 /// Samples of sealed segments that are kept, 13 MB: the segments are mostly console output, which a chart that is drawn
 /// again each few seconds should not read again.
 const MAX_CACHED_SAMPLES: usize = 100_000;
+
+/// How long an answer to `muster why` waits for samples.
+const FINDINGS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Which samples to show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,6 +119,7 @@ impl Handle {
                 .or(attempt.end.as_ref())
                 .map(|end| end.at.0),
             points: points(&samples, wanted as usize),
+            findings: found(&samples, &requested(rank)),
             summary: summary(&samples, requested(rank)),
             warnings,
         })
@@ -133,6 +141,57 @@ impl Handle {
         let mut attempts = detail.attempts.into_iter();
         let found = attempts.find(|one| one.number == attempt.token.attempt);
         Ok(found.map(|one| one.warnings).unwrap_or_default())
+    }
+
+    /// What the samples of a running experiment say; nothing of one that does not run, or whose machine does not answer at
+    /// once: the answer about it is wanted without them too.
+    pub(crate) async fn live_findings(&self, caller: &Caller, why: &WhyView) -> Vec<FindingView> {
+        if why.state != "running" {
+            return Vec::new();
+        }
+        let read = ReadOptions {
+            stale: true,
+            min_index: 0,
+        };
+        let experiment = match self.record(caller, &why.id, read).await {
+            Ok(experiment) => experiment,
+            Err(error) => {
+                tracing::debug!(%error, experiment_id = why.id, "no findings");
+                return Vec::new();
+            }
+        };
+        let Some(attempt) = experiment.attempts.last() else {
+            return Vec::new();
+        };
+        let ranks = attempt.open_ranks();
+        let found = ranks.map(|(number, rank)| self.findings_of(attempt, number, rank));
+        join_all(found).await.concat()
+    }
+
+    /// Of one rank; nothing if its machine does not answer at once.
+    async fn findings_of(
+        &self,
+        attempt: &Attempt,
+        number: u32,
+        rank: &RankRecord,
+    ) -> Vec<FindingView> {
+        let token = attempt.token;
+        let read = self.samples_of(attempt, number);
+        let samples = match tokio::time::timeout(FINDINGS_PATIENCE, read).await {
+            Ok(Ok(samples)) => samples,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, %token, rank = number, "no findings");
+                return Vec::new();
+            }
+            Err(_elapsed) => return Vec::new(),
+        };
+        let mut found = found(&samples, &requested(rank));
+        if attempt.is_gang() {
+            for finding in &mut found {
+                finding.evidence = format!("rank {number}: {}", finding.evidence);
+            }
+        }
+        found
     }
 
     /// All samples, oldest first.
@@ -223,6 +282,22 @@ fn find(experiment: &Experiment, number: Option<u32>) -> Result<&Attempt, Servic
             format!("it has attempts 1 to {count}"),
         )
     })
+}
+
+/// What the course of the run says of it.
+fn found(samples: &[Taken], requested: &RequestedView) -> Vec<FindingView> {
+    let mut course = Course::default();
+    for taken in samples {
+        course.push(&taken.sample);
+    }
+    let request = Request {
+        cpu_milli: requested.cpu_milli,
+        memory_bytes: requested.memory_bytes,
+        gpu_milli: requested.gpu_milli,
+        vram_bytes: requested.vram_bytes,
+    };
+    let found = findings(&course, &request);
+    found.iter().map(finding_view).collect()
 }
 
 /// What a rank booked.

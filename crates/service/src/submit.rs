@@ -12,13 +12,13 @@ use crate::author::Caller;
 use crate::call::{Reply, Request};
 use crate::error::{ErrorKind, ServiceError};
 use crate::handle::{Handle, view_now};
-use crate::learning::Unstated;
+use crate::places::unknown_places;
 use crate::view::{Answer, ExperimentSummary, ResourcesView, SubmitReply, SubmitRequest};
 
 /// Longest lease that a submitter gets: a machine that is lost late in the evening is given up the next day.
 const LONGEST_LEASE: DurationMs = DurationMs::from_secs(24 * 3_600);
 /// Longest wait for copies of a source tree on other storage nodes.
-const REPLICATION_PATIENCE: Duration = Duration::from_secs(600);
+pub(crate) const REPLICATION_PATIENCE: Duration = Duration::from_secs(600);
 
 impl Handle {
     /// Puts an experiment into the queue; durable on a majority when it returns.
@@ -96,39 +96,15 @@ impl Handle {
         request: SubmitRequest,
     ) -> Result<SubmitReply, ServiceError> {
         let fail_if_impossible = request.fail_if_impossible;
-        let unstated = Unstated::of(&request);
-        let preferred = self.preferred(&request.prefer_nodes)?;
-        let mut spec = spec_of(request)?;
-        spec.prefer_nodes = preferred;
-        let learned = unstated.learn(&self.inner.consensus.state(), &mut spec);
-        let (name, resources) = (spec.name.clone(), spec.resources.clone());
-        let possible = self.possible_ever(&resources);
-        let mut warnings: Vec<_> = self
-            .stop_risk(&self.inner.consensus.state())
-            .into_iter()
-            .collect();
-        if let Err(why) = possible {
-            // A repeat of one that was accepted is answered with that, whatever machines have gone since.
-            if fail_if_impossible && !self.has_answered(request_id).await? {
-                let error = ServiceError::new(
-                    ErrorKind::Conflict,
-                    "impossible",
-                    format!("no node could ever run it: {why}"),
-                );
-                return Err(error.hint("ask for less, or leave out --fail-if-impossible to let it wait for a machine that can"));
-            }
-            warnings.push(format!(
-                "the cluster could not run it even when empty ({why}): it waits until it can"
-            ));
-        }
+        let (spec, learned) = self.spec_for(request)?;
+        let name = spec.name.clone();
+        let prospects = self.prospects(request_id, &spec.resources, fail_if_impossible);
+        let mut warnings = prospects.await?;
+        warnings.extend(unknown_places(&spec));
         let command = Command::SubmitExperiment(Box::new(SubmitExperiment { spec }));
         let (index, outcome) = self.propose(author, Some(request_id), command).await?;
         let Outcome::Submitted(id) = outcome else {
-            return Err(ServiceError::new(
-                ErrorKind::Conflict,
-                "key-reused",
-                "this idempotency key named another kind of request before",
-            ));
+            return Err(key_reused());
         };
         Ok(SubmitReply {
             id: id.to_string(),
@@ -140,7 +116,7 @@ impl Handle {
     }
 
     /// The nodes that a person would like.
-    fn preferred(&self, texts: &[String]) -> Result<Vec<NodeId>, ServiceError> {
+    pub(crate) fn preferred(&self, texts: &[String]) -> Result<Vec<NodeId>, ServiceError> {
         let state = self.inner.consensus.state();
         let nodes = texts.iter().map(|text| {
             let found = state.resolve_node(text);
@@ -184,7 +160,7 @@ impl Handle {
     }
 
     /// Whether the request has an outcome already, as far as a majority knows.
-    async fn has_answered(&self, request: RequestId) -> Result<bool, ServiceError> {
+    pub(crate) async fn has_answered(&self, request: RequestId) -> Result<bool, ServiceError> {
         self.freshen(crate::ReadOptions::default()).await?;
         let state = self.inner.consensus.state();
         Ok(state.outcome_of(&request).is_some())
@@ -274,7 +250,7 @@ impl Handle {
 }
 
 /// Defaults and checks that need no state.
-fn spec_of(request: SubmitRequest) -> Result<ExperimentSpec, ServiceError> {
+pub(crate) fn spec_of(request: SubmitRequest) -> Result<ExperimentSpec, ServiceError> {
     let policy = policy_of(&request)?;
     let name = if request.name.is_empty() {
         name_from(&request.command)
@@ -335,6 +311,7 @@ fn spec_of(request: SubmitRequest) -> Result<ExperimentSpec, ServiceError> {
         prefer_nodes: Vec::new(),
         queue,
         policy,
+        origin: None,
     })
 }
 
@@ -348,6 +325,10 @@ fn policy_of(request: &SubmitRequest) -> Result<Policy, ServiceError> {
     }
     let overuse = request.vram_overuse.as_deref();
     let overuse = overuse.map_or(Ok(default.overuse), str::parse);
+    let stop_rule = request.stop_when.as_ref().map(|text| {
+        text.parse()
+            .map_err(|error: types::StopRuleError| invalid(&error.to_string()))
+    });
     Ok(Policy {
         overuse: overuse.map_err(|error| invalid(&error.to_string()))?,
         retries_node_lost: request
@@ -361,6 +342,7 @@ fn policy_of(request: &SubmitRequest) -> Result<Policy, ServiceError> {
             .map_or(default.stop_grace_ms, DurationMs),
         priority: request.priority,
         checkpoint_directory: request.checkpoint_directory.clone(),
+        stop_rule: stop_rule.transpose()?,
         ..default
     })
 }
@@ -409,6 +391,12 @@ fn name_from(command: &[String]) -> String {
         .map(file_name)
         .unwrap_or_default();
     name.chars().filter(|c| !c.is_control()).collect()
+}
+
+/// A repeat of another request under the same name.
+pub(crate) fn key_reused() -> ServiceError {
+    let message = "this idempotency key named another kind of request before";
+    ServiceError::new(ErrorKind::Conflict, "key-reused", message)
 }
 
 pub(crate) fn invalid(message: &str) -> ServiceError {

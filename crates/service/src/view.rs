@@ -3,7 +3,9 @@
 //! Times are milliseconds since the Unix epoch (UTC), sizes are bytes, shares are thousandths.
 
 mod audit;
+mod compare;
 mod experiment;
+mod group;
 mod log;
 mod machine;
 mod node;
@@ -13,9 +15,14 @@ mod steer;
 mod token;
 
 pub use audit::{Attestation, LedgerFilter, LedgerHead, LedgerPage, LedgerRecord, SilentReplica};
+pub use compare::{CompareView, ComparedView, FileDifference, SourceDifference};
 pub use experiment::{
     AttemptView, CauseView, ExperimentDetail, ExperimentFilter, ExperimentList, ExperimentSummary,
-    LedgerEntryView, RankView, WhyNodeView, WhyView,
+    FindingView, LedgerEntryView, RankView, WhyNodeView, WhyView,
+};
+pub use group::{
+    CloneRequest, GroupMemberView, GroupReply, GroupRequest, GroupSummary, GroupView, MetricView,
+    OriginView, RerunRequest, StateCount,
 };
 pub use log::LogItem;
 pub use machine::{

@@ -96,6 +96,7 @@ fn spec(number: usize) -> ExperimentSpec {
             retries_failed: 1,
             ..Policy::default()
         },
+        origin: None,
     }
 }
 

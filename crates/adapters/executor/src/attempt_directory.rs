@@ -11,7 +11,7 @@ use types::{AttemptToken, Incarnation, LogIndex, codec};
 use crate::durable_file;
 use crate::error::Error;
 use crate::job_user::Confinement;
-use crate::stored::{Ended, Exit, GpuTerms, MAX_STORED_BYTES, Order, OrderV1, Status};
+use crate::stored::{Ended, Exit, GpuTerms, MAX_STORED_BYTES, Order, OrderV1, Status, WholeOrder};
 
 /// Paths of one attempt.
 #[derive(Clone, Debug)]
@@ -61,26 +61,22 @@ impl AttemptDirectory {
     }
 
     pub(crate) fn read_order(&self) -> Result<Option<OrderV1>, Error> {
-        Ok(self.read_whole_order()?.map(|(order, _)| order))
+        Ok(self.read_whole_order()?.map(|(order, _, _)| order))
     }
 
-    pub(crate) fn read_whole_order(&self) -> Result<Option<(OrderV1, Confinement)>, Error> {
+    pub(crate) fn read_whole_order(&self) -> Result<Option<WholeOrder>, Error> {
         let order: Option<Order> = read_stored(&self.order())?;
         Ok(order.map(|order| match order {
-            Order::V1(order) => (order, Confinement::default()),
-            Order::V2(order, confinement) | Order::V3(order, confinement, _) => {
-                (order, confinement)
-            }
+            Order::V1(order) => (order, Confinement::default(), None),
+            Order::V2(order, confinement) => (order, confinement, None),
+            Order::V3(order, confinement, terms) => (order, confinement, Some(terms)),
         }))
     }
 
     /// The order, and what was given of the GPUs, if the order tells.
     pub(crate) fn read_terms(&self) -> Result<Option<(OrderV1, Option<GpuTerms>)>, Error> {
-        let order: Option<Order> = read_stored(&self.order())?;
-        Ok(order.map(|order| match order {
-            Order::V1(order) | Order::V2(order, _) => (order, None),
-            Order::V3(order, _, terms) => (order, Some(terms)),
-        }))
+        let whole = self.read_whole_order()?;
+        Ok(whole.map(|(order, _, terms)| (order, terms)))
     }
 
     pub(crate) fn read_status(&self) -> Result<Option<Status>, Error> {

@@ -1,6 +1,7 @@
 //! Doors for the fuzz targets: bytes as a job, a holder, the node or a disk could give them. Only `cargo fuzz` builds this.
 
-use types::{SourceTree, codec};
+use diagnosis::{Course, Exit, Facts, LossWatch, Memory, Request, Said, diagnose};
+use types::{ConsoleStream, DurationMs, SourceTree, codec};
 
 use crate::protocol::{NoticeReader, take_request};
 
@@ -27,6 +28,35 @@ pub fn job_output(bytes: &[u8]) {
         crate::hold::fuzz_metrics(&[head, tail]),
         "cut at {cut}"
     );
+    explain_end(output);
+}
+
+/// Why a job ended that said this last.
+fn explain_end(output: &[u8]) {
+    let said = [Said {
+        stream: ConsoleStream::Stderr,
+        before_end: DurationMs(0),
+        bytes: output.to_vec(),
+    }];
+    let cause = diagnose(&Facts {
+        command: &[],
+        exit: Exit::Code(1),
+        ran: DurationMs(0),
+        launch: None,
+        failure: None,
+        stop: None,
+        memory: Memory::default(),
+        refused_forks: None,
+        max_processes: 0,
+        disk: None,
+        console: &said,
+        course: &Course::default(),
+        losses: &LossWatch::default(),
+        request: Request::default(),
+    });
+    assert!(!cause.evidence.is_empty());
+    let is_clean = |line: &String| !line.chars().any(char::is_control);
+    assert!(cause.evidence.iter().all(is_clean), "{cause:?}");
 }
 
 /// A file of records, as a disk could return it, and a line of /proc.

@@ -25,8 +25,7 @@ pub(crate) use hide::{Program, can_hide};
 
 use crate::attempt_directory::AttemptDirectory;
 use crate::clock::boottime_ms;
-use crate::job_user::Confinement;
-use crate::stored::OrderV1;
+use crate::stored::WholeOrder;
 
 /// Set for the process that becomes the job: the same program, started again by the holder.
 const ROLE_VARIABLE: &str = "MUSTER_HOLD_ROLE";
@@ -98,17 +97,16 @@ fn hold_attempt(directory: &AttemptDirectory) -> Result<(), HoldError> {
     rustix::process::setsid().map_err(HoldError::Detach)?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(HoldError::Detach)?;
-    let (order, confinement, lock) = take_order(directory)?;
+    let (order, lock) = take_order(directory)?;
     // Before the job runs: from then on this thread leaves the disk to another, and no disk delays a deadline.
     let listener = listen(directory).map_err(HoldError::Socket)?;
-    if boottime_ms() + order.stop_margin_ms >= order.deadline_boottime_ms {
-        let ended = ending::lease_over_before_start(&order);
+    if boottime_ms() + order.0.stop_margin_ms >= order.0.deadline_boottime_ms {
+        let ended = ending::lease_over_before_start(&order.0);
         return directory.write_exit(&ended).map_err(HoldError::Exit);
     }
     let job = job::Job::spawn().map_err(HoldError::Spawn)?;
     let node = node_connection().map_err(HoldError::Socket)?;
-    let supervisor =
-        supervisor::Supervisor::new(directory.clone(), (order, confinement), job, listener, node)?;
+    let supervisor = supervisor::Supervisor::new(directory.clone(), order, job, listener, node)?;
     supervisor.run()?;
     drop(lock);
     Ok(())
@@ -116,9 +114,9 @@ fn hold_attempt(directory: &AttemptDirectory) -> Result<(), HoldError> {
 
 /// Reads the order and locks the attempt: whoever has the lock decides whether it runs. A node that finds no
 /// holder takes the lock and stores an end, so a holder that comes late must not start anything.
-fn take_order(directory: &AttemptDirectory) -> Result<(OrderV1, Confinement, File), HoldError> {
+fn take_order(directory: &AttemptDirectory) -> Result<(WholeOrder, File), HoldError> {
     let order = directory.read_whole_order().map_err(HoldError::Order)?;
-    let (order, confinement) = order.ok_or_else(|| HoldError::NoOrder {
+    let order = order.ok_or_else(|| HoldError::NoOrder {
         directory: directory.root.display().to_string(),
     })?;
     let lock = directory.try_lock().map_err(HoldError::Lock)?;
@@ -126,7 +124,7 @@ fn take_order(directory: &AttemptDirectory) -> Result<(OrderV1, Confinement, Fil
     if directory.exit().exists() || directory.status().exists() {
         return Err(HoldError::NotMine);
     }
-    Ok((order, confinement, lock))
+    Ok((order, lock))
 }
 
 fn listen(directory: &AttemptDirectory) -> io::Result<UnixListener> {

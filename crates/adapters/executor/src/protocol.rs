@@ -35,6 +35,11 @@ pub enum StopReason {
         /// In words.
         problem: String,
     },
+    /// A metric met the rule by which it ends itself.
+    RuleMet {
+        /// The rule, and the value that met it.
+        rule: String,
+    },
 }
 
 /// From the node to the holder. New messages are appended.

@@ -1,7 +1,7 @@
 //! What an attempt's directory stores besides records: the order, the status, the end.
 
 use serde::{Deserialize, Serialize};
-use types::{AttemptToken, Cause, DurationMs, GpuShare, Overuse, Timestamp};
+use types::{AttemptToken, Cause, DurationMs, GpuShare, Overuse, StopRule, Timestamp};
 
 use crate::cgroup::CgroupPlan;
 use crate::job_user::Confinement;
@@ -31,6 +31,17 @@ pub struct GpuTerms {
     pub stop_grace: DurationMs,
 }
 
+impl GpuTerms {
+    /// Thousandths of GPUs, and bytes of memory on them.
+    pub(crate) fn amounts(&self) -> (u64, u64) {
+        let shares = self.gpus.iter().map(|gpu| &gpu.share);
+        shares.fold((0_u64, 0_u64), |(milli, bytes), share| {
+            let milli = milli.saturating_add(share.milli);
+            (milli, bytes.saturating_add(share.vram_bytes))
+        })
+    }
+}
+
 /// A share of a GPU.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BookedGpu {
@@ -39,6 +50,9 @@ pub struct BookedGpu {
     /// As the driver calls it; none where it is only declared.
     pub uuid: Option<String>,
 }
+
+/// An order with all that later layouts added; what was given of the GPUs only if it tells.
+pub(crate) type WholeOrder = (OrderV1, Confinement, Option<GpuTerms>);
 
 /// First layout of [`Order`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,8 +75,10 @@ pub(crate) struct OrderV1 {
     pub(crate) stop_margin_ms: u64,
     /// Longest run time; 0: none.
     pub(crate) time_limit_ms: u64,
-    /// Between SIGTERM and SIGKILL at the time limit.
+    /// Between SIGTERM and SIGKILL at the time limit, and when its own rule ends it.
     pub(crate) stop_grace_ms: u64,
+    /// It ends when a metric says so.
+    pub(crate) stop_rule: Option<StopRule>,
     /// Memory limit; 0: none.
     pub(crate) memory_bytes: u64,
     /// Thousandths of cores, for the weight among attempts; 0: the kernel's default.

@@ -72,6 +72,18 @@ async fn exit_code_and_last_stderr_lines_are_the_cause() {
         "{evidence}"
     );
     assert_eq!(node.ended(2).await.cause.kind, CauseKind::Signal(11));
+    // The exception that ended it names the cause; one that it survived does not.
+    let raises = "printf 'Traceback (most recent call last):\\n  File \"a\", line 1, in f\\nImportError: x\\n' >&2";
+    node.start_attempt(3, shell(&format!("{raises}; exit 1")))
+        .await;
+    node.start_attempt(4, shell(&format!("{raises}; echo goes on >&2; exit 1")))
+        .await;
+    let what = "x".to_owned();
+    assert_eq!(
+        node.ended(3).await.cause.kind,
+        CauseKind::ImportFailed { what }
+    );
+    assert_eq!(node.ended(4).await.cause.kind, CauseKind::ExitCode(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,6 +99,9 @@ async fn missing_and_not_executable_commands_say_so() {
     node.start_attempt(2, vec!["/etc/passwd".to_owned()]).await;
     let cause = node.ended(2).await.cause;
     assert!(cause.evidence[0].contains("Permission denied"), "{cause:?}");
+    let what = "/etc/passwd".to_owned();
+    assert_eq!(cause.kind, CauseKind::PermissionDenied { what });
+    assert_eq!(cause.exit_code(), 126);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,6 +261,24 @@ async fn time_limit_ends_with_its_own_cause() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_metric_that_breaks_its_rule_ends_it_with_grace_and_says_which() {
+    let lab = Lab::new();
+    let mut node = Node::start(&lab).await;
+    let script = "trap 'echo saved; exit 0' TERM; echo metric: loss={loss} step=1; echo \"metric: loss=$MUSTER_PARAM_LOSS step=2\"; while :; do sleep 0.05; done";
+    let mut start = start_of(1, shell(script));
+    let spec = &mut start.wanted.spec;
+    spec.parameters = vec![("loss".to_owned(), "2.5".to_owned())];
+    spec.policy.stop_rule = Some("loss > 2 after step 1".parse().unwrap());
+    node.handle.start_attempt(start).await.unwrap();
+    let ended = node.ended(1).await;
+    let rule = "loss > 2 after step 1 (loss = 2.5 at step 2)".to_owned();
+    assert_eq!(ended.cause.kind, CauseKind::RuleMet { rule }, "{ended:?}");
+    let records = node.records(1).await;
+    let out = "metric: loss=2.5 step=1\nmetric: loss=2.5 step=2\nsaved\n";
+    assert_eq!(console(&records, ConsoleStream::Stdout), out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_output_is_kept_whole_in_little_memory() {
     // Less than what is kept at once, whatever the rate: 64 MiB.
     const BYTES: usize = 60 << 20;
@@ -291,6 +324,9 @@ async fn memory_over_the_limit_is_out_of_memory() {
     assert_eq!(ended.cause.kind, CauseKind::HostOutOfMemory, "{ended:?}");
     println!("{:?}", ended.cause.evidence);
     assert!(ended.peak_memory_bytes > 32 << 20, "{ended:?}");
+    let evidence = ended.cause.evidence.join("\n");
+    assert!(evidence.contains("limit 64 MiB, most held "), "{evidence}");
+    assert!(ended.cause.advice[0].contains("--memory"), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

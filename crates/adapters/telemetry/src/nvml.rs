@@ -20,7 +20,7 @@ use crate::{AttemptGpus, GpuDetail, OwnTree};
 use card::Card;
 use lineage::Lineage;
 pub(crate) use places::{Places, lost};
-use xid::XidLog;
+use xid::{Heard, XidLog};
 
 /// What seldom changes (names, limits, topology, counted memory errors) is read again after this many samples, or at
 /// once after an XID event.
@@ -60,7 +60,7 @@ enum Seen {
     Failed {
         uuid: Option<String>,
         problem: String,
-        xids: Vec<u64>,
+        xids: Vec<Heard>,
     },
 }
 

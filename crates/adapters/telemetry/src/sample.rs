@@ -138,6 +138,8 @@ pub struct GpuDetail {
     pub retired_pages: Option<u32>,
     /// Numbers of the last XID events that this process saw, oldest first, at most 16.
     pub xids: Vec<u64>,
+    /// When each of them was seen, milliseconds since 1970.
+    pub xids_at: Vec<u64>,
     /// Places in the list of the GPUs that NVLink joins it to.
     pub linked_to: Vec<u32>,
     /// NUMA node of its PCI slot.

@@ -12,7 +12,7 @@ use crate::gpus::{GpuSample, Gpus};
 use crate::host::{Host, HostSample};
 use crate::publish::{due_after, is_news};
 use crate::report::Reporter;
-use crate::{Config, Error, GpuLook, MachineSample, OwnTree};
+use crate::{Config, Error, GpuDetail, GpuLook, MachineSample, OwnTree};
 
 /// The start waits this long for the driver's first answer; one that is not resident needs seconds, and then the
 /// second report has the GPUs.
@@ -51,6 +51,12 @@ impl Handle {
     #[must_use]
     pub fn gpu_look(&self) -> GpuLook {
         self.gpus.look()
+    }
+
+    /// The last answer of the GPUs' driver in full, which may be younger than what [`Self::machine`] has of it.
+    #[must_use]
+    pub fn gpu_details(&self) -> Vec<GpuDetail> {
+        self.gpus.latest().details
     }
 
     /// Takes a sample now and tells it, changed or not.
@@ -173,7 +179,7 @@ impl Sampler {
     }
 }
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     // Before 1970 the clock is plainly wrong; 0 says so better than no reports.
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -29,7 +29,7 @@ fn each_shortfall(offer: &NodeOffer, who: Who<'_>, tell: Listener<'_>) -> Contro
     let request = who.request;
     each_refusal(offer, who, tell)?;
     let labels = request.constraints.iter();
-    for (name, value) in labels.filter(|label| !offer.labels.contains(label)) {
+    for (name, value) in labels.filter(|label| !offer.carries(label)) {
         tell(&|| Shortfall::Label {
             name: name.clone(),
             value: value.clone(),
@@ -147,10 +147,7 @@ pub fn could_ever_fit(offer: &NodeOffer, request: &ResourceRequest) -> bool {
 }
 
 fn carries_labels(offer: &NodeOffer, request: &ResourceRequest) -> bool {
-    request
-        .constraints
-        .iter()
-        .all(|label| offer.labels.contains(label))
+    request.constraints.iter().all(|label| offer.carries(label))
 }
 
 /// The GPUs that a request asks for.

@@ -24,7 +24,7 @@ mod shortfall;
 pub use experience::{Accepted, Experience, Profile, Room};
 pub use explain::{Explanation, NodeExplanation, Verdict, explain};
 pub use fit::{Who, could_ever_fit, could_ever_run, fits};
-pub use offer::{GpuOffer, NodeOffer, Tenants, offers};
+pub use offer::{GpuOffer, NODE_LABEL, NodeOffer, Tenants, offers};
 pub use packing::{Choice, Openness, Packing, Wishes};
 pub use place::{
     Memory, SchedulerConfig, keeps_nodes_free, place_new, place_next, place_next_with,

@@ -121,6 +121,9 @@ pub struct NodeOffer {
     pub kept: Vec<(ExperimentId, Resources)>,
 }
 
+/// The label that every node carries besides its own: its name.
+pub const NODE_LABEL: &str = "node";
+
 /// Who runs on a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tenants {
@@ -147,6 +150,13 @@ impl NodeOffer {
         } else {
             &self.failure_domain
         }
+    }
+
+    /// It has this label. Its name counts as one: `node=NAME` is that node alone.
+    #[must_use]
+    pub fn carries(&self, label: &(String, String)) -> bool {
+        let (name, value) = label;
+        self.labels.contains(label) || name == NODE_LABEL && *value == self.name
     }
 
     /// Nothing runs on it, and it is kept for nobody.

@@ -116,6 +116,7 @@ fn seal_experiments(state: &mut ClusterState) -> ArchiveFile {
         .into_iter()
         .collect();
     let entries: Vec<_> = ids.iter().filter_map(|id| state.forget(*id)).collect();
+    state.forget_groups(&entries);
     let content = SealedContent::Experiments {
         previous: last_hash(&state.experiment_archives),
         entries: &entries,

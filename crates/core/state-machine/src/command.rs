@@ -9,7 +9,7 @@ use crate::commands::{
     MoveExperiment, NoteBackup, NoteRefusals, NoteTokenUses, OrderExperiment, PauseQueue, PinRole,
     PlaceAttempt, PreemptFor, ReleaseExperiment, ReleasePlacements, RemoveNode, RemoveUser,
     ReplaceNode, ReportAttempt, ReserveNode, RevokeToken, SealSegment, SetPriority, ShapeQueue,
-    StopExperiment, SubmitExperiment, UndrainNode, UpdateNode, WeighUser,
+    StopExperiment, StopGroup, SubmitExperiment, SubmitGroup, UndrainNode, UpdateNode, WeighUser,
 };
 
 /// One entry of the Raft log.
@@ -104,4 +104,8 @@ pub enum Command {
     ReserveNode(ReserveNode),
     /// End attempts so that an experiment gets their place.
     PreemptFor(Box<PreemptFor>),
+    /// Put a group of experiments into a queue.
+    SubmitGroup(Box<SubmitGroup>),
+    /// Ask for the end of all experiments of a group.
+    StopGroup(StopGroup),
 }

@@ -23,7 +23,9 @@ mod report_attempt;
 mod seal_segment;
 mod shape_queue;
 mod stop_experiment;
+mod stop_group;
 mod submit_experiment;
+mod submit_group;
 mod user_tokens;
 
 pub use accept_late::AcceptLate;
@@ -48,7 +50,9 @@ pub use report_attempt::{AttemptReport, ReportAttempt};
 pub use seal_segment::SealSegment;
 pub use shape_queue::{PauseQueue, ShapeQueue, WeighUser};
 pub use stop_experiment::StopExperiment;
+pub use stop_group::StopGroup;
 pub use submit_experiment::SubmitExperiment;
+pub use submit_group::{MAX_GROUP_MEMBERS, SubmitGroup};
 pub use user_tokens::{IssueUserToken, NoteTokenUses, RemoveUser};
 
 pub(crate) use report_attempt::with_evidence;
@@ -120,12 +124,16 @@ impl Command {
             Self::LabelNode(command) => command.apply(state, context),
             Self::ReserveNode(command) => command.apply(state, context),
             Self::PreemptFor(command) => command.apply(state, context),
+            Self::SubmitGroup(command) => command.apply(state, context),
+            Self::StopGroup(command) => command.apply(state, context),
         }
     }
 
     fn needed_role(&self) -> Role {
         match self {
             Self::SubmitExperiment(_)
+            | Self::SubmitGroup(_)
+            | Self::StopGroup(_)
             | Self::StopExperiment(_)
             | Self::MoveExperiment(_)
             | Self::HoldExperiment(_)

@@ -6,7 +6,7 @@
 
 use std::cmp::Reverse;
 
-use types::{Cause, CauseKind, DurationMs, NodeId, Timestamp};
+use types::{Cause, CauseKind, DurationMs, Finding, NodeId, Timestamp};
 
 use crate::commands::with_evidence;
 use crate::event::Event;
@@ -86,9 +86,9 @@ impl Attempt {
 
     /// The rank of a gang whose end the others follow, if one ended otherwise than well.
     ///
-    /// A process that loses touch with another one fails, and so do those that are ended one after the other: what people
-    /// and the scheduler asked for goes before the end of a machine, and both before what a process made of it. Among
-    /// equals the first by the clocks of their nodes.
+    /// A process that loses touch with another one fails, and so do those that are ended one after the other: what people,
+    /// its rule and the scheduler asked for goes before the end of a machine, and both before what a process made of it; who says
+    /// only that it waited for others in vain comes after those. Among equals the first by the clocks of their nodes.
     #[must_use]
     pub fn broken_by(&self) -> Option<(u32, &AttemptEnd)> {
         let ends = self
@@ -132,7 +132,11 @@ impl Attempt {
     /// The cause of the rank that broke it, with what was seen there and how the others ended.
     fn cause_of_all(&self) -> Cause {
         let Some((first, end)) = self.broken_by() else {
-            return Cause::new(CauseKind::Finished, Vec::new());
+            return Cause {
+                findings: self.findings_of_all(0),
+                ..Cause::new(CauseKind::Finished, Vec::new())
+            }
+            .cut();
         };
         let line = |number: u32, end: &AttemptEnd| {
             let on = self
@@ -145,22 +149,48 @@ impl Attempt {
         let others = self.numbered().filter(|(number, _)| *number != first);
         let others = others.filter_map(|(number, rank)| Some((number, rank.end.as_ref()?)));
         evidence.extend(others.map(|(number, end)| line(number, end)));
-        Cause::new(end.cause.kind.clone(), evidence)
+        let findings = self.findings_of_all(first);
+        Cause {
+            evidence,
+            findings,
+            ..end.cause.clone()
+        }
+        .cut()
+    }
+
+    /// What was seen of its ranks besides, of this one first.
+    fn findings_of_all(&self, first: u32) -> Vec<Finding> {
+        let mut ends: Vec<(u32, &AttemptEnd)> = self
+            .numbered()
+            .filter_map(|(number, rank)| Some((number, rank.end.as_ref()?)))
+            .collect();
+        ends.sort_by_key(|(number, _)| (*number != first, *number));
+        let found = |(number, end): (u32, &AttemptEnd)| {
+            let findings = end.cause.findings.iter();
+            let named = findings.map(|finding| Finding {
+                evidence: format!("rank {number}: {}", finding.evidence),
+                ..finding.clone()
+            });
+            named.collect::<Vec<_>>()
+        };
+        ends.into_iter().flat_map(found).collect()
     }
 }
 
 /// How far a cause explains those of other ranks of the same attempt.
 fn weight(cause: &Cause) -> u8 {
-    if matches!(cause.kind, CauseKind::Stopped { .. }) {
-        4
+    if cause.is_stop() {
+        5
     } else if cause.is_move() {
-        3
+        4
     } else if cause.is_node_failure() {
-        2
+        3
     } else if matches!(cause.kind, CauseKind::RankEnded { .. }) {
         0
-    } else {
+    } else if cause.kind == CauseKind::NcclTimeout {
         1
+    } else {
+        2
     }
 }
 
@@ -209,7 +239,8 @@ impl ClusterState {
         let cause = self.as_move(attempt, experiment.yields.as_ref(), cause);
         match attempt.broken_by() {
             Some((rank, _)) if matches!(cause.kind, CauseKind::Stopped { .. }) => {
-                Cause::new(CauseKind::RankEnded { rank }, cause.evidence)
+                let kind = CauseKind::RankEnded { rank };
+                Cause { kind, ..cause }
             }
             _ => cause,
         }

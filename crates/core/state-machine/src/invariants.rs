@@ -29,6 +29,7 @@ pub fn check_invariants(state: &ClusterState) -> Result<(), String> {
             return Err(format!("{kept:?} is kept for {id}, which does not wait"));
         }
     }
+    check_groups(state)?;
     for experiment in state.experiments() {
         let id = experiment.id;
         let open = experiment
@@ -91,6 +92,27 @@ fn ranks_agree(attempt: &Attempt) -> Result<(), String> {
         return Err(format!(
             "{token}: a rank has an end of its own that it should not have"
         ));
+    }
+    Ok(())
+}
+
+/// Whatever names a group is in it, and a group of which nothing is left is forgotten.
+fn check_groups(state: &ClusterState) -> Result<(), String> {
+    for experiment in state.experiments() {
+        let Some(place) = experiment.group else {
+            continue;
+        };
+        let group = state.groups.get(&place.group);
+        let member = group.and_then(|group| group.members.get(place.number as usize - 1));
+        if member != Some(&experiment.id) {
+            return Err(format!("{} is not in its place {place:?}", experiment.id));
+        }
+    }
+    for group in state.groups.values() {
+        let mut members = group.members.iter();
+        if !members.any(|id| state.experiments.contains_key(id)) {
+            return Err(format!("nothing is left of {group:?}"));
+        }
     }
     Ok(())
 }

@@ -76,6 +76,10 @@ pub enum Action {
     VramOveruse,
     /// A rank of a gang ended.
     RankEnded,
+    /// A group of experiments was submitted.
+    GroupSubmitted,
+    /// The end of a group was asked for.
+    GroupStopRequested,
 }
 
 /// One line of history.

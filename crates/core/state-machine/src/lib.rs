@@ -12,6 +12,7 @@ mod commands;
 mod copies;
 mod event;
 mod gang;
+mod group;
 mod holdings;
 mod invariants;
 mod ledger;
@@ -33,14 +34,16 @@ pub use command::{Command, LogEntry};
 pub use commands::{
     AcceptLate, AdmitNode, AttemptReport, CreateJoinToken, CreateQueue, CreateUserToken, DrainNode,
     Entrance, EvictNode, EvictedAttempts, ExtendLease, FoundCluster, HoldExperiment,
-    IssueUserToken, LabelNode, LinePlace, LoseAttempt, MAX_MEMBER_PRIORITY, MoveExperiment,
-    NoteBackup, NoteRefusals, NoteTokenUses, OrderExperiment, PauseQueue, PinRole, PlaceAttempt,
-    PreemptFor, RankCapacity, ReleaseExperiment, ReleasePlacements, RemoveNode, RemoveUser,
-    ReplaceNode, ReportAttempt, ReserveNode, RevokeToken, SealSegment, SetPriority, ShapeQueue,
-    StopExperiment, SubmitExperiment, UndrainNode, UpdateNode, WeighUser,
+    IssueUserToken, LabelNode, LinePlace, LoseAttempt, MAX_GROUP_MEMBERS, MAX_MEMBER_PRIORITY,
+    MoveExperiment, NoteBackup, NoteRefusals, NoteTokenUses, OrderExperiment, PauseQueue, PinRole,
+    PlaceAttempt, PreemptFor, RankCapacity, ReleaseExperiment, ReleasePlacements, RemoveNode,
+    RemoveUser, ReplaceNode, ReportAttempt, ReserveNode, RevokeToken, SealSegment, SetPriority,
+    ShapeQueue, StopExperiment, StopGroup, SubmitExperiment, SubmitGroup, UndrainNode, UpdateNode,
+    WeighUser,
 };
 pub use copies::NamedBlobs;
 pub use event::Event;
+pub use group::Group;
 pub use invariants::check_invariants;
 pub use ledger::{Action, LedgerEntry, verify_chain};
 pub use new_history::{HISTORY_STRIDE, NewHistory, Survivors};
@@ -49,8 +52,8 @@ pub use overuse::VramOveruse;
 pub use queries::{Demand, ResolveError};
 pub use queue::{Holding, Limits, OverLimit, Queue, Word};
 pub use records::{
-    Attempt, AttemptEnd, Booking, Experiment, ExperimentPhase, JoinToken, KeptPlace, NodeRecord,
-    PlacementHold, RankRecord, StopRequest, UserToken, UserTokenTerms, Yield,
+    Attempt, AttemptEnd, Booking, Experiment, ExperimentPhase, GroupPlace, JoinToken, KeptPlace,
+    NodeRecord, PlacementHold, RankRecord, StopRequest, UserToken, UserTokenTerms, Yield,
 };
 pub use standing::{
     Departure, Drain, NodeStanding, Pin, PinnedRole, Reserved, ResolveNodeError, Steadiness,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use types::{AttemptToken, ExperimentId};
+use types::{AttemptToken, ExperimentId, GroupId};
 
 /// The answer to a command, remembered for repeats.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,8 @@ pub enum Outcome {
     Placed(AttemptToken),
     /// Not done, and why.
     Refused(Refusal),
+    /// The group of experiments has this id now.
+    GroupSubmitted(GroupId),
 }
 
 impl Outcome {
@@ -77,4 +79,6 @@ pub enum RefusalCode {
     Invalid,
     /// The identity was taken out of the cluster.
     Removed,
+    /// No such group.
+    UnknownGroup,
 }

@@ -1,7 +1,7 @@
 //! An attempt that holds more of a GPU's memory than it was given: what its node has seen.
 
 use serde::{Deserialize, Serialize};
-use types::{AttemptToken, GpuIndex, Timestamp, bytes_text};
+use types::{AttemptToken, Bytes, GpuIndex, Timestamp};
 
 use crate::event::Event;
 use crate::ledger::Action;
@@ -33,10 +33,10 @@ impl VramOveruse {
     /// Figures for people: `30 GiB of GPU 0 and was given 12 GiB`.
     #[must_use]
     pub fn figures(&self) -> String {
-        let (used, gpu) = (bytes_text(self.used_bytes), self.gpu.0);
+        let (used, gpu) = (Bytes(self.used_bytes), self.gpu.0);
         match self.granted_bytes {
             0 => format!("{used} of GPU {gpu} and was given none of it"),
-            granted => format!("{used} of GPU {gpu} and was given {}", bytes_text(granted)),
+            granted => format!("{used} of GPU {gpu} and was given {}", Bytes(granted)),
         }
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use types::{
-    AttemptToken, Author, Cause, DurationMs, ExperimentId, ExperimentSpec, LogIndex, NodeFacts,
-    NodeId, QueueName, RankPlacement, RequestId, Resources, Role, SegmentRef, Timestamp, TokenId,
+    AttemptToken, Author, Cause, DurationMs, ExperimentId, ExperimentSpec, GroupId, LogIndex,
+    NodeFacts, NodeId, QueueName, RankPlacement, RequestId, Resources, Role, SegmentRef, Timestamp,
+    TokenId,
 };
 
 use crate::overuse::VramOveruse;
@@ -118,6 +119,15 @@ pub struct KeptPlace {
     pub until: Timestamp,
 }
 
+/// Where an experiment is in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupPlace {
+    /// Which group.
+    pub group: GroupId,
+    /// Number in it, from 1.
+    pub number: u32,
+}
+
 /// An experiment and all its attempts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Experiment {
@@ -125,6 +135,8 @@ pub struct Experiment {
     pub id: ExperimentId,
     /// As submitted.
     pub spec: Arc<ExperimentSpec>,
+    /// The group that it was submitted with.
+    pub group: Option<GroupPlace>,
     /// Who submitted it.
     pub author: Author,
     /// The client's name for the submission.

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
 use types::{
-    AttemptToken, ClusterId, ExperimentId, Incarnation, LogIndex, NodeId, QueueName, RequestId,
-    Timestamp, TokenId,
+    AttemptToken, ClusterId, ExperimentId, GroupId, Incarnation, LogIndex, NodeId, QueueName,
+    RequestId, Timestamp, TokenId,
 };
 
 use crate::archive::{ARCHIVE_ENTRIES, ArchiveRef};
 use crate::claimed_length;
+use crate::group::Group;
 use crate::ledger::LedgerEntry;
 use crate::outcome::Outcome;
 use crate::queue::Queue;
@@ -78,6 +79,8 @@ pub(crate) struct SnapshotV1 {
     lesson_order: Vector<[u8; 32]>,
     #[serde(deserialize_with = "claimed_length::map")]
     kept: OrdMap<ExperimentId, KeptPlace>,
+    #[serde(deserialize_with = "claimed_length::map")]
+    groups: OrdMap<GroupId, Arc<Group>>,
 }
 
 impl From<ClusterState> for Snapshot {
@@ -114,6 +117,7 @@ impl From<ClusterState> for Snapshot {
             lessons: state.lessons,
             lesson_order: state.lesson_order,
             kept: state.kept,
+            groups: state.groups,
         }))
     }
 }
@@ -202,6 +206,7 @@ impl TryFrom<Snapshot> for ClusterState {
             lessons: stored.lessons,
             lesson_order: stored.lesson_order,
             kept: stored.kept,
+            groups: stored.groups,
             ..Self::default()
         };
         check(&state)?;

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet, Vector};
 use serde::{Deserialize, Serialize};
 use types::{
-    AttemptToken, Author, BlobHash, ClusterId, ExperimentId, Incarnation, LogIndex, NodeId,
-    QueueName, RequestId, Timestamp, TokenId, codec,
+    AttemptToken, Author, BlobHash, ClusterId, ExperimentId, GroupId, Incarnation, LogIndex,
+    NodeId, QueueName, RequestId, Timestamp, TokenId, codec,
 };
 
 use crate::archive::{self, ArchiveFile, ArchiveRef};
 use crate::command::LogEntry;
 use crate::event::Event;
+use crate::group::Group;
 use crate::ledger::{Action, LedgerEntry};
 use crate::outcome::Outcome;
 use crate::queue::{Holding, Queue};
@@ -72,6 +73,7 @@ pub struct ClusterState {
     pub(crate) lessons: OrdMap<[u8; 32], Lesson>,
     pub(crate) lesson_order: Vector<[u8; 32]>,
     pub(crate) kept: OrdMap<ExperimentId, KeptPlace>,
+    pub(crate) groups: OrdMap<GroupId, Arc<Group>>,
     // Derived from the fields above; rebuilt when a snapshot is read.
     pub(crate) waiting: OrdSet<WaitingKey>,
     pub(crate) active: OrdSet<ExperimentId>,

@@ -1,10 +1,14 @@
 //! What a person submits.
 
+use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BlobHash, DurationMs, NodeId, QueueName, ResourceRequest, codec};
+use crate::{
+    BlobHash, DurationMs, NodeId, Origin, QueueName, ResourceRequest, StopRule, codec,
+    fill_parameters, filled_length, parameter_variable,
+};
 
 /// The code that an experiment runs, as content-addressed blobs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +50,15 @@ pub enum Overuse {
 #[error("{0:?} is no policy for over-use: write warn or stop")]
 pub struct ParseOveruseError(String);
 
+impl fmt::Display for Overuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Warn => "warn",
+            Self::Stop => "stop",
+        })
+    }
+}
+
 impl FromStr for Overuse {
     type Err = ParseOveruseError;
 
@@ -80,6 +93,8 @@ pub struct Policy {
     pub checkpoint_directory: String,
     /// Over-use of GPU memory.
     pub overuse: Overuse,
+    /// It ends when a metric that it prints says that it is of no use.
+    pub stop_rule: Option<StopRule>,
 }
 
 impl Policy {
@@ -103,6 +118,7 @@ impl Default for Policy {
             expected_ms: DurationMs(0),
             checkpoint_directory: String::new(),
             overuse: Overuse::Warn,
+            stop_rule: None,
         }
     }
 }
@@ -112,17 +128,17 @@ impl Default for Policy {
 pub struct ExperimentSpec {
     /// Name that a person gave, or one made from the command; not unique.
     pub name: String,
-    /// Program and arguments; run without a shell.
+    /// Program and arguments, run without a shell, with places for parameters: see [`Self::filled_command`].
     pub command: Vec<String>,
     /// Code.
     pub source: Option<SourceTreeRef>,
     /// Sub-directory of the source tree in which the command starts; empty: its root.
     pub working_directory: String,
-    /// Variables set for the command.
+    /// Variables set for the command, with places for parameters in their values.
     pub variables: Vec<(String, String)>,
     /// Packages.
     pub environment: Environment,
-    /// Named parameters, for search and comparison.
+    /// Named parameters: put into their places, and into the environment.
     pub parameters: Vec<(String, String)>,
     /// What it needs.
     pub resources: ResourceRequest,
@@ -134,10 +150,40 @@ pub struct ExperimentSpec {
     pub queue: QueueName,
     /// Retries, limits, priority.
     pub policy: Policy,
+    /// The experiment that it was made from.
+    pub origin: Option<Origin>,
 }
 
 impl ExperimentSpec {
-    /// Names the source and command of an experiment, whatever its commit: what earlier runs teach about later ones.
+    /// The command as it is run: parameters in their places.
+    #[must_use]
+    pub fn filled_command(&self) -> Vec<String> {
+        let words = self.command.iter();
+        words
+            .map(|word| fill_parameters(word, &self.parameters))
+            .collect()
+    }
+
+    /// The variables that its command gets: one for each parameter, then its own with parameters in their places.
+    #[must_use]
+    pub fn filled_variables(&self) -> Vec<(String, String)> {
+        let parameters = self.parameters.iter();
+        let carried = parameters.map(|(name, value)| (parameter_variable(name), value.clone()));
+        let own = self.variables.iter();
+        let own = own.map(|(name, value)| (name.clone(), fill_parameters(value, &self.parameters)));
+        carried.chain(own).collect()
+    }
+
+    /// Bytes of both of these.
+    #[must_use]
+    pub fn filled_bytes(&self) -> u64 {
+        let length = |text: &String| filled_length(text, &self.parameters);
+        let words = self.command.iter().map(length);
+        let values = self.variables.iter().map(|(_, value)| length(value));
+        words.chain(values).fold(0, u64::saturating_add)
+    }
+
+    /// Names the source and command of an experiment, whatever its commit and the values of its parameters: what earlier runs teach about later ones.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
         let source = self.source.as_ref();

@@ -9,14 +9,17 @@ mod backup;
 mod cause;
 pub mod codec;
 mod experiment;
+mod group;
 mod ids;
 mod join;
+mod parameters;
 mod placement;
 mod records;
 mod report;
 mod resources;
 mod sample;
 mod source_tree;
+mod stop_rule;
 mod time;
 
 pub use author::{Author, AuthorProof, Role};
@@ -24,10 +27,11 @@ pub use backup::{
     BackupError, BackupHeader, BackupItem, BackupPart, BackupReader, BackupSummary, BackupWriter,
     MAX_BACKUP_DATA_BYTES,
 };
-pub use cause::{Cause, CauseKind};
+pub use cause::{Cause, CauseKind, Finding};
 pub use experiment::{
     Environment, ExperimentSpec, Overuse, ParseOveruseError, Policy, SourceTreeRef,
 };
+pub use group::{GroupId, Origin};
 pub use ids::{
     AttemptToken, BlobHash, ClusterId, ExperimentId, IdError, Incarnation, LogIndex, NodeId,
     QueueName, RequestId, TokenId,
@@ -36,6 +40,10 @@ pub use join::{
     JoinProof, JoinReply, JoinRequest, JoinTokenError, JoinTokenText, Member, MemberList,
     SignedMemberList, rejoin_bytes,
 };
+pub use parameters::{
+    ParameterError, check_parameters, fill_parameters, filled_length, parameter_places,
+    parameter_variable,
+};
 pub use placement::{RankPlacement, WantedAttempt, WantedSet};
 pub use records::{
     ConsoleStream, FrameError, MAX_FRAME_BYTES, Record, RecordBody, SegmentRef, SegmentSummary,
@@ -43,7 +51,7 @@ pub use records::{
 };
 pub use report::{GpuReport, NodeFacts, NodeReport};
 pub use resources::{
-    GpuIndex, GpuShare, ParseResourceError, ResourceRequest, Resources, accepts_model, bytes_text,
+    Bytes, GpuIndex, GpuShare, ParseResourceError, ResourceRequest, Resources, accepts_model,
     parse_bytes, parse_cpus, parse_gpus,
 };
 pub use sample::{AttemptSample, DiskUse, GpuUse, NetworkOf, NetworkUse};
@@ -51,4 +59,5 @@ pub use source_tree::{
     Chunk, GitFacts, MAX_TREE_ENTRIES, SourceTree, TreeEntry, TreeEntryKind, TreePathError,
     validate_tree_path,
 };
+pub use stop_rule::{Comparison, StopRule, StopRuleError};
 pub use time::{DurationMs, ParseDurationError, Timestamp, parse_duration};

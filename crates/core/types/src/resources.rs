@@ -152,14 +152,9 @@ impl fmt::Display for Milli {
     }
 }
 
-/// Bytes in the largest binary unit that keeps one decimal, for people: `1.5 GiB`.
-#[must_use]
-pub fn bytes_text(bytes: u64) -> String {
-    Bytes(bytes).to_string()
-}
-
-/// Bytes, printed in the largest binary unit that keeps one decimal.
-struct Bytes(u64);
+/// Bytes, printed for people in the largest binary unit that keeps one decimal: `1.5 GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes(pub u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

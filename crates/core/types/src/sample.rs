@@ -30,6 +30,8 @@ pub struct AttemptSample {
     pub gpus: Option<GpuUse>,
     /// None where the kernel does not tell.
     pub network: Option<NetworkUse>,
+    /// Bytes that it wrote to standard output and standard error.
+    pub console_bytes: u64,
 }
 
 /// What reached block devices, or will once it is written back (`/proc/PID/io` of proc(5)): not what the page cache

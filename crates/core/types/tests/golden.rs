@@ -1,16 +1,20 @@
 //! Stored and sent bytes do not change: each line of `golden.txt` is a name and what was written under it once.
 
+#[cfg(test)]
+#[path = "golden/causes.rs"]
+mod causes;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use types::{
-    AttemptSample, AttemptToken, Author, AuthorProof, BlobHash, Cause, CauseKind, Chunk, ClusterId,
-    ConsoleStream, DiskUse, DurationMs, Environment, ExperimentId, ExperimentSpec, GitFacts,
-    GpuIndex, GpuReport, GpuShare, GpuUse, Incarnation, JoinProof, JoinReply, JoinRequest,
-    LogIndex, Member, MemberList, NetworkOf, NetworkUse, NodeFacts, NodeId, NodeReport, Policy,
-    QueueName, RankPlacement, Record, RecordBody, RequestId, ResourceRequest, Resources, Role,
-    SegmentRef, SegmentSummary, SignedMemberList, SourceTree, SourceTreeRef, Timestamp, TreeEntry,
-    TreeEntryKind, WantedAttempt, WantedSet, codec,
+    AttemptSample, AttemptToken, Author, AuthorProof, BlobHash, Chunk, ClusterId, ConsoleStream,
+    DiskUse, DurationMs, Environment, ExperimentId, ExperimentSpec, GitFacts, GpuIndex, GpuReport,
+    GpuShare, GpuUse, Incarnation, JoinProof, JoinReply, JoinRequest, LogIndex, Member, MemberList,
+    NetworkOf, NetworkUse, NodeFacts, NodeId, NodeReport, Origin, Policy, QueueName, RankPlacement,
+    Record, RecordBody, RequestId, ResourceRequest, Resources, Role, SegmentRef, SegmentSummary,
+    SignedMemberList, SourceTree, SourceTreeRef, Timestamp, TreeEntry, TreeEntryKind,
+    WantedAttempt, WantedSet, codec,
 };
 
 const GOLDEN: &str = include_str!("golden.txt");
@@ -114,6 +118,7 @@ fn spec() -> ExperimentSpec {
         prefer_nodes: vec![node("nodeb")],
         queue: QueueName::default(),
         policy: Policy::default(),
+        origin: Some(Origin::Clone(ExperimentId::from_bits(9))),
     }
 }
 
@@ -190,6 +195,7 @@ fn records_and_segments() {
                     sent_bytes_per_second: 13,
                     of: NetworkOf::Host,
                 }),
+                console_bytes: 14,
             })),
         ),
         (
@@ -383,51 +389,4 @@ fn authors_and_requests() {
         ),
     ]);
     hold(&[("request-from-key", RequestId::from_key("ann", "nightly"))]);
-}
-
-#[test]
-fn causes() {
-    let kinds = [
-        ("cause-finished", CauseKind::Finished),
-        ("cause-exit-code", CauseKind::ExitCode(-1)),
-        ("cause-signal", CauseKind::Signal(9)),
-        (
-            "cause-command-not-found",
-            CauseKind::CommandNotFound {
-                command: "x".to_owned(),
-            },
-        ),
-        ("cause-source-tree", CauseKind::SourceTree),
-        ("cause-host-out-of-memory", CauseKind::HostOutOfMemory),
-        ("cause-disk-full", CauseKind::DiskFull),
-        (
-            "cause-stopped",
-            CauseKind::Stopped {
-                by: "ann@box1".to_owned(),
-            },
-        ),
-        ("cause-node-lost", CauseKind::NodeLost),
-        ("cause-lease-expired", CauseKind::LeaseExpired),
-        ("cause-time-limit", CauseKind::TimeLimit),
-        ("cause-node-restarted", CauseKind::NodeRestarted),
-        ("cause-holder-failed", CauseKind::HolderFailed),
-        ("cause-refused-by-node", CauseKind::RefusedByNode),
-        (
-            "cause-moved",
-            CauseKind::Moved {
-                by: "ann@nodea".to_owned(),
-            },
-        ),
-        ("cause-history-replaced", CauseKind::HistoryReplaced),
-        ("cause-vram-overuse", CauseKind::VramOveruse),
-        (
-            "cause-gpu-failed",
-            CauseKind::GpuFailed {
-                gpu: 5,
-                problem: "XID 79".to_owned(),
-            },
-        ),
-    ];
-    let causes = kinds.map(|(name, kind)| (name, Cause::new(kind, vec!["line".to_owned()])));
-    hold(&causes);
 }

@@ -177,6 +177,7 @@ mod tests {
                         sent_bytes_per_second: 1,
                         of: NetworkOf::Host,
                     }),
+                    console_bytes: rate,
                 },
             },
         )

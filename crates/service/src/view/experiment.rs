@@ -3,14 +3,16 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::view::{NodeRefView, ResourcesView, SourceView};
+use crate::view::{NodeRefView, OriginView, ResourcesView, SourceView};
 
 /// A cause of an end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CauseView {
     /// Stable word: `finished`, `exit-code`, `signal`, `command-not-found`, `source-tree`, `host-out-of-memory`, `disk-full`,
-    /// `stopped`, `node-lost`, `lease-expired`, `time-limit`, `node-restarted`, `holder-failed`, `refused-by-node`,
-    /// `moved`, `history-replaced`, `preempted`, `vram-overuse`, `rank-ended`, `gpu-failed`.
+    /// `stopped`, `node-lost`, `lease-expired`, `time-limit`, `node-restarted`, `holder-failed`, `refused-by-node`, `moved`,
+    /// `history-replaced`, `preempted`, `vram-overuse`, `rank-ended`, `gpu-failed`, `permission-denied`,
+    /// `cuda-out-of-memory`, `gpu-xid`, `nan-loss`, `nccl-timeout`, `import-failed`, `environment-build`, `rule-met`; of findings also
+    /// `no-progress`, `leak-suspected`, `data-starved`, `gpu-underused`.
     pub kind: String,
     /// For people.
     pub text: String,
@@ -18,6 +20,23 @@ pub struct CauseView {
     pub evidence: Vec<String>,
     /// What a shell would return: the command's own code, 128 + signal …
     pub exit_code: i32,
+    /// What to do about it.
+    pub advice: Vec<String>,
+    /// What was seen besides.
+    pub findings: Vec<FindingView>,
+}
+
+/// Something that was seen besides a cause, or while an experiment runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FindingView {
+    /// A word of the same list.
+    pub kind: String,
+    /// For people.
+    pub text: String,
+    /// What was looked at.
+    pub evidence: String,
+    /// What to do about it.
+    pub advice: String,
 }
 
 /// One rank of an attempt on several nodes.
@@ -85,6 +104,8 @@ pub struct ExperimentSummary {
     pub state: String,
     /// Who.
     pub user: String,
+    /// The group that it was submitted with.
+    pub group: Option<String>,
     /// Where it waits or waited.
     pub queue: String,
     /// Where it runs or ran last; of several nodes that of the first rank.
@@ -112,8 +133,14 @@ pub struct ExperimentDetail {
     pub summary: ExperimentSummary,
     /// user@node of the submission.
     pub submitted_by: String,
-    /// Program and arguments.
+    /// Program and arguments, with places for parameters.
     pub command: Vec<String>,
+    /// The same as it is run, with parameters in their places.
+    pub filled_command: Vec<String>,
+    /// The experiment that it was made from.
+    pub origin: Option<OriginView>,
+    /// The metric by which it ends itself; empty: none.
+    pub stop_when: String,
     /// Sub-directory of the source tree.
     pub working_directory: String,
     /// Names of variables that were set; values are shown only to members.
@@ -182,6 +209,8 @@ pub struct ExperimentFilter {
     pub queue: Option<String>,
     /// Only this name.
     pub name: Option<String>,
+    /// Only those of this group.
+    pub group: Option<String>,
     /// At most so many; 0: 100.
     pub limit: u64,
 }
@@ -207,6 +236,10 @@ pub struct WhyView {
     pub nodes: Vec<WhyNodeView>,
     /// What a person should know of the attempt that runs.
     pub warnings: Vec<String>,
+    /// Why its last attempt ended; none before its end.
+    pub cause: Option<CauseView>,
+    /// What its use of resources says while it runs: a leak, a GPU that waits or idles, a standstill.
+    pub findings: Vec<FindingView>,
 }
 
 /// What one node lacks.

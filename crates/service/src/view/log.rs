@@ -69,10 +69,14 @@ pub enum LogItem {
 }
 
 /// Floats that JSON cannot write travel as text, so that a diverged loss reaches its reader.
-mod json_float {
+/// Numbers that JSON does not have travel as text.
+pub(super) mod json_float {
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::view) fn serialize<S: Serializer>(
+        value: &f64,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         if value.is_finite() {
             serializer.serialize_f64(*value)
         } else {
@@ -87,7 +91,9 @@ mod json_float {
         Text(String),
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    pub(in crate::view) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<f64, D::Error> {
         match Float::deserialize(deserializer)? {
             Float::Number(value) => Ok(value),
             Float::Text(text) => text.parse().map_err(serde::de::Error::custom),

@@ -61,7 +61,8 @@ pub struct SubmitRequest {
     /// Variables for the command, as name and value.
     #[serde(default)]
     pub variables: Vec<(String, String)>,
-    /// Named parameters.
+    /// Named parameters: `{name}` in the command or the value of a variable stands for the value, and
+    /// `MUSTER_PARAM_NAME` carries it.
     #[serde(default)]
     pub parameters: Vec<(String, String)>,
     /// What it needs.
@@ -98,6 +99,9 @@ pub struct SubmitRequest {
     /// be stricter.
     #[serde(default)]
     pub vram_overuse: Option<String>,
+    /// A rule by which it ends itself, such as `loss > 2 after step 1000`.
+    #[serde(default)]
+    pub stop_when: Option<String>,
     /// Refuse instead of waiting when no node of the cluster could ever run it.
     #[serde(default)]
     pub fail_if_impossible: bool,

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::view::FindingView;
+
 /// The samples of an attempt, reduced to few points.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SamplesView {
@@ -22,6 +24,8 @@ pub struct SamplesView {
     pub summary: Option<UsageSummary>,
     /// What a person should know: it takes more GPU memory than it was given, or a neighbour does.
     pub warnings: Vec<String>,
+    /// What all samples together say: a leak, a GPU that waits or idles, a standstill.
+    pub findings: Vec<FindingView>,
 }
 
 /// Some samples in a row: rates, processors and GPU time are means over them, the rest is the most of any.

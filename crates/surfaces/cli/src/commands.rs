@@ -1,8 +1,10 @@
 //! The commands of the client, one file each.
 
 mod accept;
+mod again;
 mod audit;
 mod backup;
+mod compare;
 mod logs;
 mod ls;
 mod node;
@@ -35,6 +37,8 @@ use crate::terminal::Terminal;
 
 /// Names a request, so that a repeated one is the same.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// What the id of a group begins with.
+const GROUP_PREFIX: &str = "g-";
 /// How long a reading command waits for a leader: several elections.
 const READ_WINDOW: Duration = Duration::from_secs(5);
 /// How long a writing command waits for a leader.
@@ -51,13 +55,19 @@ pub enum Command {
     Run(Box<run::Arguments>),
     /// List experiments
     Ls(ls::Arguments),
-    /// Show everything about one experiment
+    /// Show everything about one experiment, or the table of a group
     Show(show::Arguments),
     /// Show what an experiment used: processors, memory, disk, GPUs and network over time
     Usage(usage::Arguments),
     /// Print the output of an experiment
     Logs(logs::Arguments),
-    /// Stop experiments
+    /// Submit an experiment that is another with changes, with the same code
+    Clone(Box<again::Clone>),
+    /// Submit an experiment exactly as it was, once more
+    Rerun(again::Rerun),
+    /// Show what differs between experiments: code, parameters, machines, metrics
+    Compare(compare::Arguments),
+    /// Stop experiments or groups of them
     Stop(stop::Arguments),
     /// Keep a waiting experiment from being placed
     Hold(steer::Hold),
@@ -143,10 +153,15 @@ fn code_of(done: Result<ExitCode, Error>, terminal: &Terminal) -> ExitCode {
 async fn dispatch(command: Command, session: &Session) -> Result<ExitCode, Error> {
     match command {
         Command::Run(arguments) => return Box::pin(run::run(*arguments, session)).await,
+        Command::Clone(arguments) => {
+            return Box::pin(again::make_clone(&arguments, session)).await;
+        }
+        Command::Rerun(arguments) => return Box::pin(again::rerun(&arguments, session)).await,
         Command::Logs(arguments) => return logs::run(arguments, session).await,
         Command::Stop(arguments) => return stop::run(&arguments, session).await,
         Command::Ls(arguments) => ls::run(&arguments, session).await?,
         Command::Show(arguments) => show::run(&arguments, session).await?,
+        Command::Compare(arguments) => compare::run(&arguments, session).await?,
         Command::Hold(arguments) => steer::hold(&arguments, session).await?,
         Command::Release(arguments) => steer::release(&arguments, session).await?,
         Command::Priority(arguments) => steer::priority(&arguments, session).await?,

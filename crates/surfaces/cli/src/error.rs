@@ -156,6 +156,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A file of parameters is none.
+    #[error("{}: {why}", path.display())]
+    Parameters {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// A file that is to be written is there already.
     #[error("{} exists already", path.display())]
     FileExists {
@@ -307,6 +315,12 @@ impl Error {
             }
             _ => false,
         }
+    }
+
+    /// There is no such thing.
+    #[must_use]
+    pub(crate) fn is_unknown(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
     }
 
     /// The reader of the output went away, as `head` does.

@@ -1,8 +1,10 @@
 //! Text for people, one file per table or page. Pure: data and a [`Look`] in, text out.
 
 pub(crate) mod amounts;
+mod comparison;
 mod experiment_page;
 mod experiments;
+mod groups;
 mod ledger;
 mod look;
 mod machines;
@@ -13,8 +15,10 @@ mod tokens;
 mod usage;
 mod why;
 
+pub(crate) use comparison::comparison;
 pub(crate) use experiment_page::experiment_page;
 pub(crate) use experiments::experiments;
+pub(crate) use groups::{group_page, groups, stopped_group};
 pub(crate) use ledger::{audit_report, ledger};
 pub(crate) use look::Look;
 pub(crate) use machines::machines;

@@ -224,6 +224,8 @@ mod tests {
             text: String::new(),
             evidence: Vec::new(),
             exit_code: 0,
+            advice: Vec::new(),
+            findings: Vec::new(),
         };
         Ok(LogItem::End { cause })
     }
@@ -255,7 +257,7 @@ mod tests {
             "id: 2-7\nevent: console\n",
             r#"data: {"type":"console","attempt":2,"sequence":7,"at":5,"stream":"stdout","text":"line 1\nline 2\r"}"#,
             "\n\nevent: end\n",
-            r#"data: {"type":"end","cause":{"kind":"finished","text":"","evidence":[],"exit_code":0}}"#,
+            r#"data: {"type":"end","cause":{"kind":"finished","text":"","evidence":[],"exit_code":0,"advice":[],"findings":[]}}"#,
             "\n\n",
         );
         assert_eq!(body, expected);

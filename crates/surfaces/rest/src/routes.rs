@@ -1,9 +1,11 @@
 //! Every route and the document that describes them, made from the same list.
 
+mod again;
 mod backup;
 mod blobs;
 mod cluster;
 mod experiments;
+mod groups;
 mod ledger;
 mod logs;
 mod machines;
@@ -127,6 +129,12 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(steering::order))
         .routes(routes!(steering::priority))
         .routes(routes!(experiments::accept))
+        .routes(routes!(again::make_clone))
+        .routes(routes!(again::rerun))
+        .routes(routes!(again::compare))
+        .routes(routes!(groups::list, groups::submit))
+        .routes(routes!(groups::show))
+        .routes(routes!(groups::stop))
         .routes(routes!(logs::read))
         .routes(routes!(samples::samples))
         .routes(routes!(backup::take))
@@ -160,7 +168,7 @@ mod tests {
 
     use super::*;
 
-    const ROUTES: [&str; 46] = [
+    const ROUTES: [&str; 53] = [
         "GET /health",
         "GET /openapi.json",
         "GET /cluster",
@@ -189,6 +197,13 @@ mod tests {
         "POST /experiments/{id}/stop",
         "POST /experiments/{id}/move",
         "POST /experiments/{id}/accept",
+        "POST /experiments/{id}/clone",
+        "POST /experiments/{id}/rerun",
+        "GET /compare",
+        "GET /groups",
+        "POST /groups",
+        "GET /groups/{id}",
+        "POST /groups/{id}/stop",
         "GET /experiments/{id}/logs",
         "GET /experiments/{id}/samples",
         "GET /backup",

@@ -1,42 +1,51 @@
 //! Console output: from the pipes into records.
 
 mod flood;
+mod tail;
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
-use types::{ConsoleStream, RecordBody};
+use diagnosis::{LossWatch, Said};
+use types::{ConsoleStream, RecordBody, StopRule};
 
 use self::flood::{Allowance, Verdict};
+use self::tail::Tail;
 use super::metric::MetricLines;
 use super::recorder::Recorder;
 use crate::clock::boottime_ms;
 
 /// Largest console record; also what one read takes off a pipe.
 const MAX_CONSOLE_BYTES: usize = 64 << 10;
-/// What is kept of standard error as evidence of a failure: eight lines are shown.
-const EVIDENCE_BYTES: usize = 8 << 10;
-/// Lines of standard error in the evidence.
-const EVIDENCE_LINES: usize = 8;
 
 /// Reads the pipes; memory is bounded by one read each and by the recorder, the pipe itself holds the job back.
 #[derive(Debug)]
 pub(super) struct Console {
     buffer: Vec<u8>,
     metrics: MetricLines,
-    stderr_tail: VecDeque<u8>,
+    /// What the metrics say of losses.
+    pub(super) losses: LossWatch,
+    tail: Tail,
+    /// Bytes since they were last asked for.
+    written: u64,
     allowance: Allowance,
+    stop_rule: Option<StopRule>,
+    /// What the rule to stop by found, until it is taken.
+    met_rule: Option<String>,
 }
 
 impl Console {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(stop_rule: Option<StopRule>) -> Self {
         Self {
             buffer: vec![0; MAX_CONSOLE_BYTES],
             metrics: MetricLines::default(),
-            stderr_tail: VecDeque::new(),
+            losses: LossWatch::default(),
+            tail: Tail::default(),
+            written: 0,
             allowance: Allowance::new(boottime_ms()),
+            stop_rule,
+            met_rule: None,
         }
     }
 
@@ -65,13 +74,9 @@ impl Console {
             Err(error) => return Err(error.into()),
         };
         let bytes = &self.buffer[..length];
-        if stream == ConsoleStream::Stderr {
-            // Also of what is dropped: the last words of a job that floods say why it failed.
-            self.stderr_tail
-                .extend(&bytes[length.saturating_sub(EVIDENCE_BYTES)..]);
-            let surplus = self.stderr_tail.len().saturating_sub(EVIDENCE_BYTES);
-            self.stderr_tail.drain(..surplus);
-        }
+        // Also what is dropped: the last words of a job that floods say why it failed.
+        self.tail.add(stream, bytes, boottime_ms());
+        self.written = self.written.saturating_add(length as u64);
         match self.allowance.judge(length as u64, boottime_ms()) {
             Verdict::Keep { dropped } => mark(recorder, dropped),
             Verdict::Drop => return Ok(true),
@@ -82,10 +87,34 @@ impl Console {
         });
         if stream == ConsoleStream::Stdout {
             for scalar in self.metrics.take(bytes) {
+                self.judge(&scalar);
                 recorder.append(scalar);
             }
         }
         Ok(true)
+    }
+
+    /// Looks at a value for the diagnosis, and with the rule to stop by; only the first that meets it counts.
+    fn judge(&mut self, scalar: &RecordBody) {
+        let RecordBody::Scalar {
+            name,
+            step,
+            value_bits,
+        } = scalar
+        else {
+            return;
+        };
+        let value = f64::from_bits(*value_bits);
+        self.losses.see(name, *step, value);
+        let Some(rule) = self.stop_rule.take_if(|rule| rule.ends(name, *step, value)) else {
+            return;
+        };
+        self.met_rule = Some(format!("{rule} ({name} = {value} at step {step})"));
+    }
+
+    /// The rule by which it must end, once.
+    pub(super) fn take_met_rule(&mut self) -> Option<String> {
+        self.met_rule.take()
     }
 
     /// Marks what was dropped last, when nothing more is read.
@@ -98,19 +127,14 @@ impl Console {
         self.allowance.rest_until_ms(boottime_ms())
     }
 
-    /// The last lines of standard error.
-    pub(super) fn last_stderr_lines(&self) -> Vec<String> {
-        let bytes: Vec<u8> = self.stderr_tail.iter().copied().collect();
-        let text = String::from_utf8_lossy(&bytes);
-        let lines: Vec<&str> = text
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-            .collect();
-        let from = lines.len().saturating_sub(EVIDENCE_LINES);
-        lines[from..]
-            .iter()
-            .map(|line| (*line).to_owned())
-            .collect()
+    /// The last of what it said.
+    pub(super) fn last_words(&self) -> Vec<Said> {
+        self.tail.said(boottime_ms())
+    }
+
+    /// Bytes that it wrote since the last call.
+    pub(super) fn take_written(&mut self) -> u64 {
+        std::mem::take(&mut self.written)
     }
 }
 

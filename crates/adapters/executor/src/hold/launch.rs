@@ -39,6 +39,11 @@ pub(super) enum LaunchError {
         /// What the kernel said.
         error: String,
     },
+    /// The program, or the way to it, is not for this user.
+    NotAllowed {
+        /// What the kernel said.
+        error: String,
+    },
 }
 
 /// Becomes the job, or leaves the reason and ends with 127.
@@ -52,7 +57,7 @@ pub(super) fn launch(directory: &AttemptDirectory) -> ExitCode {
         }
     };
     let error = match directory.read_whole_order() {
-        Ok(Some((order, confinement))) => become_job(directory, &order, &confinement),
+        Ok(Some((order, confinement, _))) => become_job(directory, &order, &confinement),
         Ok(None) => preparation("the order is gone"),
         Err(error) => preparation(&chain(&error)),
     };
@@ -100,8 +105,11 @@ fn become_job(
         .envs(order.variables.iter().map(|(name, value)| (name, value)))
         .current_dir(working_directory)
         .exec();
-    LaunchError::Command {
-        error: error.to_string(),
+    let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
+    let error = error.to_string();
+    match is_denied {
+        true => LaunchError::NotAllowed { error },
+        false => LaunchError::Command { error },
     }
 }
 

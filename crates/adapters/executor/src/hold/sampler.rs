@@ -5,6 +5,7 @@ mod look;
 
 use std::io;
 
+use diagnosis::Course;
 use types::{AttemptSample, GpuUse, NetworkOf, RecordBody};
 
 use self::interval::Interval;
@@ -43,6 +44,8 @@ pub(super) struct Sampler {
     interval: Interval,
     last: Option<(u64, Look)>,
     told: Option<(u64, GpuUse)>,
+    /// All records so far, in little room.
+    pub(super) course: Course,
     /// Most memory seen in a look.
     pub(super) peak_memory_bytes: u64,
     /// Most memory of GPUs that the node told of.
@@ -61,6 +64,7 @@ impl Sampler {
             interval: Interval::starting_at(now_ms),
             last: None,
             told: None,
+            course: Course::default(),
             peak_memory_bytes: 0,
             peak_vram_bytes: 0,
             cpu_ms: 0,
@@ -128,6 +132,11 @@ impl Sampler {
         self.interval.add_network(of, bytes.unwrap_or_default());
     }
 
+    /// It wrote so much since the last call.
+    pub(super) fn see_console(&mut self, bytes: u64) {
+        self.interval.add_console(bytes);
+    }
+
     /// The node says what the tree uses of the GPUs.
     pub(super) fn tell_gpus(&mut self, told: GpuUse, now_ms: u64) {
         self.interval.see_vram(told.vram_bytes);
@@ -149,6 +158,7 @@ impl Sampler {
 
     fn close(&mut self, now_ms: u64) -> AttemptSample {
         let (sample, next) = self.interval.close(now_ms, self.peak_memory_bytes);
+        self.course.push(&sample);
         self.interval = next;
         if let Some((_, last)) = &self.last {
             // What was held at the seam was held on both sides of it.

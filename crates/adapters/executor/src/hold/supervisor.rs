@@ -13,6 +13,7 @@ use types::{CauseKind, ConsoleStream};
 
 use super::HoldError;
 use super::console::{Console, say};
+use super::ending;
 use super::job::Job;
 use super::recorder::Recorder;
 use super::sampler::Sampler;
@@ -22,9 +23,9 @@ use crate::cgroup::{CgroupLimits, JobCgroups};
 use crate::clock::boottime_ms;
 use crate::job_user::Confinement;
 use crate::process_tree;
-use crate::protocol::{Notice, Request};
+use crate::protocol::{Notice, Request, StopReason};
 use crate::segment::SegmentLimits;
-use crate::stored::{OrderV1, Status};
+use crate::stored::{GpuTerms, OrderV1, Status, WholeOrder};
 use stopping::Stopping;
 
 /// Followers are told of new records at most this often: below what a person sees, above what a flood costs.
@@ -38,6 +39,8 @@ pub(super) struct Supervisor {
     directory: AttemptDirectory,
     order: OrderV1,
     confinement: Confinement,
+    /// What it was given of the GPUs.
+    gpu_terms: GpuTerms,
     job: Job,
     subscribers: Subscribers,
     recorder: Recorder,
@@ -50,13 +53,15 @@ pub(super) struct Supervisor {
     untold: bool,
     gone_since_ms: Option<u64>,
     failure: Option<(CauseKind, String)>,
+    /// Kills for lack of memory on the whole machine when it started.
+    machine_kills: Option<u64>,
 }
 
 impl Supervisor {
     /// Tells the node that the job runs, then does what the start need not wait for.
     pub(super) fn new(
         directory: AttemptDirectory,
-        (order, confinement): (OrderV1, Confinement),
+        (order, confinement, gpu_terms): WholeOrder,
         job: Job,
         listener: UnixListener,
         node: Option<UnixStream>,
@@ -78,7 +83,7 @@ impl Supervisor {
         let mut supervisor = Self {
             subscribers: Subscribers::new(listener, node),
             recorder,
-            console: Console::new(),
+            console: Console::new(order.stop_rule.clone()),
             cgroups: JobCgroups::default(),
             sampler: Sampler::new(now_ms),
             timer,
@@ -87,9 +92,11 @@ impl Supervisor {
             untold: false,
             gone_since_ms: None,
             failure: None,
+            machine_kills: ending::machine_kills(),
             directory,
             order,
             confinement,
+            gpu_terms: gpu_terms.unwrap_or_default(),
             job,
         };
         for notice in supervisor.greeting() {
@@ -138,7 +145,7 @@ impl Supervisor {
     pub(super) fn run(mut self) -> Result<(), HoldError> {
         loop {
             let now_ms = boottime_ms();
-            self.read_console();
+            self.read_console(now_ms)?;
             self.serve(now_ms)?;
             self.job.reap().map_err(HoldError::Signal)?;
             self.enforce(now_ms)?;
@@ -170,7 +177,7 @@ impl Supervisor {
         }
     }
 
-    fn read_console(&mut self) {
+    fn read_console(&mut self, now_ms: u64) -> Result<(), HoldError> {
         let pipes = [
             (&mut self.job.stdout, ConsoleStream::Stdout),
             (&mut self.job.stderr, ConsoleStream::Stderr),
@@ -182,6 +189,13 @@ impl Supervisor {
                 self.failure
                     .get_or_insert((CauseKind::HolderFailed, problem));
             }
+        }
+        match self.console.take_met_rule() {
+            Some(rule) => {
+                let grace_ms = self.order.stop_grace_ms;
+                self.stop(StopReason::RuleMet { rule }, grace_ms, now_ms)
+            }
+            None => Ok(()),
         }
     }
 
@@ -207,6 +221,7 @@ impl Supervisor {
         if now_ms < self.sampler.next_look_ms() || self.job.tree_is_gone {
             return;
         }
+        self.sampler.see_console(self.console.take_written());
         match self.sampler.look(&self.cgroups, now_ms) {
             Ok(usage) => self.subscribers.tell(&Notice::Usage(usage)),
             Err(error) => self.recorder.log(&format!("sampling failed: {error}")),

@@ -65,7 +65,7 @@ pub(super) fn variables(
         variables.push(own("CUDA_VISIBLE_DEVICES", visible.join(",")));
     }
     variables.extend(mps_variables(&resources.gpus, mps_directory));
-    variables.extend_from_slice(&wanted.spec.variables);
+    variables.extend(wanted.spec.filled_variables());
     variables.extend_from_slice(&start.variables);
     let token = &wanted.token;
     variables.push(own("MUSTER_EXPERIMENT_ID", token.experiment.to_string()));

@@ -65,6 +65,9 @@ impl PrepareError {
             },
             Self::Stopped(StopReason::Requested { by }) => CauseKind::Stopped { by: by.clone() },
             Self::Stopped(StopReason::TimeLimit) => CauseKind::TimeLimit,
+            Self::Stopped(StopReason::RuleMet { rule }) => {
+                CauseKind::RuleMet { rule: rule.clone() }
+            }
             Self::Stopped(StopReason::VramOveruse { .. }) => CauseKind::VramOveruse,
             Self::Stopped(StopReason::GpuFailed { gpu, problem }) => CauseKind::GpuFailed {
                 gpu: *gpu,
@@ -186,7 +189,7 @@ fn order(
         token: wanted.token,
         rank: wanted.rank,
         boot_id: shared.boot_id,
-        command: wanted.spec.command.clone(),
+        command: wanted.spec.filled_command(),
         working_directory: wanted.spec.working_directory.clone(),
         variables: variables(
             &shared.host_variables,
@@ -199,6 +202,7 @@ fn order(
         stop_margin_ms: shared.config.stop_margin.0,
         time_limit_ms: wanted.spec.policy.time_limit_ms.0,
         stop_grace_ms: wanted.spec.policy.stop_grace_ms.0,
+        stop_rule: wanted.spec.policy.stop_rule.clone(),
         memory_bytes: wanted.resources.memory_bytes,
         cpu_milli: wanted.resources.cpu_milli,
         cgroups: shared.cgroups.named(&machine_name),

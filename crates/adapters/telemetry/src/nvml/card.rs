@@ -8,9 +8,10 @@ use nvml_wrapper::{Device, Nvml};
 
 use super::health::Health;
 use super::lineage::Lineage;
-use super::xid::XidLog;
+use super::xid::{XidLog, apart};
 use super::{events, mig, processes, told, topology};
 use crate::GpuDetail;
+use crate::sampler::now;
 
 /// The words of NVML; that it idles is no reason to worry.
 const THROTTLE_WORDS: [(ThrottleReasons, &str); 8] = [
@@ -75,7 +76,7 @@ impl<'nvml> Card<'nvml> {
     /// Takes what happened to it since the last time; never waits.
     pub(super) fn hear(&mut self, log: &mut XidLog) {
         for xid in self.events.iter().flat_map(events::take) {
-            log.add(xid);
+            log.add(xid, now().0);
             self.heard = true;
         }
     }
@@ -120,6 +121,7 @@ impl<'nvml> Card<'nvml> {
     /// What is known without asking.
     fn known(&self, log: &XidLog) -> GpuDetail {
         let seldom = &self.seldom;
+        let (xids, xids_at) = apart(log.last());
         GpuDetail {
             uuid: self.uuid.clone(),
             model: seldom.model.clone(),
@@ -130,7 +132,8 @@ impl<'nvml> Card<'nvml> {
             ecc_corrected: seldom.health.ecc_corrected,
             ecc_uncorrected: seldom.health.ecc_uncorrected,
             retired_pages: seldom.health.retired,
-            xids: log.last().to_vec(),
+            xids,
+            xids_at,
             problem: log.problem().or_else(|| seldom.health.problem()),
             ..GpuDetail::default()
         }

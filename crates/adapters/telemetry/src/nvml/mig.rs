@@ -46,6 +46,7 @@ fn read(
         ecc_uncorrected: card.ecc_uncorrected,
         retired_pages: card.retired_pages,
         xids: card.xids.clone(),
+        xids_at: card.xids_at.clone(),
         problem: card.problem.clone(),
         ..GpuDetail::default()
     };

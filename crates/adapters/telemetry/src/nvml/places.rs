@@ -1,6 +1,7 @@
 //! The order of the list: who was counted once keeps its number, since attempts hold GPUs by number.
 
 use super::Seen;
+use super::xid::{Heard, apart};
 use crate::GpuDetail;
 
 /// Begins the name of a card that never told its uuid.
@@ -21,7 +22,7 @@ enum Found {
     Read(Box<GpuDetail>),
     Failed {
         problem: String,
-        xids: Vec<u64>,
+        xids: Vec<Heard>,
     },
 }
 
@@ -70,7 +71,7 @@ impl Places {
         for (known, found) in std::iter::zip(&mut self.0, found) {
             *known = match found {
                 Found::Read(detail) => *detail,
-                Found::Failed { problem, xids } => fail(known, &problem, xids),
+                Found::Failed { problem, xids } => fail(known, &problem, &xids),
                 Found::Nothing if known.part_of.is_some() => lost(known, REMOVED),
                 Found::Nothing => lost(known, VANISHED),
             };
@@ -126,11 +127,11 @@ fn nameless(index: usize) -> GpuDetail {
 }
 
 /// What was known of a card that does not say who it is says more than its error.
-fn fail(known: &GpuDetail, problem: &str, xids: Vec<u64>) -> GpuDetail {
+fn fail(known: &GpuDetail, problem: &str, xids: &[Heard]) -> GpuDetail {
     let earlier = known.problem.as_deref().filter(|_| xids.is_empty());
     let mut failed = lost(known, earlier.unwrap_or(problem));
     if !xids.is_empty() {
-        failed.xids = xids;
+        (failed.xids, failed.xids_at) = apart(xids);
     }
     failed
 }
@@ -145,6 +146,7 @@ pub(crate) fn lost(known: &GpuDetail, problem: &str) -> GpuDetail {
         vram_total_bytes: known.vram_total_bytes,
         numa_node: known.numa_node,
         xids: known.xids.clone(),
+        xids_at: known.xids_at.clone(),
         problem: Some(problem.to_owned()),
         ..GpuDetail::default()
     }

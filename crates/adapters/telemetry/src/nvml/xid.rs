@@ -1,77 +1,29 @@
-//! What XID numbers mean: "Analyzing Xid Errors with the Xid Catalog", NVIDIA, r575
-//! (<https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html>).
+//! The XID events of a card: what the driver reported of it, and whether it may still be used.
+
+use diagnosis::xid_meaning;
 
 /// Events that are kept of each card.
 const KEPT: usize = 16;
 
-/// What helps.
-#[derive(Clone, Copy, Debug)]
-enum Remedy {
-    Reset,
-    Restart,
-    Cables,
+/// One event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// NVIDIA's number.
+    pub(super) xid: u64,
+    /// Wall clock, milliseconds since 1970.
+    pub(super) at: u64,
 }
 
-impl Remedy {
-    fn words(self) -> &'static str {
-        match self {
-            Self::Reset => {
-                "reset it (`nvidia-smi --gpu-reset`, with this node stopped) or restart the machine"
-            }
-            Self::Restart => "restart the machine, and have the card looked at if it happens again",
-            Self::Cables => "stop the machine and look at its power cables",
-        }
-    }
+/// Numbers and times of events, as a card tells them.
+pub(super) fn apart(events: &[Heard]) -> (Vec<u64>, Vec<u64>) {
+    events.iter().map(|event| (event.xid, event.at)).unzip()
 }
-
-/// Events after which a card must not be used until something is done: those whose immediate action in the catalogue
-/// is `RESET_GPU`, `RESTART_BM` or `CHECK_MECHANICALS`, and those with a workflow that ends in a reset (48, 74, 144 to
-/// 150). All others are the application's fault (13, 31, 43, 45, 69 …), contained (63, 94) or a hint (92).
-const BROKEN: [(u64, &str, Remedy); 21] = [
-    (
-        48,
-        "its memory has an error that cannot be corrected",
-        Remedy::Reset,
-    ),
-    (54, "its power cable is not connected", Remedy::Cables),
-    (62, "its micro-controller has halted", Remedy::Reset),
-    (
-        64,
-        "a bad part of its memory could not be set aside",
-        Remedy::Reset,
-    ),
-    (74, "its NVLink has failed", Remedy::Reset),
-    (79, "the GPU has fallen off the bus", Remedy::Restart),
-    (
-        95,
-        "an error of its memory may have reached every process on it",
-        Remedy::Reset,
-    ),
-    (109, "it hung between two processes", Remedy::Reset),
-    (110, "its security processor has failed", Remedy::Reset),
-    (119, "its system processor does not answer", Remedy::Reset),
-    (120, "its system processor has failed", Remedy::Reset),
-    (136, "its NVLink could not be set up", Remedy::Reset),
-    (
-        140,
-        "its memory has an error that was not recovered from",
-        Remedy::Reset,
-    ),
-    (143, "it could not be initialised", Remedy::Reset),
-    (144, "its NVLink has failed", Remedy::Reset),
-    (145, "its NVLink has failed", Remedy::Reset),
-    (146, "its NVLink has failed", Remedy::Reset),
-    (147, "its NVLink has failed", Remedy::Reset),
-    (148, "its NVLink has failed", Remedy::Reset),
-    (149, "its NVLink has failed", Remedy::Reset),
-    (150, "its NVLink has failed", Remedy::Reset),
-];
 
 /// The events of one card.
 #[derive(Debug, Default)]
 pub(super) struct XidLog {
     /// Oldest first.
-    last: Vec<u64>,
+    last: Vec<Heard>,
     /// The last one that broke it, however long ago.
     broken: Option<u64>,
     /// The driver was closed while the card did not answer.
@@ -79,11 +31,11 @@ pub(super) struct XidLog {
 }
 
 impl XidLog {
-    pub(super) fn add(&mut self, xid: u64) {
+    pub(super) fn add(&mut self, xid: u64, at: u64) {
         if self.last.len() == KEPT {
             self.last.remove(0);
         }
-        self.last.push(xid);
+        self.last.push(Heard { xid, at });
         if meaning(xid).is_some() {
             self.broken = Some(xid);
         }
@@ -102,7 +54,7 @@ impl XidLog {
     }
 
     /// The last events, oldest first.
-    pub(super) fn last(&self) -> &[u64] {
+    pub(super) fn last(&self) -> &[Heard] {
         &self.last
     }
 
@@ -112,9 +64,11 @@ impl XidLog {
     }
 }
 
+/// None of an event after which the card goes on.
 fn meaning(xid: u64) -> Option<String> {
-    let (_, meaning, remedy) = BROKEN.iter().find(|(number, ..)| *number == xid)?;
-    Some(format!("XID {xid}: {meaning}; {}", remedy.words()))
+    let known = xid_meaning(u32::try_from(xid).ok()?)?; // the catalogue ends far below
+    let words = || format!("XID {xid}: {}; {}", known.meaning, known.remedy);
+    known.is_broken.then(words)
 }
 
 #[cfg(test)]
@@ -125,21 +79,23 @@ mod tests {
     fn application_errors_do_not_break_a_card() {
         let mut log = XidLog::default();
         for xid in [13, 31, 43, 45, 63, 69, 92, 94] {
-            log.add(xid);
+            log.add(xid, 7);
         }
         assert_eq!(log.problem(), None);
-        assert_eq!(log.last(), [13, 31, 43, 45, 63, 69, 92, 94]);
+        let (xids, at) = apart(log.last());
+        assert_eq!(xids, [13, 31, 43, 45, 63, 69, 92, 94]);
+        assert_eq!(at, [7; 8]);
     }
 
     #[test]
     fn broken_card_stays_broken_however_many_events_follow() {
         let mut log = XidLog::default();
-        log.add(79);
+        log.add(79, 0);
         for xid in 0..30 {
-            log.add(200 + xid);
+            log.add(200 + xid, xid);
         }
         assert_eq!(log.last().len(), KEPT);
-        assert_eq!(log.last().last(), Some(&229));
+        assert_eq!(log.last().last(), Some(&Heard { xid: 229, at: 29 }));
         let problem = log.problem().unwrap();
         assert!(
             problem.starts_with("XID 79: the GPU has fallen off the bus; restart the machine"),

@@ -177,6 +177,7 @@ impl Leader {
             prefer_nodes: self.prefer.clone(),
             queue: QueueName::default(),
             policy,
+            origin: None,
         };
         let command = Command::SubmitExperiment(Box::new(SubmitExperiment { spec }));
         match self.apply_by(user, command) {

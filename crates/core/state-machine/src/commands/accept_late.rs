@@ -84,6 +84,6 @@ impl AcceptLate {
             self.attempt
         )];
         evidence.extend(late.cause.evidence.iter().cloned());
-        Ok(Cause::new(late.cause.kind.clone(), evidence))
+        Ok(late.cause.clone().with_evidence(evidence))
     }
 }

@@ -146,7 +146,7 @@ pub(crate) fn with_evidence(cause: &Cause, context: &Context<'_>) -> Cause {
     if evidence.is_empty() && !cause.is_success() {
         evidence.push(format!("{} gave no evidence", context.author));
     }
-    Cause::new(cause.kind.clone(), evidence)
+    cause.clone().with_evidence(evidence)
 }
 
 /// Whoever stopped it gets what they asked for, also when the machine was lost before it could say so.
@@ -195,6 +195,7 @@ impl ClusterState {
         context.events.push(Event::AttemptEnded(token));
         let policy = &experiment.spec.policy;
         let again = !cause.is_success()
+            && !cause.is_stop()
             && experiment.stop_requested.is_none()
             && if cause.is_move() {
                 true // A person asked for each one.

@@ -4,7 +4,10 @@ use state_machine::{
     AdmitNode, AttemptEnd, AttemptReport, Command, DrainNode, EvictNode, EvictedAttempts,
     ExperimentPhase, HOUR, PreemptFor, RefusalCode, StopExperiment,
 };
-use types::{AttemptToken, CauseKind, ExperimentId, LogIndex, NodeId, RankPlacement, Timestamp};
+use types::{
+    AttemptToken, Cause, CauseKind, ExperimentId, Finding, LogIndex, NodeId, RankPlacement,
+    Timestamp,
+};
 
 use crate::samples::{
     Cluster, end, ended, facts, lose_rank, node, place, report_rank, resources, segment, spec,
@@ -204,6 +207,104 @@ fn of_several_failures_the_first_by_their_clocks_is_the_cause() {
             .iter()
             .any(|line| line.starts_with("rank 2 on")),
         "{cause:?}"
+    );
+}
+
+#[test]
+fn who_waited_for_others_in_vain_is_not_the_cause_beside_one_that_failed() {
+    let (mut cluster, token) = gang();
+    cluster.at(200, lose_rank((token, 7)));
+    // Its watchdog ends a rank at once, while the one that it waited for is still busy with its last words.
+    for (rank, kind, at) in [
+        (2, CauseKind::NcclTimeout, 180),
+        (0, CauseKind::ExitCode(5), 190),
+        (1, CauseKind::NcclTimeout, 195),
+    ] {
+        let from = node(rank as usize);
+        cluster.accept(report_rank((token, rank), from, end_of(kind, at)));
+    }
+    let cause = whole(&cluster, token).unwrap().cause;
+    assert_eq!(cause.kind, CauseKind::ExitCode(5));
+
+    let (mut cluster, token) = gang();
+    for rank in 0..3 {
+        report(&mut cluster, token, rank, CauseKind::NcclTimeout);
+    }
+    let cause = whole(&cluster, token).unwrap().cause;
+    assert_eq!(cause.kind, CauseKind::NcclTimeout, "nobody says more");
+}
+
+#[test]
+fn the_rule_of_a_rank_ends_the_gang_for_good_whoever_fails_of_it_first() {
+    let (mut cluster, token) = gang();
+    // A rank whose rule is met has time to end in, and the others lose touch with it before.
+    report(&mut cluster, token, 2, CauseKind::ExitCode(1));
+    let rule = || CauseKind::RuleMet {
+        rule: "loss > 2 (loss = 3 at step 5)".to_owned(),
+    };
+    report(&mut cluster, token, 0, rule());
+    let why = stop_at(&cluster, 1).unwrap();
+    assert!(why.contains("rank 0 ended (stopped by its rule"), "{why}");
+    let by = "muster".to_owned();
+    report(&mut cluster, token, 1, CauseKind::Stopped { by });
+    assert_eq!(whole(&cluster, token).unwrap().cause.kind, rule());
+    let experiment = cluster.state.experiment(token.experiment).unwrap();
+    assert!(
+        matches!(&experiment.phase, ExperimentPhase::Ended { cause, .. } if cause.is_stop()),
+        "{:?}",
+        experiment.phase
+    );
+}
+
+#[test]
+fn a_gang_ends_with_the_advice_for_its_cause_and_what_was_seen_of_each_rank() {
+    let leak = |evidence: &str| Finding {
+        kind: CauseKind::LeakSuspected,
+        evidence: evidence.to_owned(),
+        advice: "look for it".to_owned(),
+    };
+    let ended = |cluster: &mut Cluster, token, rank: u32, cause: Cause| {
+        let mut report = end_of(cause.kind.clone(), cluster.state.time().0);
+        if let AttemptReport::Ended { end, .. } = &mut report {
+            end.cause = cause;
+        }
+        cluster.accept(report_rank((token, rank), node(rank as usize), report));
+    };
+    let seen = |kind, evidence| Cause {
+        findings: vec![leak(evidence)],
+        ..Cause::new(kind, vec!["line".to_owned()])
+    };
+    let (mut cluster, token) = gang();
+    let failed = Cause {
+        advice: vec!["ask for more".to_owned()],
+        shell_code: Some(7),
+        ..seen(CauseKind::CudaOutOfMemory, "own")
+    };
+    ended(&mut cluster, token, 1, failed);
+    let stopped = CauseKind::Stopped {
+        by: "muster".to_owned(),
+    };
+    ended(&mut cluster, token, 0, seen(stopped.clone(), "other"));
+    ended(&mut cluster, token, 2, Cause::new(stopped, Vec::new()));
+    let cause = whole(&cluster, token).unwrap().cause;
+    assert_eq!(cause.kind, CauseKind::CudaOutOfMemory);
+    assert_eq!(cause.advice, ["ask for more"]);
+    assert_eq!(cause.exit_code(), 7);
+    let words = |cause: &Cause| -> Vec<String> {
+        let findings = cause.findings.iter();
+        findings.map(|finding| finding.evidence.clone()).collect()
+    };
+    assert_eq!(words(&cause), ["rank 1: own", "rank 0: other"]);
+
+    let (mut cluster, token) = gang();
+    for rank in 0..3 {
+        ended(&mut cluster, token, rank, seen(CauseKind::Finished, "grew"));
+    }
+    let cause = whole(&cluster, token).unwrap().cause;
+    assert!(cause.is_success());
+    assert_eq!(
+        words(&cause),
+        ["rank 0: grew", "rank 1: grew", "rank 2: grew"]
     );
 }
 

@@ -15,6 +15,8 @@ mod forged;
 mod gangs;
 mod golden;
 #[cfg(test)]
+mod groups;
+#[cfg(test)]
 mod histories;
 #[cfg(test)]
 mod late;

@@ -6,17 +6,17 @@ use state_machine::{
     EvictNode, EvictedAttempts, ExtendLease, HoldExperiment, LabelNode, Limits, LinePlace,
     LogEntry, MoveExperiment, OrderExperiment, Outcome, PauseQueue, PinRole, PinnedRole,
     PreemptFor, ReleaseExperiment, RemoveNode, ReplaceNode, ReserveNode, RevokeToken, SealSegment,
-    SetPriority, ShapeQueue, StopExperiment, SubmitExperiment, UndrainNode, UpdateNode, WeighUser,
-    check_invariants,
+    SetPriority, ShapeQueue, StopExperiment, StopGroup, SubmitExperiment, UndrainNode, UpdateNode,
+    WeighUser, check_invariants,
 };
 use types::{
-    AttemptToken, Author, CauseKind, DurationMs, ExperimentId, GpuIndex, GpuShare, Incarnation,
-    LogIndex, RankPlacement, RequestId, Resources, Role, Timestamp, codec,
+    AttemptToken, Author, CauseKind, DurationMs, ExperimentId, GpuIndex, GpuShare, GroupId,
+    Incarnation, LogIndex, RankPlacement, RequestId, Resources, Role, Timestamp, codec,
 };
 
 use crate::samples::{
     Cluster, NODES, author, capacity, ended, facts, lose_rank, node, overuse, place, queue_name,
-    report_rank, resources, segment, spec, token_id,
+    report_rank, resources, segment, spec, submit_group, token_id,
 };
 
 /// A command in the making: what it names is picked from the state when it is applied.
@@ -151,6 +151,14 @@ enum Op {
         user: u8,
         weight: u32,
     },
+    Group {
+        members: usize,
+        user: u8,
+    },
+    StopGroup {
+        pick: usize,
+        user: u8,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -190,6 +198,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0_usize..4, 0_u8..3, 0_u64..300).prop_map(|(node, user, for_ms)| Op::Reserve { node, user, for_ms }),
         3 => (pick(), pick()).prop_map(|(pick, victim)| Op::Preempt { pick, victim }),
         1 => (0_u8..3, 0_u32..3).prop_map(|(user, weight)| Op::Weigh { user, weight }),
+        1 => (0_usize..4, 0_u8..3).prop_map(|(members, user)| Op::Group { members, user }),
+        1 => (pick(), 0_u8..3).prop_map(|(pick, user)| Op::StopGroup { pick, user }),
     ]
 }
 
@@ -371,6 +381,16 @@ fn command(state: &ClusterState, op: &Op) -> (Author, Command) {
             token: some_token(state, pick, false),
             segment: segment(byte),
         }),
+        Op::Group { members, user } => {
+            let user = author(["ann", "bob", "eve"][usize::from(user)], Role::Member);
+            return (user, submit_group(members));
+        }
+        Op::StopGroup { pick: at, user } => {
+            let user = author(["ann", "bob", "eve"][usize::from(user)], Role::Member);
+            let groups = state.groups().map(|group| group.id).collect();
+            let group = pick(groups, at).unwrap_or(GroupId::from_bits(9));
+            return (user, Command::StopGroup(StopGroup { group }));
+        }
         Op::Stop { pick, user } => {
             let user = author(["ann", "bob", "eve"][usize::from(user)], Role::Member);
             return (

@@ -9,13 +9,14 @@ use state_machine::{
     OrderExperiment, Outcome, PauseQueue, PinRole, PinnedRole, PlaceAttempt, PreemptFor,
     RankCapacity, RefusalCode, ReleaseExperiment, ReleasePlacements, RemoveNode, RemoveUser,
     ReplaceNode, ReportAttempt, ReserveNode, RevokeToken, SealSegment, SetPriority, ShapeQueue,
-    StopExperiment, SubmitExperiment, UndrainNode, UpdateNode, VramOveruse, WeighUser,
+    StopExperiment, StopGroup, SubmitExperiment, SubmitGroup, UndrainNode, UpdateNode, VramOveruse,
+    WeighUser,
 };
 use types::{
     AttemptToken, Author, AuthorProof, BlobHash, Cause, CauseKind, ClusterId, DurationMs,
-    Environment, ExperimentId, ExperimentSpec, GpuIndex, GpuShare, Incarnation, LogIndex,
-    NodeFacts, NodeId, Policy, QueueName, RankPlacement, RequestId, ResourceRequest, Resources,
-    Role, SegmentRef, SegmentSummary, SourceTreeRef, Timestamp, TokenId,
+    Environment, ExperimentId, ExperimentSpec, GpuIndex, GpuShare, GroupId, Incarnation, LogIndex,
+    NodeFacts, NodeId, Origin, Policy, QueueName, RankPlacement, RequestId, ResourceRequest,
+    Resources, Role, SegmentRef, SegmentSummary, SourceTreeRef, Timestamp, TokenId,
 };
 
 /// Names of the nodes that tests use; the first founds the cluster.
@@ -93,6 +94,7 @@ pub(crate) fn spec(name: &str) -> ExperimentSpec {
         prefer_nodes: vec![node(1)],
         queue: QueueName::default(),
         policy: Policy::default(),
+        origin: Some(Origin::Clone(ExperimentId::from_bits(9))),
     }
 }
 
@@ -323,7 +325,9 @@ impl Cluster {
 pub(crate) fn refusal(outcome: &Outcome) -> Option<RefusalCode> {
     match outcome {
         Outcome::Refused(refusal) => Some(refusal.code),
-        Outcome::Done | Outcome::Submitted(_) | Outcome::Placed(_) => None,
+        Outcome::Done | Outcome::Submitted(_) | Outcome::Placed(_) | Outcome::GroupSubmitted(_) => {
+            None
+        }
     }
 }
 
@@ -620,7 +624,26 @@ pub(crate) fn every_command() -> Vec<(&'static str, Command)> {
             "report-vram-overuse",
             report(token, node(0), overuse(12 << 30, 30 << 30, None)),
         ),
+        ("submit-group", submit_group(2)),
+        (
+            "stop-group",
+            Command::StopGroup(StopGroup {
+                group: GroupId::from_bits(7),
+            }),
+        ),
     ]
+}
+
+/// A group of so many experiments that differ in `bs`.
+pub(crate) fn submit_group(members: usize) -> Command {
+    let mut spec = spec("digits");
+    spec.policy.stop_rule = "loss > 2 after step 1000".parse().ok();
+    Command::SubmitGroup(Box::new(SubmitGroup {
+        spec,
+        sweep: "bs=32,64".to_owned(),
+        varied: vec!["bs".to_owned()],
+        values: (1..=members).map(|n| vec![(32 * n).to_string()]).collect(),
+    }))
 }
 
 pub(crate) fn log_entry(command: Command) -> LogEntry {

@@ -24,12 +24,23 @@ pub struct Arguments {
     /// Only those of this name
     #[arg(long)]
     name: Option<String>,
+    /// Only those of this group, those that ended too
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// List groups instead: what `muster run --sweep` made
+    #[arg(long)]
+    groups: bool,
     /// At most so many, newest first
     #[arg(long, default_value_t = 100)]
     limit: u64,
 }
 
 pub(super) async fn run(arguments: &Arguments, session: &Session) -> Result<(), Error> {
+    if arguments.groups {
+        return session
+            .show("/groups", "a list of groups", output::groups)
+            .await;
+    }
     let path = path(arguments);
     session
         .show(&path, "a list of experiments", output::experiments)
@@ -46,6 +57,7 @@ fn path(arguments: &Arguments) -> String {
         ("user", &arguments.user),
         ("queue", &arguments.queue),
         ("name", &arguments.name),
+        ("group", &arguments.group),
     ];
     for (filter, value) in filters {
         if let Some(value) = value {
@@ -67,6 +79,8 @@ mod tests {
             user: Some("a&b=c d".into()),
             queue: None,
             name: Some("é".into()),
+            group: None,
+            groups: false,
             limit: 5,
         };
         assert_eq!(

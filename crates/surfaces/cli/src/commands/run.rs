@@ -2,7 +2,9 @@
 
 mod arguments;
 mod follow;
+mod parameters;
 mod request;
+mod sweep;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,32 +23,41 @@ use crate::upload::upload;
 
 use super::{IDEMPOTENCY_KEY, Session, WRITE_WINDOW};
 
-pub(super) use arguments::Arguments;
+pub(super) use arguments::{Arguments, Needs, pair};
+pub(super) use follow::follow;
+pub(super) use parameters::parameters;
+pub(super) use request::resources;
 
 /// How often a capture is begun again because files change under it: an editor saves once, a build goes on.
 const CAPTURE_ATTEMPTS: u32 = 3;
 
 /// Submits, prints the id, and follows if asked to.
 pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitCode, Error> {
-    let key = header_value(&key(&arguments), "--key")?;
+    let key = header_value(&key_of(arguments.key.as_deref()), "--key")?;
+    let given = parameters(arguments.sweep.params.as_deref(), &arguments.parameters)?;
     let source = match arguments.source.without_code() {
         true => None,
         false => Some(store_code(&arguments, session).await?),
     };
-    let request = request::request(&arguments, source.as_ref());
+    let mut request = request::request(&arguments, source.as_ref());
+    request.parameters = given;
+    if let Some(text) = &arguments.sweep.sweep {
+        sweep::submit(request, (text, &arguments.sweep), &key, session).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let bytes = submit(&request, &key, &session.client, &session.terminal).await?;
     let reply: SubmitReply = parse(&bytes, "a submission's answer")?;
-    announce(&arguments, &reply, &bytes, session)?;
+    announce(arguments.follow, &reply, &bytes, session)?;
     match arguments.follow {
-        true => follow::follow(&reply, session).await,
+        true => follow(&reply, session).await,
         false => Ok(ExitCode::SUCCESS),
     }
 }
 
 /// Names this submission, so that asking twice submits once.
-fn key(arguments: &Arguments) -> String {
+pub(super) fn key_of(given: Option<&str>) -> String {
     let made = || uuid::Uuid::new_v4().to_string();
-    arguments.key.clone().unwrap_or_else(made)
+    given.map_or_else(made, str::to_owned)
 }
 
 /// Captures the code and brings it to the node. A file that changes meanwhile begins it again.
@@ -108,8 +119,8 @@ pub(super) async fn submit(
 }
 
 /// Prints the id: alone where a program reads it, and to standard error where the experiment's output follows.
-fn announce(
-    arguments: &Arguments,
+pub(super) fn announce(
+    follows: bool,
     reply: &SubmitReply,
     bytes: &Bytes,
     session: &Session,
@@ -125,7 +136,7 @@ fn announce(
     if terminal.json {
         return terminal.print(&String::from_utf8_lossy(bytes));
     }
-    if arguments.follow {
+    if follows {
         terminal.note(&format!("submitted {name} as {id}"));
         return Ok(());
     }

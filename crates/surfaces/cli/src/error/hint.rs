@@ -72,6 +72,7 @@ pub(super) fn hint(error: &Error) -> String {
             Error::HeaderValue { .. }
             | Error::AnswerTooLong { .. }
             | Error::Source { .. }
+            | Error::Parameters { .. } // says it itself
             | Error::Worker(_)
             | Error::Signal(_)
             | Error::Output(_) => String::new(),

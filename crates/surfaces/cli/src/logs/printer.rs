@@ -306,6 +306,8 @@ mod tests {
                 text: "exit code 3".into(),
                 evidence: vec![],
                 exit_code: 3,
+                advice: vec![],
+                findings: vec![],
             },
         });
         assert_eq!(printer(false, false, false).render(&end), None);

@@ -10,7 +10,7 @@ fn console(sequence: u64, text: &str) -> String {
     )
 }
 
-const END: &str = "event: end\ndata: {\"type\":\"end\",\"cause\":{\"kind\":\"exit-code\",\"text\":\"exit code 3\",\"evidence\":[],\"exit_code\":3}}\n\n";
+const END: &str = "event: end\ndata: {\"type\":\"end\",\"cause\":{\"kind\":\"exit-code\",\"text\":\"exit code 3\",\"evidence\":[],\"exit_code\":3,\"advice\":[],\"findings\":[]}}\n\n";
 
 const FAILURE: &str = "event: error\ndata: {\"code\":\"unavailable\",\"message\":\"the keeper is away\",\"hint\":\"\"}\n\n";
 

@@ -18,7 +18,17 @@ pub(crate) fn experiment_page(
         text: format!("{headline}  {}  {state}\n", plain(&summary.id)),
     };
     page.field("why", &summary.reason);
+    page.field("group", summary.group.as_deref().unwrap_or_default());
+    if let Some(origin) = &detail.origin {
+        page.field(
+            "made from",
+            &format!("{} of {}", origin.how, origin.experiment),
+        );
+    }
     page.field("command", &command_line(&detail.command));
+    if detail.filled_command != detail.command {
+        page.field("runs as", &command_line(&detail.filled_command));
+    }
     page.field("directory", &detail.working_directory);
     page.field("needs", &needs(&detail.resources, &summary.resources));
     page.field("code", &detail.source.as_ref().map_or(String::new(), code));
@@ -143,6 +153,13 @@ impl Page {
         for evidence in &cause.evidence {
             self.field("  evidence", evidence);
         }
+        for advice in &cause.advice {
+            self.field("  advice", advice);
+        }
+        for finding in &cause.findings {
+            self.field("  also", &format!("{}: {}", finding.text, finding.evidence));
+            self.field("  advice", &finding.advice);
+        }
     }
 }
 
@@ -224,6 +241,9 @@ fn limits(detail: &ExperimentDetail) -> String {
     )];
     if detail.time_limit_ms > 0 {
         parts.push(format!("time: {}", span(detail.time_limit_ms)));
+    }
+    if !detail.stop_when.is_empty() {
+        parts.push(format!("ends when {}", detail.stop_when));
     }
     parts.join("; ")
 }

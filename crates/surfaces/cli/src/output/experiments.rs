@@ -106,6 +106,7 @@ pub(crate) mod tests {
             name: "digits".into(),
             state: state.into(),
             user: "ana".into(),
+            group: None,
             queue: "default".into(),
             nodes: node.iter().cloned().collect(),
             node,

@@ -99,6 +99,18 @@ pub(crate) fn usage_lines(view: &SamplesView) -> Vec<(&'static str, String)> {
         lines.push(("disk", text));
     }
     lines.extend(network_line(summary));
+    lines.extend(warning_lines(view));
+    lines
+}
+
+/// What a person should know while it runs; after its end the cause says it.
+fn warning_lines(view: &SamplesView) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    for finding in view.findings.iter().filter(|_| view.ended_at.is_none()) {
+        let said = format!("{}: {}", finding.text, finding.evidence);
+        lines.push(("warning", plain(&said)));
+        lines.push(("  advice", plain(&finding.advice)));
+    }
     lines
 }
 

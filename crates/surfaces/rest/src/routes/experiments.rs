@@ -41,6 +41,8 @@ pub(super) struct ListQuery {
     queue: Option<String>,
     /// Only this name.
     name: Option<String>,
+    /// Only those of this group, by its id or a unique start of it; ended ones too.
+    group: Option<String>,
     /// At most so many; 100 by default.
     limit: u64,
     /// How current the answer must be; `linearizable` by default.
@@ -64,6 +66,7 @@ pub(super) async fn list(
         user: query.user,
         queue: query.queue,
         name: query.name,
+        group: query.group,
         limit: query.limit,
     };
     let list = api.service.experiments(&caller.0, filter, read).await?;
@@ -85,7 +88,7 @@ pub(super) async fn submit(
     Ok(answer::with_index(StatusCode::CREATED, reply.index, &reply))
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     let Some(value) = headers.get("idempotency-key") else {
         return Ok(None);
     };

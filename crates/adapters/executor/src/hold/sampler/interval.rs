@@ -19,6 +19,7 @@ pub(super) struct Interval {
     vram_bytes: Option<u64>,
     /// Percent times milliseconds, and the milliseconds.
     gpu_busy: (u64, u64),
+    console_bytes: u64,
     /// As of the last look.
     cpu_ms: u64,
     disk: Option<Transferred>,
@@ -50,6 +51,10 @@ impl Interval {
         let before = self.network.filter(|(owner, _)| *owner == of);
         let before = before.map_or(Transferred::default(), |(_, bytes)| bytes);
         self.network = Some((of, before.plus(bytes)));
+    }
+
+    pub(super) fn add_console(&mut self, bytes: u64) {
+        self.console_bytes = self.console_bytes.saturating_add(bytes);
     }
 
     pub(super) fn see_vram(&mut self, bytes: u64) {
@@ -88,6 +93,7 @@ impl Interval {
                 sent_bytes_per_second: per_second(bytes.outward),
                 of,
             }),
+            console_bytes: self.console_bytes,
         };
         let next = Self {
             cpu_started_ms: self.cpu_ms,

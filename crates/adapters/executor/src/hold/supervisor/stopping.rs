@@ -127,6 +127,7 @@ impl Supervisor {
                 format!("time limit of {}", DurationMs(self.order.time_limit_ms))
             }
             StopReason::LeaseLost => "the node's lease ended without being renewed".to_owned(),
+            StopReason::RuleMet { rule } => format!("its rule {rule}"),
             StopReason::VramOveruse { figures } => format!("it holds {figures}"),
             StopReason::GpuFailed { gpu, problem } => format!("GPU {gpu} failed: {problem}"),
         };

@@ -17,6 +17,7 @@ fn order(token: AttemptToken, boot_id: u64) -> Order {
         stop_margin_ms: 0,
         time_limit_ms: 0,
         stop_grace_ms: 0,
+        stop_rule: None,
         memory_bytes: 0,
         cpu_milli: 0,
         cgroups: CgroupPlan::default().named("muster-test-of-another-boot"),

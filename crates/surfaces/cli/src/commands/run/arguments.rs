@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use types::{DurationMs, parse_bytes, parse_cpus, parse_duration, parse_gpus};
+use types::{DurationMs, StopRule, parse_bytes, parse_cpus, parse_duration, parse_gpus};
 
 /// Options of `muster run`.
 #[derive(Debug, clap::Args)]
@@ -31,7 +31,8 @@ pub struct Arguments {
     /// A variable for the command; may be given several times
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = pair)]
     pub(super) variables: Vec<(String, String)>,
-    /// A parameter that is shown and searched by; may be given several times
+    /// A parameter: {NAME} in the command and in values of --env stands for it, and `MUSTER_PARAM_NAME` carries it; may be
+    /// given several times
     #[arg(long = "param", value_name = "NAME=VALUE", value_parser = pair)]
     pub(super) parameters: Vec<(String, String)>,
     /// Names this submission: the same key submits once (default: a random one)
@@ -55,6 +56,11 @@ pub struct Arguments {
     /// Print the output until the end, and exit as the command does
     #[arg(short, long)]
     pub(super) follow: bool,
+    /// End it when a metric that it prints says so, such as 'loss > 2 after step 1000' or 'loss is nan'
+    #[arg(long, value_name = "RULE")]
+    pub(super) stop_when: Option<StopRule>,
+    #[command(flatten)]
+    pub(super) sweep: Sweep,
     #[command(flatten)]
     pub(super) needs: Needs,
     #[command(flatten)]
@@ -64,40 +70,59 @@ pub struct Arguments {
     pub(super) command: Vec<String>,
 }
 
+/// Parameters of a file, and many experiments at once.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Parameters")]
+pub(super) struct Sweep {
+    /// Parameters from a file of JSON or TOML; tables in it become names with dots; --param wins
+    #[arg(long, value_name = "FILE")]
+    pub(super) params: Option<PathBuf>,
+    /// One experiment for each combination, such as 'lr=log:1e-4..1e-1:8 bs=32,64': lists, and ranges lin:, log: and
+    /// int: with a number of points
+    #[arg(long, value_name = "SWEEP", conflicts_with = "follow")]
+    pub(super) sweep: Option<String>,
+    /// So many combinations of the sweep at random, instead of all; its ranges then have no number of points
+    #[arg(long, value_name = "NUMBER", requires = "sweep")]
+    pub(super) samples: Option<u64>,
+    /// Of what the samples are drawn: the same seed draws the same ones (default: a random one, which is shown)
+    #[arg(long, value_name = "NUMBER", requires = "samples")]
+    pub(super) seed: Option<u64>,
+}
+
 /// What the experiment asks of its node, or of each of its nodes.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "What it needs")]
-pub(super) struct Needs {
+pub(in crate::commands) struct Needs {
     /// GPUs: a whole number, or a share of one such as 0.5
     #[arg(long, value_name = "NUMBER", value_parser = parse_gpus)]
-    pub(super) gpus: Option<u64>,
+    pub(in crate::commands) gpus: Option<u64>,
     /// Memory of each GPU, such as 20GiB; without --gpus that share of one GPU
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
-    pub(super) vram: Option<u64>,
+    pub(in crate::commands) vram: Option<u64>,
     /// Main memory (default 1GiB)
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
-    pub(super) memory: Option<u64>,
+    pub(in crate::commands) memory: Option<u64>,
     /// Processor cores, such as 4 or 0.5 (default 1)
     #[arg(long, value_name = "NUMBER", value_parser = parse_cpus)]
-    pub(super) cpus: Option<u64>,
+    pub(in crate::commands) cpus: Option<u64>,
     /// Disk for its directory and outputs
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
-    pub(super) disk: Option<u64>,
+    pub(in crate::commands) disk: Option<u64>,
     /// Accepted GPU models by whole words of their names: A100 accepts NVIDIA A100-SXM4-80GB
     #[arg(long = "gpu-model", value_name = "A|B", value_delimiter = '|')]
-    pub(super) gpu_models: Vec<String>,
+    pub(in crate::commands) gpu_models: Vec<String>,
     /// A label that the node must carry; may be given several times
     #[arg(long = "constraint", value_name = "NAME=VALUE", value_parser = constraint)]
-    pub(super) constraints: Vec<String>,
+    pub(in crate::commands) constraints: Vec<String>,
     /// A node that is taken before others if it fits; may be given several times
     #[arg(long = "prefer-node", value_name = "NODE")]
-    pub(super) prefer_nodes: Vec<String>,
+    pub(in crate::commands) prefer_nodes: Vec<String>,
     /// Run the command once on each of so many nodes at the same time, all of them or none; each gets all of the above
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(super) nodes: Option<u32>,
+    pub(in crate::commands) nodes: Option<u32>,
     /// Run nothing else on its node meanwhile
     #[arg(long)]
-    pub(super) exclusive: bool,
+    pub(in crate::commands) exclusive: bool,
 }
 
 /// Which code goes with it.
@@ -129,7 +154,7 @@ impl Source {
 }
 
 /// Reads `NAME=VALUE`.
-fn pair(text: &str) -> Result<(String, String), String> {
+pub(in crate::commands) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write NAME=VALUE".to_owned()),

@@ -12,7 +12,10 @@ use super::super::logs::followed;
 use super::super::{INTERRUPTED, Session};
 
 /// Prints the output until the end and gives the experiment's exit code. Ctrl-C leaves it running.
-pub(super) async fn follow(reply: &SubmitReply, session: &Session) -> Result<ExitCode, Error> {
+pub(in crate::commands) async fn follow(
+    reply: &SubmitReply,
+    session: &Session,
+) -> Result<ExitCode, Error> {
     let id = plain(&reply.id);
     let mut follower = Follower::new(
         &session.client,

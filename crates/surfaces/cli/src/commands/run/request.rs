@@ -15,7 +15,7 @@ pub(super) fn request(arguments: &Arguments, capture: Option<&Capture>) -> Submi
             .map(|capture| capture.working_directory.clone())
             .unwrap_or_default(),
         variables: arguments.variables.clone(),
-        parameters: arguments.parameters.clone(),
+        parameters: Vec::new(), // Also out of a file: filled in by the caller.
         resources: resources(&arguments.needs),
         queue: arguments.queue.clone(),
         priority: arguments.priority,
@@ -27,11 +27,13 @@ pub(super) fn request(arguments: &Arguments, capture: Option<&Capture>) -> Submi
         prefer_nodes: arguments.needs.prefer_nodes.clone(),
         checkpoint_directory: arguments.checkpoint_directory.clone(),
         vram_overuse: arguments.vram_overuse.clone(),
+        stop_when: arguments.stop_when.as_ref().map(ToString::to_string),
         fail_if_impossible: arguments.fail_if_impossible,
     }
 }
 
-fn resources(needs: &Needs) -> ResourcesView {
+/// What is asked for; what is not said is left open.
+pub(in crate::commands) fn resources(needs: &Needs) -> ResourcesView {
     ResourcesView {
         cpu_milli: needs.cpus,
         memory_bytes: needs.memory,

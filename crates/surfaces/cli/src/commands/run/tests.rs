@@ -41,6 +41,10 @@ fn an_unknown_flag_is_a_usage_error_and_no_command() {
         &["--env", "NOVALUE", "--", "x"],
         &["--time", "2", "--", "x"],
         &["--no-source", "--source", "d", "--", "x"],
+        &["--stop-when", "loss", "--", "x"],
+        &["--samples", "3", "--", "x"],
+        &["--sweep", "a=1,2", "--seed", "3", "--", "x"],
+        &["--sweep", "a=1,2", "--follow", "--", "x"],
         &[],
     ] {
         assert_eq!(arguments(bad).unwrap_err().exit_code(), 2, "{bad:?}");
@@ -51,7 +55,7 @@ fn an_unknown_flag_is_a_usage_error_and_no_command() {
 fn every_option_reaches_the_request() {
     let line = "--vram 20GiB --memory 1GiB --cpus 1.5 --disk 5GB --gpu-model A|B --constraint zone=a \
         --name n --queue q --priority -3 --time 2h --retries 2 --retries-node-lost 1 --lease 30s \
-        --env A=1 --env B=x=y --param lr=0.1 --fail-if-impossible -- cmd arg";
+        --env A=1 --env B=x=y --param lr=0.1 --stop-when loss>2 --fail-if-impossible -- cmd arg";
     let words: Vec<&str> = line.split_whitespace().collect();
     let request = request::request(&arguments(&words).unwrap(), None);
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -75,7 +79,7 @@ fn every_option_reaches_the_request() {
     );
     assert_eq!(request.lease_ms, Some(30_000));
     assert_eq!(request.variables, [pair("A", "1"), pair("B", "x=y")]);
-    assert_eq!(request.parameters, [pair("lr", "0.1")]);
+    assert_eq!(request.stop_when.as_deref(), Some("loss > 2"));
     assert!(request.fail_if_impossible);
     assert_eq!(request.command, ["cmd", "arg"]);
 }
@@ -117,9 +121,10 @@ async fn a_refused_submission_is_asked_once() {
 #[test]
 fn each_submission_has_a_key_of_its_own_unless_given() {
     let without = arguments(&["--", "x"]).unwrap();
-    assert_ne!(key(&without), key(&without));
+    assert_eq!(without.key, None);
+    assert_ne!(key_of(None), key_of(None));
     let with = arguments(&["--key", "mine", "--", "x"]).unwrap();
-    assert_eq!(key(&with), "mine");
+    assert_eq!(key_of(with.key.as_deref()), "mine");
 }
 
 async fn run_against(node: &TestNode, line: &[&str]) -> Result<ExitCode, Error> {
@@ -165,7 +170,7 @@ async fn the_code_is_stored_before_the_submission_and_named_in_it() {
 
 #[tokio::test]
 async fn following_ends_with_the_exit_code_of_the_experiment() {
-    let end = "event: end\ndata: {\"type\":\"end\",\"cause\":{\"kind\":\"exit-code\",\"text\":\"exit code 42\",\"evidence\":[],\"exit_code\":42}}\n\n";
+    let end = "event: end\ndata: {\"type\":\"end\",\"cause\":{\"kind\":\"exit-code\",\"text\":\"exit code 42\",\"evidence\":[],\"exit_code\":42,\"advice\":[],\"findings\":[]}}\n\n";
     let node = TestNode::serve(move |number, _| match number {
         0 => Answer::new(201, REPLY),
         _ => Answer::new(200, end),

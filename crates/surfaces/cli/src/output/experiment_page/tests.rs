@@ -1,6 +1,6 @@
 use super::*;
 use crate::output::experiments::tests::summary;
-use rest::wire::{LedgerEntryView, NodeRefView};
+use rest::wire::{FindingView, LedgerEntryView, NodeRefView};
 
 fn node(name: &str) -> NodeRefView {
     NodeRefView {
@@ -24,6 +24,13 @@ fn lost_attempt() -> AttemptView {
             text: "the node was lost".into(),
             evidence: vec!["no report for 45 s".into()],
             exit_code: 1,
+            advice: vec!["look at its power".into()],
+            findings: vec![FindingView {
+                kind: "leak-suspected".into(),
+                text: "memory leak suspected".into(),
+                evidence: "memory grew by 1 MiB per minute".into(),
+                advice: "keep less".into(),
+            }],
         }),
         late: None,
         lease_ms: 30_000,
@@ -42,6 +49,9 @@ fn detail() -> ExperimentDetail {
         summary: summary("0a1b2c3d", "queued"),
         submitted_by: "ana@n1".into(),
         command: words.map(str::to_owned).to_vec(),
+        filled_command: words.map(str::to_owned).to_vec(),
+        origin: None,
+        stop_when: String::new(),
         working_directory: "examples/digits".into(),
         variables: vec![("SEED".into(), "1".into())],
         parameters: vec![],
@@ -99,6 +109,9 @@ Attempt 1
   records       2 KiB in 2 sealed segments
   ended         the node was lost (exit code 1)
     evidence    no report for 45 s
+    advice      look at its power
+    also        memory leak suspected: memory grew by 1 MiB per minute
+    advice      keep less
 
 Resources of attempt 1
   memory        1.2 GiB of 4 GiB (30 %) at most
@@ -118,6 +131,8 @@ fn an_end_shows_its_exit_code_and_who_stopped_it() {
         text: "stopped by bo".into(),
         evidence: vec![],
         exit_code: 143,
+        advice: vec![],
+        findings: vec![],
     });
     let text = experiment_page(&detail, &[], &Look::plain_at(1_200_000));
     assert!(text.contains("  stop asked by bo\n"), "{text}");

@@ -22,6 +22,7 @@ fn view() -> SamplesView {
         attempt: 2,
         started_at: Some(0),
         ended_at: None,
+        findings: vec![],
         points: vec![
             point(250, GIB, None),
             point(2_000, 2 * GIB, Some(80)),
