@@ -362,7 +362,7 @@ pub(crate) fn node_id(number: u32) -> NodeId {
     digits.parse().expect("without zeros it is base58")
 }
 
-fn facts(number: u32) -> NodeFacts {
+pub(crate) fn facts(number: u32) -> NodeFacts {
     NodeFacts {
         name: format!("box{number}"),
         version: String::new(),

@@ -56,25 +56,30 @@ struct Stream {
     priority: i32,
 }
 
-impl Generator {
-    /// 15,000 workloads in 30 queues.
-    #[must_use]
-    pub fn small() -> Self {
-        let stream = |count, every_ms, units, runs_ms, priority| Stream {
+impl Stream {
+    const fn new(count: u64, every_ms: u64, units: u64, runs_ms: u64, priority: i32) -> Self {
+        Self {
             count,
             every_ms,
             units,
             runs_ms,
             priority,
-        };
+        }
+    }
+}
+
+impl Generator {
+    /// 15,000 workloads in 30 queues.
+    #[must_use]
+    pub fn small() -> Self {
         Self {
             name: "small",
             cohorts: 5,
             queues: 6,
             streams: [
-                stream(350, 100, 1, 200, 50),
-                stream(100, 500, 5, 500, 100),
-                stream(50, 1_200, 20, 1_000, 200),
+                Stream::new(350, 100, 1, 200, 50),
+                Stream::new(100, 500, 5, 500, 100),
+                Stream::new(50, 1_200, 20, 1_000, 200),
             ],
             published_s: 351.1,
         }
@@ -83,21 +88,14 @@ impl Generator {
     /// 50,000 workloads in 1,000 queues.
     #[must_use]
     pub fn large() -> Self {
-        let stream = |count, every_ms, units, runs_ms, priority| Stream {
-            count,
-            every_ms,
-            units,
-            runs_ms,
-            priority,
-        };
         Self {
             name: "large",
             cohorts: 10,
             queues: 100,
             streams: [
-                stream(35, 60, 1, 150, 50),
-                stream(11, 300, 5, 350, 100),
-                stream(4, 700, 20, 700, 200),
+                Stream::new(35, 60, 1, 150, 50),
+                Stream::new(11, 300, 5, 350, 100),
+                Stream::new(4, 700, 20, 700, 200),
             ],
             published_s: 1_179.0,
         }

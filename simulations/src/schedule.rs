@@ -7,10 +7,11 @@ use state_machine::{
     SubmitExperiment,
 };
 use types::{
-    Author, ClusterId, Environment, ExperimentSpec, LogIndex, NodeFacts, NodeId, NodeReport,
-    Policy, QueueName, ResourceRequest, Timestamp,
+    Author, ClusterId, Environment, ExperimentSpec, LogIndex, NodeReport, Policy, QueueName,
+    ResourceRequest, Timestamp,
 };
 
+use crate::decisions::{facts, node_id};
 use crate::random::Random;
 
 const NOW: Timestamp = Timestamp(1_000);
@@ -124,24 +125,6 @@ pub fn most_resident_bytes() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kibibytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
     kibibytes.unwrap_or(0) << 10
-}
-
-fn node_id(number: u32) -> NodeId {
-    let digits = format!("n{}", 1_000 + number).replace('0', "z");
-    digits.parse().expect("without zeros it is base58")
-}
-
-fn facts(number: u32) -> NodeFacts {
-    NodeFacts {
-        name: format!("box{number}"),
-        version: String::new(),
-        control_addresses: Vec::new(),
-        bulk_addresses: Vec::new(),
-        takes_work: true,
-        may_vote: true,
-        keeps_blobs: true,
-        labels: Vec::new(),
-    }
 }
 
 /// 16.4 cores, of which four experiments of four leave less than anybody asks for.

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use membership::{Action, Detector, Input, MAX_LEARNERS, Timing};
+use membership::{Action, Detector, Input, MAX_LEARNERS, Timing, size_for};
 use types::{DurationMs, GpuReport, NodeId, NodeReport, Timestamp, codec};
 
 use crate::decisions::node_id;
@@ -130,11 +130,7 @@ pub fn traffic(question: &Question<'_>) -> Vec<Rate> {
 impl Traffic {
     fn new(question: &Question<'_>) -> Self {
         let (nodes, timing) = (question.nodes.max(1), question.timing);
-        let voters = match nodes {
-            0..=2 => 1,
-            3..=6 => 3,
-            _ => 5,
-        };
+        let voters = size_for(nodes);
         let role = |node: usize| match node {
             0 => Role::Leader,
             node if node < voters => Role::Voter,
@@ -225,7 +221,7 @@ impl Traffic {
     fn publish(&mut self, author: usize, now: Timestamp) {
         let mut told = match self.mesh.get(&author) {
             Some(mesh) => mesh.clone(),
-            None => self.some_subscribers(author, MESH),
+            None => self.some_subscribers(&[author], MESH),
         };
         let mut has = BTreeSet::from([author]);
         let mut hops: VecDeque<_> = told.drain(..).map(|to| (author, to)).collect();
@@ -253,12 +249,12 @@ impl Traffic {
         }
     }
 
-    fn some_subscribers(&mut self, but: usize, count: usize) -> Vec<usize> {
+    fn some_subscribers(&mut self, but: &[usize], count: usize) -> Vec<usize> {
         let mut others: Vec<_> = self
             .subscribers
             .iter()
             .copied()
-            .filter(|one| *one != but)
+            .filter(|one| !but.contains(one))
             .collect();
         while others.len() > count {
             let at = self.random.index(others.len());
@@ -277,13 +273,9 @@ impl Traffic {
             let ids: u64 = counts.iter().sum();
             counts.push_front(0);
             counts.truncate(ROUNDS_TOLD);
-            let mesh = self.mesh[&from].clone();
-            let mut others = self.some_subscribers(from, usize::MAX);
-            others.retain(|other| !mesh.contains(other));
-            while others.len() > LAZY {
-                let at = self.random.index(others.len());
-                others.swap_remove(at);
-            }
+            let mut but = self.mesh[&from].clone();
+            but.push(from);
+            let others = self.some_subscribers(&but, LAZY);
             for to in others.into_iter().filter(|_| ids > 0) {
                 self.message(from, to, ids * ID_BYTES);
             }

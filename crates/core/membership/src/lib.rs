@@ -19,4 +19,4 @@ pub use detector::{Action, Detector, HELPERS, Input};
 pub use roles::{Role, role_of, stop_risk};
 pub use timing::Timing;
 pub use view::{Health, MAX_REPORT_INTERVAL, Observed, SUSPECT_AFTER, Suspicion, View};
-pub use voters::{MAX_LEARNERS, Replicas, VoterPlan, choose_voters};
+pub use voters::{MAX_LEARNERS, Replicas, VoterPlan, choose_voters, size_for};

@@ -139,7 +139,8 @@ fn is_wanted(member: &Candidate) -> bool {
 }
 
 /// Voters for so many eligible members: a second voter would only add a way to stop.
-pub(crate) fn size_for(eligible: usize) -> usize {
+#[must_use]
+pub fn size_for(eligible: usize) -> usize {
     match eligible {
         0..=2 => 1,
         3..=6 => 3,
