@@ -136,6 +136,7 @@ fn open_stores(config: &Config, failure: Failure) -> Result<OnDisk, Error> {
         seen,
         failure,
         directory,
+        refused: Arc::default(),
     };
     Ok(OnDisk {
         lock,

@@ -4,6 +4,7 @@
 //! acknowledged since is not in it. The replica itself is told, and stops.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,6 +41,9 @@ pub(crate) struct Door {
     pub(crate) failure: Failure,
     /// Directory of the store, for the message to a person.
     pub(crate) directory: Arc<std::path::Path>,
+    /// Another replica said that this store is an older copy. It says nothing more, although its process needs a
+    /// moment to end: who has never heard the other copy would take this one for the newest.
+    pub(crate) refused: Arc<AtomicBool>,
 }
 
 impl Door {
@@ -61,6 +65,9 @@ impl Door {
 
     /// The message of `from`, or what to answer instead.
     pub(crate) async fn receive(&self, from: &NodeId, bytes: &[u8]) -> Result<Bytes, Bytes> {
+        if self.is_refused() {
+            return Err(Bytes::new());
+        }
         match codec::decode(bytes, codec::MAX_MESSAGE_BYTES) {
             Ok(Envelope::V1 { stamp, message }) => match self.judge(from, stamp).await {
                 Ok(()) => Ok(message),
@@ -123,8 +130,13 @@ impl Door {
     /// Only what was said of this very opening: an answer to a process before it is no news.
     fn hear(&self, from: &NodeId, refused: Stamp, seen: Stamp) {
         if refused == self.own && seen != self.own {
+            self.refused.store(true, Ordering::Relaxed);
             self.failure.report(self.stale(from, seen));
         }
+    }
+
+    fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 
     fn stale(&self, from: &NodeId, seen: Stamp) -> String {
@@ -163,6 +175,9 @@ impl Transport for Stamped {
         request: Bytes,
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+        if self.door.is_refused() {
+            return silenced();
+        }
         let (door, inner) = (self.door.clone(), self.inner.clone());
         let asking = inner.call(to.clone(), door.seal(request), deadline);
         async move { unwrap(&door, &inner, &to, &asking.await?).await }.boxed()
@@ -174,10 +189,18 @@ impl Transport for Stamped {
         request: Bytes,
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+        if self.door.is_refused() {
+            return silenced();
+        }
         let (door, inner) = (self.door.clone(), self.inner.clone());
         let asking = inner.bulk(to.clone(), door.seal(request), deadline);
         async move { unwrap(&door, &inner, &to, &asking.await?).await }.boxed()
     }
+}
+
+fn silenced() -> BoxFuture<'static, Result<Bytes, TransportError>> {
+    let why = "this node's store is refused as an older copy".to_owned();
+    std::future::ready(Err(TransportError::Unreachable { why })).boxed()
 }
 
 /// Opens an answer, and tells a replica that runs on an older copy of its store that it does.
@@ -208,5 +231,98 @@ pub(crate) fn fuzz(bytes: &[u8]) {
         if let Envelope::V1 { message, .. } = envelope {
             assert!(message.len() <= bytes.len());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::directory::Layout;
+
+    /// Replicas of whom one refuses this store, and the others have never heard of another copy.
+    struct Replicas {
+        refuses: NodeId,
+        seen: Stamp,
+        asked: AtomicUsize,
+    }
+
+    impl Transport for Replicas {
+        fn call(
+            &self,
+            to: NodeId,
+            request: Bytes,
+            _deadline: Duration,
+        ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            let Ok(Envelope::V1 { stamp, message }) =
+                codec::decode(&request, codec::MAX_MESSAGE_BYTES)
+            else {
+                panic!("no message");
+            };
+            let (seen, own) = (self.seen, Stamp { number: 1, mark: 1 });
+            let answer = if to == self.refuses {
+                Envelope::Stale {
+                    stamp: own,
+                    refused: stamp,
+                    seen,
+                }
+            } else {
+                Envelope::V1 {
+                    stamp: own,
+                    message,
+                }
+            };
+            std::future::ready(Ok(codec::encode(&answer).into())).boxed()
+        }
+
+        fn bulk(
+            &self,
+            to: NodeId,
+            request: Bytes,
+            deadline: Duration,
+        ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+            self.call(to, request, deadline)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_was_refused_says_nothing_more_to_anybody() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout {
+            root: directory.path().to_owned(),
+        };
+        layout.create().unwrap();
+        let [refuses, other]: [NodeId; 2] = ["n1", "n2"].map(|id| id.parse().unwrap());
+        let stamp = |number, mark| Stamp { number, mark };
+        let replicas = Arc::new(Replicas {
+            refuses: refuses.clone(),
+            seen: stamp(2, 7),
+            asked: AtomicUsize::new(0),
+        });
+        let stamped = Stamped {
+            inner: replicas.clone(),
+            door: Door {
+                own: stamp(2, 8),
+                seen: Seen::open(&layout).unwrap(),
+                failure: Failure::new(),
+                directory: directory.path().into(),
+                refused: Arc::default(),
+            },
+        };
+        let call = |to: &NodeId| stamped.call(to.clone(), "vote".into(), Duration::from_secs(1));
+        assert_eq!(call(&other).await.unwrap(), "vote");
+        call(&refuses).await.unwrap_err();
+        let why = stamped.door.failure.why().unwrap();
+        assert!(why.contains("second copy"), "{why}");
+        let asked = replicas.asked.load(Ordering::Relaxed);
+        let error = call(&other).await.unwrap_err().to_string();
+        assert!(error.contains("older copy"), "{error}");
+        assert_eq!(replicas.asked.load(Ordering::Relaxed), asked);
+        // Nor does it answer.
+        let asks = stamped.door.seal("append".into());
+        let answer = stamped.door.receive(&other, &asks).await;
+        assert_eq!(answer.unwrap_err(), Bytes::new());
     }
 }

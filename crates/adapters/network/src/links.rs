@@ -34,8 +34,11 @@ pub(crate) struct Link {
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
     pub(crate) address: Multiaddr,
+    made: Instant,
     /// When it was made, or its last ping was answered.
     heard: Instant,
+    /// Of the process at the other end, once it said so.
+    life: Option<String>,
 }
 
 impl Links {
@@ -56,9 +59,15 @@ impl Links {
 
     pub(crate) fn connected(&self, peer: PeerId, id: ConnectionId, address: Multiaddr) {
         let mut links = self.lock();
-        let heard = Instant::now();
+        let made = Instant::now();
         let link = links.entry(peer).or_default();
-        link.connections.push(Connection { id, address, heard });
+        link.connections.push(Connection {
+            id,
+            address,
+            made,
+            heard: made,
+            life: None,
+        });
     }
 
     /// Notes that the peer answered as a member; true the first time of this link.
@@ -67,6 +76,32 @@ impl Links {
         links
             .get_mut(peer)
             .is_some_and(|link| !std::mem::replace(&mut link.up, true))
+    }
+
+    /// Notes which process is at the other end of a connection. Returns the earlier connections that another one
+    /// made, which has ended then, though nothing closed them; and when this one was made.
+    pub(crate) fn lives(
+        &self,
+        peer: &PeerId,
+        id: ConnectionId,
+        life: &str,
+    ) -> Option<(Vec<ConnectionId>, Instant)> {
+        let mut links = self.lock();
+        let connections = &mut links.get_mut(peer)?.connections;
+        // In the order in which they were made.
+        let at = connections.iter().position(|one| one.id == id)?;
+        connections[at].life = Some(life.to_owned());
+        let of_another = |one: &&Connection| one.life.as_deref().is_some_and(|said| said != life);
+        let earlier = connections[..at].iter().filter(of_another);
+        Some((earlier.map(|one| one.id).collect(), connections[at].made))
+    }
+
+    /// Connections to a peer that were made before then.
+    pub(crate) fn made_before(&self, peer: &PeerId, then: Instant) -> Vec<ConnectionId> {
+        let links = self.lock();
+        let connections = links.get(peer).map_or(&[][..], |link| &link.connections);
+        let before = connections.iter().filter(|one| one.made < then);
+        before.map(|one| one.id).collect()
     }
 
     /// A ping was answered.

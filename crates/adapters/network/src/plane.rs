@@ -58,6 +58,11 @@ pub(crate) enum Command {
     Publish(Bytes),
     /// Close all connections to a peer that fell silent.
     Disconnect(PeerId),
+    /// Close those that a peer's last process made, before it made the first one of its new process.
+    DisconnectOlder {
+        peer: PeerId,
+        than: std::time::Instant,
+    },
     /// Take part in the reports, or only send.
     Subscribe(bool),
 }
@@ -112,6 +117,8 @@ pub(crate) struct State {
     requests: Requests,
     joins: Joins,
     refusals: Refusals,
+    /// Members whose earlier connections were closed for those of a new process, and when.
+    started_again: HashMap<PeerId, Instant>,
     /// The last report of this node.
     report: Option<Bytes>,
 }
@@ -161,6 +168,7 @@ impl Plane {
             } => self.ask(peer, Request::Call(request), Some(done)),
             Command::Join(attempt) => self.ask_to_join(attempt),
             Command::Disconnect(peer) => self.disconnect(peer),
+            Command::DisconnectOlder { peer, than } => self.disconnect_older(peer, than),
             Command::Publish(report) => self.publish(report),
             Command::Subscribe(subscribed) => self.subscribe(subscribed),
         }

@@ -192,6 +192,12 @@ fn quic(plane: PlaneKind, mut config: quic::Config) -> quic::Config {
     config
 }
 
+/// The program's name and version, and a number of this process: how a peer tells that a node was started again.
+fn agent_version() -> String {
+    let life: u64 = rand::random();
+    format!("muster/{} {life:016x}", env!("CARGO_PKG_VERSION"))
+}
+
 fn behaviour(
     plane: PlaneKind,
     identity: &Identity,
@@ -203,7 +209,7 @@ fn behaviour(
         .with_max_pending_outgoing(Some(MAX_PENDING_OUTGOING))
         .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER));
     let identify = identify::Config::new(IDENTIFY_VERSION.to_owned(), identity.keypair().public())
-        .with_agent_version(concat!("muster/", env!("CARGO_PKG_VERSION")).to_owned())
+        .with_agent_version(agent_version())
         .with_interval(CONTROL_IDLE)
         .with_cache_size(0);
     let ping = ping::Config::new()

@@ -594,7 +594,7 @@ async fn stopping_ends_every_task() {
     drop(control);
 }
 
-/// Forwards TCP connections until told to swallow everything, as a switch that loses power does.
+/// Forwards TCP connections until told to swallow everything, ends too, as a switch that loses power does.
 async fn proxy(to: String, cut: tokio::sync::watch::Receiver<bool>) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
@@ -627,6 +627,8 @@ async fn forward(
             return;
         }
     }
+    // Whoever made it is gone: the same as the other end's end.
+    cut.wait_for(|cut| !cut).await.ok();
 }
 
 #[tokio::test]
@@ -680,4 +682,36 @@ async fn a_stream_that_has_sent_all_it_may_ends_with_its_dead_connection() {
     cut.send_replace(false);
     a.sees(&Seen::Up(b.id().clone())).await;
     a.raft(&b, "vote").await.expect("after");
+}
+
+/// A process that is killed says nothing on QUIC, and its host may be slow to say so on TCP: the process that takes its
+/// place speaks on a connection of its own, and the old one must not hold up calls until its pings are missed.
+#[tokio::test]
+async fn a_member_that_restarts_unseen_is_called_on_its_new_connection() {
+    let (mut a, b) = (node().await, node().await);
+    let (cut, is_cut) = tokio::sync::watch::channel(false);
+    let port = without_peer(&b.member.1)[0].replace("/ip4/127.0.0.1/tcp/", "127.0.0.1:");
+    let through_proxy = proxy(port, is_cut).await;
+    let b_id = b.id().clone();
+    let members = vec![(b_id.clone(), vec![through_proxy], Vec::new())];
+    let nowhere = vec![(a.id().clone(), Vec::new(), Vec::new())];
+    b.handle.set_members(1, nowhere).await;
+    a.handle.set_members(1, members).await;
+    a.sees(&Seen::Up(b_id.clone())).await;
+    a.raft(&b, "vote").await.expect("before");
+    cut.send_replace(true);
+    let directory = b.stop().await;
+    let config = config(directory.path());
+    let b = run(directory, config).await;
+    assert_eq!(*b.id(), b_id);
+    b.handle.set_members(1, vec![a.member.clone()]).await;
+    b.raft(&a, "vote").await.expect("b dials a");
+    let heard = async {
+        let call = || a.handle.raft_call(&b_id, "vote".into(), DEADLINE / 10);
+        while call().await.is_err() {}
+    };
+    timeout(DEADLINE, heard)
+        .await
+        .expect("long before pings are missed");
+    cut.send_replace(false);
 }

@@ -123,13 +123,48 @@ impl Plane {
 
     /// A member identified itself, so it takes this node for a member: only then is it up.
     pub(super) fn on_identify(&mut self, event: &identify::Event) {
-        if let identify::Event::Received { peer_id: peer, .. } = event
-            && self.links.came_up(peer)
-        {
+        let identify::Event::Received {
+            peer_id: peer,
+            connection_id,
+            info,
+        } = event
+        else {
+            return;
+        };
+        self.close_of_the_dead(*peer, *connection_id, &info.agent_version);
+        if self.links.came_up(peer) {
             self.dialer.came_up(peer);
             let node = node_id(peer);
             self.outbox.push(Event::PeerUp { node });
             self.send_report(*peer);
+        }
+    }
+
+    /// Closes what the member's process before this one left open: nothing else tells of its end on QUIC, and calls
+    /// would be sent there until its pings are missed. Seldom for the same member: of two copies under one key each would
+    /// cut off the other for ever.
+    fn close_of_the_dead(&mut self, peer: PeerId, id: ConnectionId, life: &str) {
+        let Some((of_the_dead, made)) = self.links.lives(&peer, id, life) else {
+            return;
+        };
+        let again = &mut self.state.started_again;
+        again.retain(|_, at| at.elapsed() < SILENCE);
+        if of_the_dead.is_empty() || again.contains_key(&peer) {
+            return;
+        }
+        again.insert(peer, Instant::now());
+        tracing::info!(peer_id = %peer, "started again, closing the connections of its last process");
+        for id in of_the_dead {
+            self.swarm.close_connection(id);
+        }
+        self.close_bulk(Command::DisconnectOlder { peer, than: made });
+    }
+
+    fn close_bulk(&self, command: Command) {
+        if let Some(bulk) = &self.bulk
+            && let Err(error) = bulk.try_send(command)
+        {
+            tracing::debug!(%error, "bulk connections left to their own timeouts");
         }
     }
 
@@ -147,17 +182,19 @@ impl Plane {
         for (peer, id) in self.links.silent_for(SILENCE) {
             tracing::info!(peer_id = %peer, "no ping answered, closing the connection");
             self.swarm.close_connection(id);
-            if let Some(bulk) = &self.bulk
-                && let Err(error) = bulk.try_send(Command::Disconnect(peer))
-            {
-                tracing::debug!(%error, "bulk connections left to their own timeouts");
-            }
+            self.close_bulk(Command::Disconnect(peer));
         }
     }
 
     pub(super) fn disconnect(&mut self, peer: PeerId) {
         if self.swarm.disconnect_peer_id(peer).is_err() {
             tracing::trace!(peer_id = %peer, "not connected");
+        }
+    }
+
+    pub(super) fn disconnect_older(&mut self, peer: PeerId, than: std::time::Instant) {
+        for id in self.links.made_before(&peer, than) {
+            self.swarm.close_connection(id);
         }
     }
 }
