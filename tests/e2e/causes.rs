@@ -120,6 +120,40 @@ sys.exit(3)
 }
 
 #[test]
+fn a_python_program_that_is_stopped_says_where_it_was() {
+    let lab = Lab::new();
+    let a = lab.one();
+    // It has a thread that only waits; and there is a shell between it and muster.
+    let script = "
+import threading, time
+
+def next_batch():
+    print('waiting', flush=True)
+    time.sleep(600)
+
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+next_batch()
+";
+    let id = a.submit(&["--", "sh", "-c", "python3 -c \"$0\"; true", script]);
+    wait_until(PATIENCE, "it waits", || {
+        a.logs(&id).contains("waiting").then_some(())
+    });
+    a.muster(&["stop", &id]).success();
+    let detail = a.wait_end(&id);
+    let cause = detail.attempts[0].cause.clone().unwrap();
+    println!("{}", a.muster(&["why", &id]).success());
+    expect(&cause, "stopped", 143, "stacks of 1 Python process, then");
+    expect(
+        &cause,
+        "stopped",
+        143,
+        "Python was at <string>, line 6, in next_batch",
+    );
+    let said = a.muster(&["logs", &id]).err;
+    assert!(said.contains("most recent call first"), "{said}");
+}
+
+#[test]
 fn a_loss_that_is_nan_is_the_cause_or_is_told_besides() {
     let lab = Lab::new();
     let a = lab.one();

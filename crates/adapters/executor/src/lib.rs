@@ -22,6 +22,7 @@ mod node;
 mod process_tree;
 mod process_use;
 mod protocol;
+mod python;
 mod remove_tree;
 mod segment;
 mod stored;

@@ -35,7 +35,7 @@ fn of_program(kind: &CauseKind) -> &'static [&'static str] {
             "lower the learning rate, clip gradients, look for NaN in the data; torch.autograd.set_detect_anomaly(True) says where it began",
         ],
         CauseKind::NoProgress => &[
-            "look what it waits for: `py-spy dump --pid PID` on its machine shows each thread of a Python program",
+            "look what it waits for: a Python program was asked for the stacks of its threads, which are in its output (`muster logs`)",
         ],
         CauseKind::NcclTimeout => &[
             "look at the other ranks: one that crashed, hangs or does another number of steps keeps the rest waiting",

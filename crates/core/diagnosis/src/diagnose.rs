@@ -8,6 +8,7 @@ use crate::console::{Console, short};
 use crate::findings::findings;
 use crate::loss;
 use crate::python::{Raised, last_raised};
+use crate::stacks;
 use crate::{Course, Exit, Facts, LaunchFailure};
 
 /// Lines of output in the evidence: what fits on a screen beside the rest.
@@ -42,6 +43,15 @@ pub fn diagnose(facts: &Facts<'_>) -> Cause {
     }
     let mut found: Vec<Finding> = others.into_iter().map(as_finding).collect();
     found.extend(findings(facts.course, &facts.request));
+    let (mut evidence, stood) = (evidence, stacks::words(&console));
+    for finding in &mut found {
+        if finding.kind == CauseKind::NoProgress && !stood.is_empty() {
+            finding.evidence = format!("{}; {}", finding.evidence, stood.join("; "));
+        }
+    }
+    if facts.stop.is_some() {
+        evidence.extend(stood);
+    }
     found.retain(|finding| finding.kind != kind);
     let mut seen = Vec::new();
     found.retain(|finding| {

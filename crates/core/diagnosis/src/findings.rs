@@ -227,6 +227,12 @@ fn tenths(milli: u64) -> String {
     }
 }
 
+/// Whether it has done nothing for so long by now that somebody should look.
+#[must_use]
+pub fn is_without_progress(course: &Course) -> bool {
+    no_progress(course).is_some()
+}
+
 fn no_progress(course: &Course) -> Option<Finding> {
     let still = course
         .points()

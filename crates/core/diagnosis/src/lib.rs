@@ -15,12 +15,13 @@ mod findings;
 mod gpus;
 mod loss;
 mod python;
+mod stacks;
 mod xid;
 
 pub use course::Course;
 pub use diagnose::diagnose;
 pub use facts::{Disk, Exit, Facts, GpuFacts, LaunchFailure, Memory, Request, Said};
-pub use findings::findings;
+pub use findings::{findings, is_without_progress};
 pub use gpus::{may_be_of_gpus, with_gpus};
 pub use loss::LossWatch;
 pub use xid::{XidMeaning, xid_meaning};

@@ -65,11 +65,11 @@ impl Frame {
         self.file.rsplit('/').next() == Some(file)
     }
 
-    fn is_theirs(&self) -> bool {
+    pub(crate) fn is_theirs(&self) -> bool {
         !NOT_THEIRS.iter().any(|part| self.file.contains(part))
     }
 
-    fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         let code = match self.code.as_str() {
             "" => String::new(),
             code => format!(": {}", short(code, SHOWN_BYTES / 2)),
@@ -314,10 +314,12 @@ fn traceback(texts: &[&str], first: usize, link: Link) -> Option<Traceback> {
     None
 }
 
-fn frame(text: &str) -> Option<Frame> {
+/// A frame as a traceback has it, or as `faulthandler` writes it, without the comma.
+pub(crate) fn frame(text: &str) -> Option<Frame> {
     let rest = text.trim_start().strip_prefix("File \"")?;
     let (file, rest) = rest.split_once("\", line ")?;
-    let (line, function) = rest.split_once(", in ").unwrap_or((rest, ""));
+    let parts = rest.split_once(", in ").or_else(|| rest.split_once(" in "));
+    let (line, function) = parts.unwrap_or((rest, ""));
     let is_number = line.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| Frame {
         file: file.to_owned(),

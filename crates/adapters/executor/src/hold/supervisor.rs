@@ -24,12 +24,15 @@ use crate::clock::boottime_ms;
 use crate::job_user::Confinement;
 use crate::process_tree;
 use crate::protocol::{Notice, Request, StopReason};
+use crate::python;
 use crate::segment::SegmentLimits;
 use crate::stored::{GpuTerms, OrderV1, Status, WholeOrder};
 use stopping::Stopping;
 
 /// Followers are told of new records at most this often: below what a person sees, above what a flood costs.
 const TELL_INTERVAL_MS: u64 = 20;
+/// Stacks that were asked for are written within this time.
+const ANSWERS_LIMIT_MS: u64 = 3_000;
 /// How long the pipes may stay open after the tree is gone: someone outside it holds them.
 const DRAIN_LIMIT_MS: u64 = 1_000;
 
@@ -53,6 +56,10 @@ pub(super) struct Supervisor {
     untold: bool,
     gone_since_ms: Option<u64>,
     failure: Option<(CauseKind, String)>,
+    /// It does nothing, and was asked where it is.
+    is_stuck: bool,
+    /// Until then what it writes is the answer to that, and no progress.
+    answers_until_ms: u64,
     /// Kills for lack of memory on the whole machine when it started.
     machine_kills: Option<u64>,
 }
@@ -92,6 +99,8 @@ impl Supervisor {
             untold: false,
             gone_since_ms: None,
             failure: None,
+            is_stuck: false,
+            answers_until_ms: 0,
             machine_kills: ending::machine_kills(),
             directory,
             order,
@@ -221,7 +230,10 @@ impl Supervisor {
         if now_ms < self.sampler.next_look_ms() || self.job.tree_is_gone {
             return;
         }
-        self.sampler.see_console(self.console.take_written());
+        let written = self.console.take_written();
+        if now_ms >= self.answers_until_ms {
+            self.sampler.see_console(written);
+        }
         match self.sampler.look(&self.cgroups, now_ms) {
             Ok(usage) => self.subscribers.tell(&Notice::Usage(usage)),
             Err(error) => self.recorder.log(&format!("sampling failed: {error}")),
@@ -231,6 +243,30 @@ impl Supervisor {
             && let Some(sample) = self.sampler.record(now_ms)
         {
             self.recorder.append(sample);
+            self.look_for_progress(now_ms);
+        }
+    }
+
+    /// Asks once, when it has done nothing for long, where it is.
+    fn look_for_progress(&mut self, now_ms: u64) {
+        let was_stuck = self.is_stuck;
+        self.is_stuck = diagnosis::is_without_progress(&self.sampler.course);
+        if !self.is_stuck || was_stuck {
+            return;
+        }
+        self.answers_until_ms = now_ms.saturating_add(ANSWERS_LIMIT_MS);
+        match python::ask_for_stacks(std::process::id()) {
+            Ok(0) => {}
+            Ok(asked) => say(
+                &mut self.recorder,
+                &format!(
+                    "it does nothing: asked {} for stacks",
+                    python::processes(asked)
+                ),
+            ),
+            Err(error) => self
+                .recorder
+                .log(&format!("no stacks were asked for: {error}")),
         }
     }
 

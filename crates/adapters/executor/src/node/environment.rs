@@ -8,6 +8,7 @@ use types::GpuShare;
 
 use super::StartAttempt;
 use crate::job_user::{Account, open_path};
+use crate::python;
 
 /// What is passed on from the node's own environment, besides `LC_*`.
 const INHERITED: [&str; 4] = ["PATH", "HOME", "USER", "LANG"];
@@ -74,6 +75,7 @@ pub(super) fn variables(
     variables.push(own("MUSTER_NODES", wanted.spec.resources.nodes.to_string()));
     // Names the processes of this very attempt, should its holder ever be gone.
     variables.push(own(MACHINE_NAME_VARIABLE, machine_name.to_owned()));
+    python::name_in(&mut variables, Path::new(temporary));
     // Names that no environment can hold would make the command fail to start for a reason that nobody sees.
     variables.retain(|(name, value)| {
         !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0')

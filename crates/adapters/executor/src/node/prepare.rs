@@ -19,6 +19,7 @@ use crate::durable_file;
 use crate::job_user::{Account, Confinement, give, make_passable};
 use crate::layout::{LayoutError, lay_out};
 use crate::protocol::StopReason;
+use crate::python;
 use crate::stored::{Ended, Order, OrderV1};
 
 /// A holder that was just started.
@@ -127,6 +128,7 @@ pub(super) fn prepare(
     if let Some(tree) = &start.tree {
         lay_out(tree, &start.files, &directory.work()).map_err(PrepareError::Layout)?;
     }
+    python::lay_out(&directory.temporary()).map_err(PrepareError::Directory)?;
     let submitter = &start.wanted.submitted_by;
     let confinement = shared
         .protection

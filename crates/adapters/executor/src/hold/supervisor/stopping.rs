@@ -9,6 +9,7 @@ use crate::hold::HoldError;
 use crate::hold::console::say;
 use crate::process_tree;
 use crate::protocol::StopReason;
+use crate::python;
 use crate::stored::OrderV1;
 
 /// Processes that outlive the command get this long to end by themselves, such as a `tee` that still
@@ -16,6 +17,8 @@ use crate::stored::OrderV1;
 const LEFTOVER_GRACE_MS: u64 = 500;
 /// Orphans are looked for at this interval once the command has ended, and killed again if they must go.
 const TREE_CHECK_INTERVAL_MS: u64 = 20;
+/// A Python program needs so long at most to write its stacks before SIGTERM, which may end it at once.
+const STACKS_LIMIT_MS: u64 = 200;
 /// Who survives SIGKILL this long hangs in the kernel; the attempt ends and says so.
 const UNKILLABLE_LIMIT_MS: u64 = 30_000;
 
@@ -29,6 +32,7 @@ pub(super) struct Stopping {
     grace_ms: u64,
     /// First reason and what was done about it.
     reason: Option<(StopReason, String)>,
+    term_at_ms: Option<u64>,
     kill_at_ms: Option<u64>,
     killing_since_ms: Option<u64>,
     leftovers_since_ms: Option<u64>,
@@ -43,6 +47,7 @@ impl Stopping {
             time_limit_at_ms: limited.then_some(started_ms.saturating_add(order.time_limit_ms)),
             grace_ms: order.stop_grace_ms,
             reason: None,
+            term_at_ms: None,
             kill_at_ms: None,
             killing_since_ms: None,
             leftovers_since_ms: None,
@@ -75,8 +80,10 @@ impl Stopping {
             return Some(now_ms + TREE_CHECK_INTERVAL_MS);
         }
         let time_limit = self.time_limit_at_ms.filter(|_at| self.reason.is_none());
-        [Some(self.lease_end_ms()), time_limit, self.kill_at_ms]
+        let due = [self.term_at_ms, self.kill_at_ms];
+        [Some(self.lease_end_ms()), time_limit]
             .into_iter()
+            .chain(due)
             .flatten()
             .min()
     }
@@ -103,6 +110,10 @@ impl Supervisor {
         }
         if over(self.stopping.kill_at_ms) {
             return self.begin_kill(now_ms);
+        }
+        if over(self.stopping.term_at_ms) {
+            self.stopping.term_at_ms = None;
+            self.signal_tree(Signal::TERM)?;
         }
         self.end_leftovers(now_ms)
     }
@@ -134,13 +145,31 @@ impl Supervisor {
         let line = if grace_ms == 0 {
             format!("{why}: SIGKILL at once")
         } else {
-            let told = self.signal_tree(Signal::TERM)?;
-            let grace = DurationMs(grace_ms);
-            format!("{why}: SIGTERM to {told} processes, SIGKILL after {grace}")
+            self.begin_stop(&why, grace_ms, now_ms)?
         };
         say(&mut self.recorder, &line);
         self.stopping.reason = Some((reason, line));
         Ok(())
+    }
+
+    /// Asks Python programs where they are, if the grace allows, and all to end; says what was done.
+    fn begin_stop(&mut self, why: &str, grace_ms: u64, now_ms: u64) -> Result<String, HoldError> {
+        let grace = DurationMs(grace_ms);
+        let asked = match grace_ms > STACKS_LIMIT_MS {
+            true => python::ask_for_stacks(std::process::id()).map_err(HoldError::Signal)?,
+            false => 0,
+        };
+        if asked == 0 {
+            let told = self.signal_tree(Signal::TERM)?;
+            return Ok(format!(
+                "{why}: SIGTERM to {told} processes, SIGKILL after {grace}"
+            ));
+        }
+        self.stopping.term_at_ms = Some(now_ms.saturating_add(STACKS_LIMIT_MS));
+        Ok(format!(
+            "{why}: stacks of {}, then SIGTERM to all, SIGKILL after {grace}",
+            python::processes(asked)
+        ))
     }
 
     fn end_leftovers(&mut self, now_ms: u64) -> Result<(), HoldError> {
