@@ -1,6 +1,6 @@
 //! When to dial which member: at once for a call, else with back-off, and rarely if it refused us.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use libp2p::PeerId;
@@ -46,6 +46,8 @@ pub(crate) struct Dialer {
     own: PeerId,
     /// Dials by itself; else for calls only.
     background: bool,
+    /// By itself only these; none: all.
+    only: Option<HashSet<PeerId>>,
     peers: HashMap<PeerId, Entry>,
 }
 
@@ -66,6 +68,7 @@ impl Dialer {
         Self {
             own,
             background,
+            only: None,
             peers: HashMap::new(),
         }
     }
@@ -87,19 +90,46 @@ impl Dialer {
         }
     }
 
+    /// From now on only these are dialled without a call; none: all. Who is new among them is dialled at once.
+    pub(crate) fn keep(&mut self, only: Option<HashSet<PeerId>>, now: Instant) {
+        let before: HashSet<_> = self
+            .peers
+            .keys()
+            .filter(|peer| self.keeps(peer))
+            .copied()
+            .collect();
+        self.only = only;
+        let added = self
+            .peers
+            .keys()
+            .filter(|peer| self.keeps(peer) && !before.contains(*peer));
+        for peer in added.copied().collect::<Vec<_>>() {
+            let first = now + self.politeness(peer);
+            if let Some(entry) = self.peers.get_mut(&peer) {
+                entry.next = entry.next.map(|next| next.max(first));
+            }
+        }
+    }
+
+    /// Whether a link to this member is there without being used.
+    pub(crate) fn keeps(&self, peer: &PeerId) -> bool {
+        self.background && self.only.as_ref().is_none_or(|only| only.contains(peer))
+    }
+
     /// When [`Self::due`] has something next.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        if !self.background {
-            return None;
-        }
-        let idle = self.peers.values().filter(|entry| !entry.dialing);
-        idle.filter_map(|entry| entry.next).min()
+        let kept = self.peers.iter().filter(|(peer, _)| self.keeps(peer));
+        let idle = kept.filter(|(_, entry)| !entry.dialing);
+        idle.filter_map(|(_, entry)| entry.next).min()
     }
 
     /// Members to be dialled now.
     pub(crate) fn due(&self, now: Instant) -> Vec<PeerId> {
         let due = |entry: &Entry| !entry.dialing && entry.next.is_some_and(|next| next <= now);
-        let due = self.peers.iter().filter(|(_, entry)| due(entry));
+        let due = self
+            .peers
+            .iter()
+            .filter(|(peer, entry)| due(entry) && self.keeps(peer));
         due.map(|(peer, _)| *peer).collect()
     }
 
@@ -270,6 +300,39 @@ mod tests {
         dialer.wait(&peer, waiting);
         dialer.connected(&peer);
         assert_eq!(told.try_recv().unwrap(), Ok(()));
+    }
+
+    #[test]
+    fn who_is_not_kept_is_dialled_for_calls_alone() {
+        let (mut dialer, peer, now) = dialer();
+        dialer.keep(Some(HashSet::new()), now);
+        let later = now + LONGEST_WAIT;
+        assert_eq!((dialer.next_due(), dialer.due(later)), (None, vec![]));
+        assert_eq!(dialer.for_call(&peer, now), ForCall::Dial);
+        dialer.dialing(&peer);
+        dialer.connected(&peer);
+        dialer.lost(&peer, now);
+        assert_eq!((dialer.next_due(), dialer.due(later)), (None, vec![]));
+        assert_eq!(dialer.for_call(&peer, now), ForCall::Dial);
+    }
+
+    #[test]
+    fn who_becomes_kept_is_dialled_at_once_but_politely() {
+        let (mut dialer, peer, now) = dialer();
+        dialer.keep(Some(HashSet::new()), now);
+        let later = now + LONGEST_WAIT;
+        dialer.keep(Some(HashSet::from([peer])), later);
+        let first = later + dialer.politeness(peer);
+        assert_eq!(dialer.next_due(), Some(first));
+        assert_eq!(dialer.due(first), [peer]);
+        // Keeping it again changes no wait, and a link that is there is not dialled.
+        dialer.keep(Some(HashSet::from([peer])), later + LONGEST_WAIT);
+        assert_eq!(dialer.next_due(), Some(first));
+        dialer.dialing(&peer);
+        dialer.connected(&peer);
+        dialer.keep(Some(HashSet::new()), later);
+        dialer.keep(None, later);
+        assert_eq!(dialer.next_due(), None);
     }
 
     #[test]

@@ -16,7 +16,8 @@ use crate::bulk_stream::SendLimit;
 use crate::config::MemberAddresses;
 use crate::connector::Connector;
 use crate::event::{Discovered, PeerStatus};
-use crate::identity::node_id;
+use crate::identity::{node_id, peer_id};
+use crate::kept::Kept;
 use crate::pipe::Pipes;
 use crate::plane::{Command, Listening, Sightings};
 use crate::protocol::{BULK_STREAM, MAX_REPORT_BYTES, MAX_RPC_DEADLINE, MAX_RPC_REQUEST_BYTES};
@@ -91,6 +92,23 @@ impl Handle {
         }
     }
 
+    /// Which links this node makes and keeps in the background; at first all. To other members it connects for a call.
+    pub async fn keep_links(&self, kept: Kept) {
+        let (only, idle) = match kept {
+            Kept::All => (None, None),
+            Kept::Only { nodes, idle } => {
+                (Some(nodes.iter().filter_map(peer_id).collect()), Some(idle))
+            }
+        };
+        // An error means that the network is stopping, and with it all links.
+        drop(
+            self.shared
+                .control
+                .command(Command::Keep { only, idle })
+                .await,
+        );
+    }
+
     /// Receives the reports of all nodes (voters and learners), or only sends its own.
     pub async fn set_subscribed(&self, subscribed: bool) {
         // An error means that the network is stopping, and with it the reports.
@@ -133,24 +151,31 @@ impl Handle {
     async fn ask(&self, to: &NodeId, request: Bytes) -> Result<Bytes, CallError> {
         let control = &self.shared.control;
         let peer = control.member(to)?;
-        control.connect(to, peer).await?;
-        let (done, answer) = oneshot::channel();
-        let ask = Command::Rpc {
-            peer,
-            request,
-            done,
-        };
-        control.command(ask).await?;
-        match answer.await {
-            Ok(Ok(outcome)) => answered(to, outcome),
-            Ok(Err(OutboundFailure::UnsupportedProtocols)) => {
-                Err(CallError::Refused { to: to.clone() })
+        let mut is_again = false;
+        loop {
+            control.connect(to, peer).await?;
+            let resting = control.links.is_resting(&peer);
+            let (done, answer) = oneshot::channel();
+            let ask = Command::Rpc {
+                peer,
+                request: request.clone(),
+                done,
+            };
+            control.command(ask).await?;
+            let failure = match answer.await {
+                Ok(Ok(outcome)) => return answered(to, outcome),
+                Ok(Err(failure)) => failure,
+                Err(_dropped) => return Err(CallError::Stopped),
+            };
+            // Closed for want of use while this call began: the other end has not read it.
+            let unread = match failure {
+                OutboundFailure::DialFailure => true,
+                OutboundFailure::ConnectionClosed => resting,
+                _ => false,
+            };
+            if !unread || std::mem::replace(&mut is_again, true) {
+                return Err(unanswered(to, &failure));
             }
-            Ok(Err(failure)) => Err(CallError::Closed {
-                to: to.clone(),
-                reason: failure.to_string(),
-            }),
-            Err(_dropped) => Err(CallError::Stopped),
         }
     }
 
@@ -257,6 +282,16 @@ async fn bound(mut listening: watch::Receiver<Listening>) -> Vec<String> {
         Err(_closed) => Vec::new(),
     };
     addresses.iter().map(ToString::to_string).collect()
+}
+
+fn unanswered(to: &NodeId, failure: &OutboundFailure) -> CallError {
+    match failure {
+        OutboundFailure::UnsupportedProtocols => CallError::Refused { to: to.clone() },
+        failure => CallError::Closed {
+            to: to.clone(),
+            reason: failure.to_string(),
+        },
+    }
 }
 
 fn answered(to: &NodeId, outcome: Outcome) -> Result<Bytes, CallError> {

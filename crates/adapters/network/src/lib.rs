@@ -22,6 +22,7 @@ pub mod fuzzing;
 mod gate;
 mod handle;
 mod identity;
+mod kept;
 mod key_file;
 mod knocks;
 mod links;
@@ -42,6 +43,7 @@ pub use error::{CallError, Error};
 pub use event::{Discovered, Event, PeerStatus, RaftCall, Reply};
 pub use handle::Handle;
 pub use identity::{Identity, verify};
+pub use kept::{Kept, LINK_IDLE};
 pub use protocol::{
     MAX_BULK_FRAME_BYTES, MAX_JOIN_BYTES, MAX_RAFT_FRAME_BYTES, MAX_REPORT_BYTES,
     MAX_RPC_ANSWER_BYTES, MAX_RPC_DEADLINE, MAX_RPC_REQUEST_BYTES,

@@ -3,12 +3,14 @@
 mod connections;
 mod discovery;
 mod gossip;
+mod idle;
 mod joins;
 mod refusals;
 mod requests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -63,6 +65,11 @@ pub(crate) enum Command {
         peer: PeerId,
         than: std::time::Instant,
     },
+    /// Which links are there without being used.
+    Keep {
+        only: Option<HashSet<PeerId>>,
+        idle: Option<Duration>,
+    },
     /// Take part in the reports, or only send.
     Subscribe(bool),
 }
@@ -105,6 +112,10 @@ pub(crate) struct Plane {
     pub(crate) stop: CancellationToken,
     /// To the bulk plane, from control.
     pub(crate) bulk: Option<mpsc::Sender<Command>>,
+    /// To the control plane, from bulk.
+    pub(crate) control: Option<mpsc::Sender<Command>>,
+    /// The links of the bulk plane, on either.
+    pub(crate) bulk_links: Arc<Links>,
     pub(crate) pulse: Interval,
     pub(crate) state: State,
 }
@@ -115,6 +126,10 @@ pub(crate) struct State {
     /// Dials to members under way.
     dials: HashMap<ConnectionId, PeerId>,
     requests: Requests,
+    /// After how long an unused link that is not kept is closed; none: all are kept.
+    idle: Option<Duration>,
+    /// Connections that this end is closing because nobody used them: a request that still came is not read.
+    closing: HashSet<ConnectionId>,
     joins: Joins,
     refusals: Refusals,
     /// Members whose earlier connections were closed for those of a new process, and when.
@@ -146,6 +161,7 @@ impl Plane {
     fn on_pulse(&mut self) {
         if self.kind == PlaneKind::Control {
             self.close_silent();
+            self.close_unused();
         }
         self.tell_refusals();
     }
@@ -165,7 +181,8 @@ impl Plane {
                 peer,
                 request,
                 done,
-            } => self.ask(peer, Request::Call(request), Some(done)),
+            } => self.ask_connected(peer, Request::Call(request), done),
+            Command::Keep { only, idle } => self.keep(only, idle),
             Command::Join(attempt) => self.ask_to_join(attempt),
             Command::Disconnect(peer) => self.disconnect(peer),
             Command::DisconnectOlder { peer, than } => self.disconnect_older(peer, than),

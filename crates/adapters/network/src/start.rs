@@ -62,14 +62,14 @@ pub async fn start(config: Config) -> Result<Network, Error> {
         .expect("loading a key does not panic, and nobody aborts it")?;
     let mut parts = Parts::new(&config);
     let mut control = parts.plane(PlaneKind::Control, &config, &identity)?;
-    let bulk = parts.plane(PlaneKind::Bulk, &config, &identity)?;
-    control.plane.bulk = Some(bulk.connector.commands.clone());
+    let mut bulk = parts.plane(PlaneKind::Bulk, &config, &identity)?;
+    introduce(&mut control, &mut bulk);
     let Parts {
         server,
         sightings,
         events,
         raft,
-        control_links: _,
+        ..
     } = parts;
 
     let tasks = server.tasks.clone();
@@ -132,6 +132,8 @@ struct Parts {
     server: Server,
     /// Bulk connections are prepared by the round trips that control measures.
     control_links: Arc<Links>,
+    /// Control connections stay while a bulk connection needs their pings.
+    bulk_links: Arc<Links>,
     sightings: Arc<Sightings>,
     events: mpsc::Receiver<Event>,
     raft: mpsc::Receiver<RaftCall>,
@@ -160,6 +162,12 @@ impl Built {
     }
 }
 
+/// Lets each plane ask the other for what only that one can do.
+fn introduce(control: &mut Built, bulk: &mut Built) {
+    control.plane.bulk = Some(bulk.connector.commands.clone());
+    bulk.plane.control = Some(control.connector.commands.clone());
+}
+
 impl Parts {
     fn new(config: &Config) -> Self {
         let (events_sender, events) = mpsc::channel(EVENT_QUEUE);
@@ -175,6 +183,7 @@ impl Parts {
         Self {
             server,
             control_links: Arc::default(),
+            bulk_links: Arc::default(),
             sightings: Arc::default(),
             events,
             raft,
@@ -190,7 +199,7 @@ impl Parts {
         let admission: &Arc<Admission> = &self.server.admission;
         let links = match kind {
             PlaneKind::Control => Arc::clone(&self.control_links),
-            PlaneKind::Bulk => Arc::default(),
+            PlaneKind::Bulk => Arc::clone(&self.bulk_links),
         };
         let (swarm, waiting_for) =
             swarm::build(kind, config, identity, admission, &self.control_links)?;
@@ -229,6 +238,8 @@ impl Parts {
             dialer,
             stop: self.server.stop.clone(),
             bulk: None,
+            control: None,
+            bulk_links: Arc::clone(&self.bulk_links),
             pulse: tokio::time::interval(PULSE),
             state: State::default(),
         });

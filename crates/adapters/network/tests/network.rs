@@ -5,6 +5,9 @@
 #[cfg(test)]
 #[path = "network/gate.rs"]
 mod gate;
+#[cfg(test)]
+#[path = "network/sparse.rs"]
+mod sparse;
 
 use std::path::Path;
 use std::time::Duration;

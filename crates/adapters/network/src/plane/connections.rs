@@ -78,6 +78,9 @@ impl Plane {
             self.dialer.connected(&peer);
             if self.kind == PlaneKind::Bulk {
                 self.dialer.came_up(&peer);
+                if dialled {
+                    self.link_control(peer);
+                }
             }
         } else if dialled {
             let error = "it is no longer a member".to_owned();
@@ -104,6 +107,7 @@ impl Plane {
         id: ConnectionId,
         cause: Option<&ConnectionError>,
     ) {
+        self.state.closing.remove(&id);
         let Some(link) = self.links.disconnected(&peer, id) else {
             return;
         };

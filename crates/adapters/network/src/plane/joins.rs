@@ -86,6 +86,7 @@ impl Plane {
             return;
         };
         let id = join.send_request(&peer, Request::Call(request));
+        self.links.sent(&peer);
         behaviour.gate.hold(peer);
         self.state.joins.asked.insert(id, done);
     }
@@ -153,6 +154,7 @@ impl Plane {
         channel: ResponseChannel<Outcome>,
     ) {
         let protocol = Asked::Join;
+        self.links.sent(&peer);
         self.state.joins.answering.insert(id, peer);
         self.swarm.behaviour_mut().gate.hold(peer);
         let at_once = |channel, outcome| Answered {

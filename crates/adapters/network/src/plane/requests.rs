@@ -7,7 +7,8 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use libp2p::PeerId;
 use libp2p::request_response::{
-    Event as RequestEvent, Message, OutboundFailure, OutboundRequestId, ResponseChannel,
+    Event as RequestEvent, InboundRequestId, Message, OutboundFailure, OutboundRequestId,
+    ResponseChannel,
 };
 use tokio::sync::oneshot;
 
@@ -17,12 +18,14 @@ use crate::identity::node_id;
 use crate::protocol::{MAX_REQUESTS_IN_FLIGHT, MAX_RPC_ANSWER_BYTES};
 use crate::wire::{Failure, Outcome, Request};
 
-type Waiting = oneshot::Sender<Result<Outcome, OutboundFailure>>;
+pub(super) type Waiting = oneshot::Sender<Result<Outcome, OutboundFailure>>;
 
 /// Requests under way, in both directions.
 #[derive(Default)]
 pub(crate) struct Requests {
-    asked: HashMap<OutboundRequestId, Waiting>,
+    asked: HashMap<OutboundRequestId, (PeerId, Waiting)>,
+    /// Requests of others that this node has not answered yet.
+    answering: HashMap<InboundRequestId, PeerId>,
     /// Answers that the owner is working on.
     pub(super) answers: FuturesUnordered<BoxFuture<'static, Answered>>,
 }
@@ -42,6 +45,13 @@ pub(super) enum Asked {
 }
 
 impl Requests {
+    /// Whether a request of either end waits for its answer.
+    pub(super) fn is_open(&self, peer: &PeerId) -> bool {
+        let asked = self.asked.values();
+        let mut asked = asked.filter(|(_, waiting)| !waiting.is_closed());
+        asked.any(|(other, _)| other == peer) || self.answering.values().any(|other| other == peer)
+    }
+
     /// A reply for the owner, if there is room for one more; its answer will be in `answers`.
     pub(super) fn expect(
         &mut self,
@@ -72,30 +82,62 @@ impl Plane {
         let id = rpc.send_request(&peer, request);
         let asked = &mut self.state.requests.asked;
         // Callers that gave up need no answer.
-        asked.retain(|_, waiting| !waiting.is_closed());
+        asked.retain(|_, (_, waiting)| !waiting.is_closed());
         if let Some(done) = done {
-            asked.insert(id, done);
+            asked.insert(id, (peer, done));
+            self.links.sent(&peer);
         }
     }
 
     pub(super) fn on_rpc_event(&mut self, event: RequestEvent<Request, Outcome>) {
         match event {
-            RequestEvent::Message { peer, message, .. } => match message {
+            RequestEvent::Message {
+                peer,
+                connection_id,
+                message,
+            } => match message {
+                Message::Request { .. } if self.state.closing.contains(&connection_id) => {
+                    tracing::debug!(peer_id = %peer, "came over a connection that closes, not read");
+                }
                 Message::Request {
-                    request, channel, ..
-                } => self.on_request(peer, request, channel),
+                    request_id,
+                    request,
+                    channel,
+                } => {
+                    // A report comes by itself and is no use of the link.
+                    if matches!(request, Request::Call(_)) {
+                        self.links.received(&peer);
+                        self.state.requests.answering.insert(request_id, peer);
+                    }
+                    self.on_request(peer, request, channel);
+                }
                 Message::Response {
                     request_id,
                     response,
-                } => self.on_answer(request_id, Ok(response)),
+                } => {
+                    self.links.received(&peer);
+                    self.on_answer(request_id, Ok(response));
+                }
             },
             RequestEvent::OutboundFailure {
                 request_id, error, ..
             } => self.on_answer(request_id, Err(error)),
-            RequestEvent::InboundFailure { peer, error, .. } => {
+            RequestEvent::InboundFailure {
+                peer,
+                request_id,
+                error,
+                ..
+            } => {
+                self.state.requests.answering.remove(&request_id);
                 tracing::debug!(peer_id = %peer, %error, "answer not delivered");
             }
-            RequestEvent::ResponseSent { .. } => {}
+            RequestEvent::ResponseSent {
+                peer, request_id, ..
+            } => {
+                if self.state.requests.answering.remove(&request_id).is_some() {
+                    self.links.sent(&peer);
+                }
+            }
         }
     }
 
@@ -137,7 +179,7 @@ impl Plane {
     fn on_answer(&mut self, id: OutboundRequestId, result: Result<Outcome, OutboundFailure>) {
         match self.state.requests.asked.remove(&id) {
             // A caller whose deadline passed is gone.
-            Some(waiting) => drop(waiting.send(result)),
+            Some((_, waiting)) => drop(waiting.send(result)),
             None => {
                 if let Err(error) = result {
                     tracing::debug!(%error, "report not delivered");
