@@ -48,6 +48,8 @@ mod members;
 #[cfg(test)]
 mod output;
 #[cfg(test)]
+mod outputs;
+#[cfg(test)]
 mod overload;
 #[cfg(test)]
 mod recovery;

@@ -9,6 +9,7 @@ mod group;
 mod log;
 mod machine;
 mod node;
+mod outputs;
 mod request;
 mod samples;
 mod steer;
@@ -33,6 +34,7 @@ pub use node::{
     ClusterView, DrainRequest, GpuView, NodeChangeView, NodeRefView, NodeView, NodesView,
     PinRequest, QueueView, RemoveNodeRequest,
 };
+pub use outputs::{KeptView, OutputView, OutputsView};
 pub use request::{
     BlobHashes, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest, MoveRequest,
     ResourcesView, SourceView, SubmitReply, SubmitRequest, TokenCreated,

@@ -5,6 +5,7 @@ mod again;
 mod audit;
 mod backup;
 mod compare;
+mod get;
 mod logs;
 mod ls;
 mod node;
@@ -61,6 +62,8 @@ pub enum Command {
     Usage(usage::Arguments),
     /// Print the output of an experiment
     Logs(logs::Arguments),
+    /// Fetch what an experiment left: the paths of `run --output`
+    Get(get::Arguments),
     /// Submit an experiment that is another with changes, with the same code
     Clone(Box<again::Clone>),
     /// Submit an experiment exactly as it was, once more
@@ -161,6 +164,7 @@ async fn dispatch(command: Command, session: &Session) -> Result<ExitCode, Error
         Command::Stop(arguments) => return stop::run(&arguments, session).await,
         Command::Ls(arguments) => ls::run(&arguments, session).await?,
         Command::Show(arguments) => show::run(&arguments, session).await?,
+        Command::Get(arguments) => get::run(&arguments, session).await?,
         Command::Compare(arguments) => compare::run(&arguments, session).await?,
         Command::Hold(arguments) => steer::hold(&arguments, session).await?,
         Command::Release(arguments) => steer::release(&arguments, session).await?,

@@ -10,6 +10,7 @@ mod ledger;
 mod logs;
 mod machines;
 mod nodes;
+mod outputs;
 mod page;
 mod queues;
 mod samples;
@@ -137,6 +138,8 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(groups::stop))
         .routes(routes!(logs::read))
         .routes(routes!(samples::samples))
+        .routes(routes!(outputs::outputs))
+        .routes(routes!(outputs::output_file))
         .routes(routes!(backup::take))
         .routes(routes!(ledger::list))
         .routes(routes!(ledger::records))
@@ -168,7 +171,7 @@ mod tests {
 
     use super::*;
 
-    const ROUTES: [&str; 53] = [
+    const ROUTES: [&str; 55] = [
         "GET /health",
         "GET /openapi.json",
         "GET /cluster",
@@ -206,6 +209,8 @@ mod tests {
         "POST /groups/{id}/stop",
         "GET /experiments/{id}/logs",
         "GET /experiments/{id}/samples",
+        "GET /experiments/{id}/outputs",
+        "GET /experiments/{id}/outputs/file",
         "GET /backup",
         "GET /ledger",
         "GET /ledger/records",

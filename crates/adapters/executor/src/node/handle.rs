@@ -12,6 +12,7 @@ use super::attempt::Attempt;
 use super::runner::Launch;
 use super::{AttemptStatus, GpuTenant, Phase, Shared, StartAttempt};
 use crate::error::Error;
+use crate::outputs::{self, Left};
 use crate::protocol::{Request, StopReason};
 use crate::remove_tree::remove_tree;
 use crate::segment::{self, SealedSegment};
@@ -249,6 +250,44 @@ impl Handle {
     /// The attempt is not known here.
     pub fn sealed_segments(&self, token: &AttemptToken) -> Result<Vec<SealedSegment>, Error> {
         Ok(self.shared.attempt(token)?.known().sealed.clone())
+    }
+
+    /// What an ended attempt left of its outputs; none if it was asked for nothing.
+    ///
+    /// # Errors
+    /// The attempt is not known here, still runs, or its order cannot be read.
+    pub async fn left_by(&self, token: &AttemptToken) -> Result<Option<Left>, Error> {
+        let attempt = self.shared.attempt(token)?;
+        if !attempt.has_ended() {
+            return Err(Error::StillRunning { token: *token });
+        }
+        let found = tokio::task::spawn_blocking(move || {
+            let Some(order) = attempt.directory.read_order()? else {
+                return Ok(None); // It never came to a start.
+            };
+            let (work, below) = (attempt.directory.work(), &order.working_directory);
+            let asked = !order.outputs.paths.is_empty();
+            Ok(asked.then(|| outputs::find((&work, below), &order.outputs)))
+        });
+        found.await.map_err(Error::Task)?
+    }
+
+    /// Opens a file of what [`Self::left_by`] found.
+    ///
+    /// # Errors
+    /// The attempt is not known here, or the file is not there any more.
+    pub async fn open_left(&self, token: &AttemptToken, path: String) -> Result<File, Error> {
+        let attempt = self.shared.attempt(token)?;
+        let opened = tokio::task::spawn_blocking(move || {
+            let order = attempt.directory.read_order()?;
+            let below = order.map(|order| order.working_directory);
+            let (work, below) = (attempt.directory.work(), below.unwrap_or_default());
+            outputs::open((&work, &below), &path).map_err(|source| Error::Read {
+                path: work.join(&below).join(&path),
+                source,
+            })
+        });
+        opened.await.map_err(Error::Task)?
     }
 
     /// Bytes of segment `segment` from `offset` on, at most `max_bytes` (and 4 MiB), to be sent to the mirror.

@@ -65,6 +65,11 @@ pub(super) fn hint(error: &Error) -> String {
             Error::LedgerBroken { .. } => {
                 "nothing after that record can be trusted; compare with another node: `muster audit verify --node OTHER`, or with an earlier export".to_owned()
             }
+            Error::NoSuchOutput { experiment, .. } => {
+                format!("`muster get {experiment} --list` says what it left")
+            }
+            Error::NotOneFile { .. } => "name the file after the experiment, or fetch them into --to DIR".to_owned(),
+            Error::Download { .. } => "try another node with --node: each keeps copies of its own".to_owned(),
             Error::FileExists { .. } => "write to another name, or remove it first".to_owned(),
             Error::BadBackup { .. } => {
                 "nothing of it was changed; a backup that breaks off while it is made says why in the node's log".to_owned()
