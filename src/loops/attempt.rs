@@ -174,7 +174,8 @@ type Prepared = (
 );
 
 async fn fetch(handle: &Handle, wanted: &WantedAttempt) -> Result<Prepared, ServiceError> {
-    let variables = handle.gang_variables(wanted)?;
+    let mut variables = handle.gang_variables(wanted)?;
+    variables.extend(handle.report_variables(wanted));
     let Some(source) = &wanted.spec.source else {
         return Ok((None, BTreeMap::new(), variables));
     };

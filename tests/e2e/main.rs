@@ -46,6 +46,8 @@ mod machines;
 #[cfg(test)]
 mod members;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod output;
 #[cfg(test)]
 mod outputs;

@@ -51,7 +51,7 @@ fn what_a_failed_experiment_leaves_is_fetched_at_any_node_and_outlives_its_machi
     let id = submit(&nodes[0], &options, &script);
     let detail = nodes[0].wait_end(&id);
     assert_eq!(detail.summary.state, "failed");
-    let ran_on = detail.summary.node.clone().unwrap().name;
+    let ran_on = detail.summary.node.unwrap().name;
     let page = nodes[0].muster(&["show", &id]).success();
     for said in [
         "keeps         log.txt, never, out",

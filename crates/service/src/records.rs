@@ -89,6 +89,7 @@ impl Handle {
                 self.close_backup(from, session);
                 Ok(BulkReply::Done)
             }
+            BulkMessage::Points { token, points } => self.answer_points(&token, &points).await,
             BulkMessage::DropMirror { token } => self
                 .inner
                 .mirror

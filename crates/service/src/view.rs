@@ -12,6 +12,7 @@ mod node;
 mod outputs;
 mod request;
 mod samples;
+mod series;
 mod steer;
 mod token;
 
@@ -40,6 +41,9 @@ pub use request::{
     ResourcesView, SourceView, SubmitReply, SubmitRequest, TokenCreated,
 };
 pub use samples::{RequestedView, SamplesView, UsagePoint, UsageSummary};
+pub use series::{
+    MetricSummary, MetricsView, PointInput, PointsAccepted, PointsRequest, PointsView, SeriesView,
+};
 pub use steer::{
     HoldRequest, LabelRequest, LimitsView, OrderRequest, PauseRequest, PriorityRequest,
     ReserveRequest, ShapeQueueRequest, WeightRequest,

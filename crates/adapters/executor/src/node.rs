@@ -4,6 +4,7 @@ mod adopt;
 mod attempt;
 mod environment;
 mod handle;
+mod points;
 mod prepare;
 mod runner;
 

@@ -15,6 +15,7 @@ mod join;
 mod outputs;
 mod parameters;
 mod placement;
+mod points;
 mod records;
 mod report;
 mod resources;
@@ -47,6 +48,7 @@ pub use parameters::{
     parameter_variable,
 };
 pub use placement::{RankPlacement, WantedAttempt, WantedSet};
+pub use points::MetricPoint;
 pub use records::{
     ConsoleStream, FrameError, MAX_FRAME_BYTES, Record, RecordBody, SegmentRef, SegmentSummary,
     decode_frames, encode_frame,

@@ -8,6 +8,7 @@ mod compare;
 mod get;
 mod logs;
 mod ls;
+mod metrics;
 mod node;
 mod nodes;
 mod queue;
@@ -60,6 +61,8 @@ pub enum Command {
     Show(show::Arguments),
     /// Show what an experiment used: processors, memory, disk, GPUs and network over time
     Usage(usage::Arguments),
+    /// Show what an experiment reported of itself: its metrics, or one of them over steps or time
+    Metrics(metrics::Arguments),
     /// Print the output of an experiment
     Logs(logs::Arguments),
     /// Fetch what an experiment left: the paths of `run --output`
@@ -170,6 +173,7 @@ async fn dispatch(command: Command, session: &Session) -> Result<ExitCode, Error
         Command::Release(arguments) => steer::release(&arguments, session).await?,
         Command::Priority(arguments) => steer::priority(&arguments, session).await?,
         Command::Usage(arguments) => usage::run(&arguments, session).await?,
+        Command::Metrics(arguments) => metrics::run(&arguments, session).await?,
         Command::Accept(arguments) => accept::run(&arguments, session).await?,
         Command::Nodes => nodes::run(session).await?,
         Command::Top(arguments) => top::run(&arguments, session).await?,

@@ -9,6 +9,7 @@ mod groups;
 mod ledger;
 mod logs;
 mod machines;
+mod metrics;
 mod nodes;
 mod outputs;
 mod page;
@@ -138,6 +139,8 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(groups::stop))
         .routes(routes!(logs::read))
         .routes(routes!(samples::samples))
+        .routes(routes!(metrics::metrics, metrics::add_metrics))
+        .routes(routes!(metrics::metric_series))
         .routes(routes!(outputs::outputs))
         .routes(routes!(outputs::output_file))
         .routes(routes!(backup::take))
@@ -171,7 +174,7 @@ mod tests {
 
     use super::*;
 
-    const ROUTES: [&str; 55] = [
+    const ROUTES: [&str; 58] = [
         "GET /health",
         "GET /openapi.json",
         "GET /cluster",
@@ -209,6 +212,9 @@ mod tests {
         "POST /groups/{id}/stop",
         "GET /experiments/{id}/logs",
         "GET /experiments/{id}/samples",
+        "GET /experiments/{id}/metrics",
+        "POST /experiments/{id}/metrics",
+        "GET /experiments/{id}/metrics/series",
         "GET /experiments/{id}/outputs",
         "GET /experiments/{id}/outputs/file",
         "GET /backup",

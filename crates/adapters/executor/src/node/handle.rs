@@ -252,6 +252,33 @@ impl Handle {
         Ok(self.shared.attempt(token)?.known().sealed.clone())
     }
 
+    pub(super) fn attempt(&self, token: &AttemptToken) -> Result<Arc<Attempt>, Error> {
+        self.shared.attempt(token)
+    }
+
+    /// A variable of the job of an attempt, as its order has it.
+    ///
+    /// # Errors
+    /// The attempt is not known here, or its order cannot be read.
+    pub async fn variable(
+        &self,
+        token: &AttemptToken,
+        name: &'static str,
+    ) -> Result<Option<String>, Error> {
+        let attempt = self.shared.attempt(token)?;
+        let read = tokio::task::spawn_blocking(move || {
+            let order = attempt.directory.read_order()?;
+            let variables = order.map(|order| order.variables).unwrap_or_default();
+            // The last one wins, as in the job's environment.
+            let mut found = variables
+                .into_iter()
+                .rev()
+                .filter(|(known, _)| known == name);
+            Ok(found.next().map(|(_, value)| value))
+        });
+        read.await.map_err(Error::Task)?
+    }
+
     /// What an ended attempt left of its outputs; none if it was asked for nothing.
     ///
     /// # Errors
@@ -361,7 +388,7 @@ fn read_segment(
     })
 }
 
-async fn send(attempt: &Attempt, request: Request) {
+pub(super) async fn send(attempt: &Attempt, request: Request) {
     if attempt.requests.send(request).await.is_err() {
         // Its task is over: the attempt has ended, and there is nothing to ask of it.
         tracing::debug!(token = %attempt.token, "request after the end of the attempt");

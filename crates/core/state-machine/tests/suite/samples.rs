@@ -135,7 +135,7 @@ pub(crate) fn end(kind: CauseKind) -> AttemptEnd {
         cpu_ms: DurationMs(6),
         tree_kill_method: "cgroup.kill".to_owned(),
         outputs: Some(Box::new(types::KeptOutputs {
-            tree: types::BlobHash::of(b"outputs"),
+            tree: BlobHash::of(b"outputs"),
             files: 2,
             bytes: 3,
             left_out: vec!["big.bin (1 GiB)".to_owned()],
