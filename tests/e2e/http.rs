@@ -154,7 +154,7 @@ const fn change(
 const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// Every route that is not only read; the document says whether one is missing.
-const CHANGES: [Change; 32] = [
+const CHANGES: [Change; 33] = [
     change(
         "POST",
         "/experiments",
@@ -188,6 +188,13 @@ const CHANGES: [Change; 32] = [
         "/experiments/{id}/metrics",
         "no-such",
         r#"{"points":[{"name":"loss","value":1}]}"#,
+        Role::Member,
+    ),
+    change(
+        "PUT",
+        "/experiments/{id}/artifacts",
+        "no-such",
+        "",
         Role::Member,
     ),
     change("PUT", "/blobs/{hash}", NO_HASH, "", Role::Member),

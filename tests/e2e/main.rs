@@ -6,6 +6,8 @@ mod admission;
 #[cfg(test)]
 mod again;
 #[cfg(test)]
+mod artifacts;
+#[cfg(test)]
 mod audit;
 #[cfg(test)]
 mod backups;

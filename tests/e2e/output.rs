@@ -159,7 +159,9 @@ fn the_last_lines_of_a_long_output_are_read_from_its_end() {
     });
     fs::write(&release, "").unwrap();
     leader.wait_end(&job);
-    wait_until(PATIENCE, "the follower ends", || follower.try_wait().unwrap());
+    wait_until(PATIENCE, "the follower ends", || {
+        follower.try_wait().unwrap()
+    });
     assert_eq!(read_lossy(&out), "ready\nlast but one\nno end");
     assert_eq!(tail("2"), "last but one\nno end");
     let many = tail("200004");

@@ -1,6 +1,7 @@
 //! The use cases: one door for every surface, and for what nodes ask of each other.
 
 mod again;
+mod artifacts;
 mod attempt_records;
 pub mod audit;
 mod author;
@@ -57,6 +58,7 @@ mod users;
 pub mod view;
 mod way_home;
 
+pub use artifacts::ArtifactName;
 pub use author::{Caller, CallerProof};
 pub use backup::BackupStream;
 pub use backup::session::BackupSource;

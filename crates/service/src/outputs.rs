@@ -296,6 +296,7 @@ fn output_view(rank: u32, entry: TreeEntry) -> OutputView {
             executable,
         } => OutputView {
             kind: "file".to_owned(),
+            holds: holds(&view.path).to_owned(),
             bytes,
             executable,
             hash: hash.to_string(),
@@ -310,6 +311,18 @@ fn output_view(rank: u32, entry: TreeEntry) -> OutputView {
             kind: "directory".to_owned(),
             ..view
         },
+    }
+}
+
+/// What a file is, by its name.
+fn holds(path: &str) -> &'static str {
+    let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
+    match extension.to_ascii_lowercase().as_str() {
+        "png" | "jpg" | "jpeg" | "gif" | "svg" | "webp" | "bmp" | "tiff" => "image",
+        "csv" | "tsv" | "parquet" | "arrow" | "feather" | "xlsx" => "table",
+        "txt" | "md" | "log" | "json" | "jsonl" | "yaml" | "yml" | "toml" | "html" => "text",
+        "pt" | "pth" | "ckpt" | "safetensors" | "onnx" | "h5" | "gguf" => "model",
+        _ => "file",
     }
 }
 

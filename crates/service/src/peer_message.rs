@@ -4,8 +4,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use state_machine::{Command, Outcome};
 use types::{
-    AttemptToken, DurationMs, LogIndex, MetricPoint, NodeId, SegmentRef, SignedMemberList,
-    WantedSet,
+    AttemptToken, BlobHash, DurationMs, LogIndex, MetricPoint, NodeId, SegmentRef,
+    SignedMemberList, WantedSet,
 };
 
 use crate::author::Vouched;
@@ -178,6 +178,15 @@ pub enum BulkMessage {
         token: AttemptToken,
         /// At most some thousand.
         points: Vec<MetricPoint>,
+    },
+    /// An artifact of an attempt that the receiver runs; the sender has the blob.
+    Artifact {
+        /// Which.
+        token: AttemptToken,
+        /// Its path below the artifacts.
+        name: String,
+        /// Its content.
+        hash: BlobHash,
     },
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use state_machine::Attempt;
+use state_machine::{Attempt, Experiment};
 use types::{AttemptToken, MetricPoint, NodeId, Role, WantedAttempt};
 
 use crate::author::Caller;
@@ -24,6 +24,23 @@ const PREFIX: &str = "mj1.";
 pub struct Job {
     token: AttemptToken,
     rank: u32,
+}
+
+impl Job {
+    pub(crate) fn token(&self) -> &AttemptToken {
+        &self.token
+    }
+
+    /// A job reports of its own experiment only.
+    pub(crate) fn check(&self, id: &str) -> Result<(), ServiceError> {
+        let own = self.token.experiment.to_string();
+        if id == own || id == "self" {
+            return Ok(());
+        }
+        let message = format!("this token is of {own}, not of {id}");
+        let error = ServiceError::new(ErrorKind::Forbidden, "not-allowed", message);
+        Err(error.hint("a job reports of its own experiment: MUSTER_EXPERIMENT_ID, or `self`"))
+    }
 }
 
 impl Handle {
@@ -99,14 +116,8 @@ impl Handle {
         id: &str,
         request: PointsRequest,
     ) -> Result<PointsAccepted, ServiceError> {
+        job.check(id)?;
         let own = job.token.experiment.to_string();
-        if id != own && id != "self" {
-            let message = format!("this token is of {own}, not of {id}");
-            let error = ServiceError::new(ErrorKind::Forbidden, "not-allowed", message);
-            return Err(error.hint(
-                "a job reports metrics of its own experiment: MUSTER_EXPERIMENT_ID, or `self`",
-            ));
-        }
         let points = checked(request.points)?;
         self.add_points_here(&job.token, &points).await?;
         Ok(accepted(own, job.token.attempt, job.rank, points.len()))
@@ -124,20 +135,9 @@ impl Handle {
     ) -> Result<PointsAccepted, ServiceError> {
         let points = checked(request.points)?;
         let experiment = self.record(caller, id, ReadOptions::default()).await?;
-        let (id, owner) = (experiment.id, &experiment.author.user);
-        if caller.role < Role::Member || (caller.role < Role::Admin && *owner != caller.user) {
-            let message = format!("{id} is of {owner}: only they and administrators report for it");
-            let error = ServiceError::new(ErrorKind::Forbidden, "not-allowed", message);
-            return Err(error.hint("ask its owner or an administrator"));
-        }
         let rank = request.rank.unwrap_or(0);
-        let attempt = experiment.current_attempt();
-        let place = attempt.and_then(|attempt| Some((attempt, node_of(attempt, rank)?)));
-        let Some((attempt, node)) = place else {
-            let message = format!("rank {rank} of {id} does not run now");
-            let error = ServiceError::new(ErrorKind::Conflict, "not-running", message);
-            return Err(error.hint(format!("`muster why {id}` says where it stands")));
-        };
+        let (attempt, node) = place_of(caller, &experiment, rank)?;
+        let id = experiment.id;
         let token = attempt.token;
         let accepted = accepted(id.to_string(), token.attempt, rank, points.len());
         if node == self.node_id() {
@@ -187,6 +187,27 @@ impl Handle {
 
 /// The variable with a job's own token.
 const JOB_TOKEN: &str = "MUSTER_TOKEN";
+
+/// The attempt of an experiment that runs now and where a rank of it is, for those who may report of it.
+pub(crate) fn place_of<'a>(
+    caller: &Caller,
+    experiment: &'a Experiment,
+    rank: u32,
+) -> Result<(&'a Attempt, &'a NodeId), ServiceError> {
+    let (id, owner) = (experiment.id, &experiment.author.user);
+    if caller.role < Role::Member || (caller.role < Role::Admin && *owner != caller.user) {
+        let message = format!("{id} is of {owner}: only they and administrators report for it");
+        let error = ServiceError::new(ErrorKind::Forbidden, "not-allowed", message);
+        return Err(error.hint("ask its owner or an administrator"));
+    }
+    let attempt = experiment.current_attempt();
+    let place = attempt.and_then(|attempt| Some((attempt, node_of(attempt, rank)?)));
+    place.ok_or_else(|| {
+        let message = format!("rank {rank} of {id} does not run now");
+        let error = ServiceError::new(ErrorKind::Conflict, "not-running", message);
+        error.hint(format!("`muster why {id}` says where it stands"))
+    })
+}
 
 fn node_of(attempt: &Attempt, rank: u32) -> Option<&NodeId> {
     let rank = attempt.rank(rank).filter(|rank| !rank.ended)?;

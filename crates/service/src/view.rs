@@ -35,7 +35,7 @@ pub use node::{
     ClusterView, DrainRequest, GpuView, NodeChangeView, NodeRefView, NodeView, NodesView,
     PinRequest, QueueView, RemoveNodeRequest,
 };
-pub use outputs::{KeptView, OutputView, OutputsView};
+pub use outputs::{ArtifactAccepted, KeptView, OutputView, OutputsView};
 pub use request::{
     BlobHashes, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest, MoveRequest,
     ResourcesView, SourceView, SubmitReply, SubmitRequest, TokenCreated,

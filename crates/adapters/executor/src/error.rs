@@ -47,6 +47,14 @@ pub enum Error {
         /// Which.
         token: AttemptToken,
     },
+    /// An artifact cannot be kept.
+    #[error("the artifact {name:?} cannot be kept: {why}")]
+    Artifact {
+        /// Which.
+        name: String,
+        /// Why.
+        why: String,
+    },
     /// The holder does not take points of metrics.
     #[error("the holder of attempt {token} takes no points now: its disk does not keep up")]
     NotTaken {

@@ -1,6 +1,7 @@
 //! The node's side: starts, adopts and watches holders.
 
 mod adopt;
+mod artifacts;
 mod attempt;
 mod environment;
 mod handle;

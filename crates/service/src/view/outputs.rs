@@ -25,6 +25,8 @@ pub struct OutputView {
     pub path: String,
     /// `file`, `link` or `directory`.
     pub kind: String,
+    /// What a file is for people, by its name: `image`, `table`, `text`, `model` or `file`.
+    pub holds: String,
     /// Bytes of a file.
     pub bytes: u64,
     /// A file that can be executed.
@@ -48,4 +50,19 @@ pub struct KeptView {
     pub left_out: Vec<String>,
     /// Hash of the list of it all, which names this content and no other.
     pub tree: String,
+}
+
+/// An artifact is on the disk of the node that runs its attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ArtifactAccepted {
+    /// Experiment.
+    pub experiment: String,
+    /// Number of the attempt.
+    pub attempt: u32,
+    /// Its path among the outputs, once the attempt has ended.
+    pub path: String,
+    /// Bytes.
+    pub bytes: u64,
+    /// BLAKE3 of them.
+    pub hash: String,
 }

@@ -2,6 +2,7 @@
 
 mod accept;
 mod again;
+mod artifact;
 mod audit;
 mod backup;
 mod compare;
@@ -67,6 +68,8 @@ pub enum Command {
     Logs(logs::Arguments),
     /// Fetch what an experiment left: the paths of `run --output`
     Get(get::Arguments),
+    /// Add a file to what a running experiment leaves: a plot, a table, a text
+    Artifact(artifact::Arguments),
     /// Submit an experiment that is another with changes, with the same code
     Clone(Box<again::Clone>),
     /// Submit an experiment exactly as it was, once more
@@ -168,6 +171,7 @@ async fn dispatch(command: Command, session: &Session) -> Result<ExitCode, Error
         Command::Ls(arguments) => ls::run(&arguments, session).await?,
         Command::Show(arguments) => show::run(&arguments, session).await?,
         Command::Get(arguments) => get::run(&arguments, session).await?,
+        Command::Artifact(arguments) => artifact::run(&arguments, session).await?,
         Command::Compare(arguments) => compare::run(&arguments, session).await?,
         Command::Hold(arguments) => steer::hold(&arguments, session).await?,
         Command::Release(arguments) => steer::release(&arguments, session).await?,

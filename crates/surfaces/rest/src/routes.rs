@@ -1,6 +1,7 @@
 //! Every route and the document that describes them, made from the same list.
 
 mod again;
+mod artifacts;
 mod backup;
 mod blobs;
 mod cluster;
@@ -141,6 +142,7 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(samples::samples))
         .routes(routes!(metrics::metrics, metrics::add_metrics))
         .routes(routes!(metrics::metric_series))
+        .routes(routes!(artifacts::add))
         .routes(routes!(outputs::outputs))
         .routes(routes!(outputs::output_file))
         .routes(routes!(backup::take))
@@ -174,7 +176,7 @@ mod tests {
 
     use super::*;
 
-    const ROUTES: [&str; 58] = [
+    const ROUTES: [&str; 59] = [
         "GET /health",
         "GET /openapi.json",
         "GET /cluster",
@@ -215,6 +217,7 @@ mod tests {
         "GET /experiments/{id}/metrics",
         "POST /experiments/{id}/metrics",
         "GET /experiments/{id}/metrics/series",
+        "PUT /experiments/{id}/artifacts",
         "GET /experiments/{id}/outputs",
         "GET /experiments/{id}/outputs/file",
         "GET /backup",

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use types::{AttemptToken, DurationMs, GpuUse};
 
+use super::artifacts;
 use super::attempt::Attempt;
 use super::runner::Launch;
 use super::{AttemptStatus, GpuTenant, Phase, Shared, StartAttempt};
@@ -294,7 +295,8 @@ impl Handle {
             };
             let (work, below) = (attempt.directory.work(), &order.working_directory);
             let asked = !order.outputs.paths.is_empty();
-            Ok(asked.then(|| outputs::find((&work, below), &order.outputs)))
+            let left = asked.then(|| outputs::find((&work, below), &order.outputs));
+            Ok(artifacts::add_to(left, &attempt.directory))
         });
         found.await.map_err(Error::Task)?
     }
@@ -309,6 +311,9 @@ impl Handle {
             let order = attempt.directory.read_order()?;
             let below = order.map(|order| order.working_directory);
             let (work, below) = (attempt.directory.work(), below.unwrap_or_default());
+            if let Some(artifact) = artifacts::open(&attempt.directory, &path) {
+                return Ok(artifact);
+            }
             outputs::open((&work, &below), &path).map_err(|source| Error::Read {
                 path: work.join(&below).join(&path),
                 source,

@@ -37,15 +37,20 @@ fn line(entry: &OutputView) -> String {
         "file" => {
             let digits = entry.hash.get(..HASH_DIGITS).unwrap_or(&entry.hash);
             let mark = if entry.executable { "*" } else { "" };
-            format!("{:>10}  {digits}  {path}{mark}", bytes(entry.bytes))
+            format!(
+                "{:>10}  {digits}  {:<5}  {path}{mark}",
+                bytes(entry.bytes),
+                entry.holds
+            )
         }
         "link" => format!(
-            "{:>10}  {:HASH_DIGITS$}  {path} -> {}",
+            "{:>10}  {:HASH_DIGITS$}  {:<5}  {path} -> {}",
             "link",
+            "",
             "",
             plain(&entry.target)
         ),
-        _ => format!("{:>10}  {:HASH_DIGITS$}  {path}/", "empty", ""),
+        _ => format!("{:>10}  {:HASH_DIGITS$}  {:<5}  {path}/", "empty", "", ""),
     }
 }
 
@@ -64,6 +69,7 @@ mod tests {
         let file = OutputView {
             path: "out/model.pt".into(),
             kind: "file".into(),
+            holds: "model".into(),
             bytes: 2_048,
             hash: "0123456789abcdef0123".into(),
             ..OutputView::default()
@@ -81,7 +87,7 @@ mod tests {
             left_out: vec!["big.bin (it is not there)".into()],
         };
         let text = outputs(&view, &Look::plain_at(0));
-        let expected = "0a1b2c3d  attempt 1\n       2 KiB  0123456789abcdef  out/model.pt\n        link                    out/latest -> model.pt\n  not kept: big.bin (it is not there)\n";
+        let expected = "0a1b2c3d  attempt 1\n       2 KiB  0123456789abcdef  model  out/model.pt\n        link                           out/latest -> model.pt\n  not kept: big.bin (it is not there)\n";
         assert_eq!(text, expected, "{text}");
     }
 }
