@@ -70,6 +70,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let mut loops = JoinSet::new();
     let inbox = (network.events, network.raft);
     let handle = started.spawn(&mut loops, inbox, &facts, &directory, &cancel);
+    handle.set_api_url(bound.url());
     let fresh = founding.is_some();
     if let Some(key) = founding {
         found(&handle, &config, &directory, key, &facts).await?;

@@ -66,6 +66,8 @@ pub(crate) enum What {
     Death,
     /// Memory and processor time of idle nodes.
     Idle,
+    /// Points of metrics and bytes of console per second; a chart of a million points.
+    Records,
     /// Kueue's generator of workloads: wall time on three nodes.
     Kueue,
     /// All of them but the last.

@@ -1,6 +1,6 @@
 //! The figures of this program beside those of what a user would pick instead, measured in the same minutes.
 //!
-//! `cargo bench --bench report -- [submits|start|failover|death|idle|kueue|all]` starts real nodes on 127.0.0.1 in directories
+//! `cargo bench --bench report -- [submits|start|failover|death|idle|records|kueue|all]` starts real nodes on 127.0.0.1 in directories
 //! of their own, and the peers likewise: etcd for submits, failover and idling, `HyperQueue` for starts. Nothing here is
 //! a test: a noisy machine moves every figure, which is why each has its peer's of the same minutes and a ratio.
 
@@ -17,6 +17,7 @@ mod load;
 mod muster;
 mod process;
 mod protobuf;
+mod records;
 mod stamp;
 mod start;
 mod submits;
@@ -73,6 +74,9 @@ async fn measure(arguments: &Arguments, table: &mut Table) -> anyhow::Result<()>
     let wanted = |what| arguments.what == What::All || arguments.what == what;
     if wanted(What::Idle) {
         idle::measure(arguments, table).await?;
+    }
+    if wanted(What::Records) {
+        records::measure(arguments, table).await?;
     }
     if wanted(What::Start) {
         start::measure(arguments, table).await?;

@@ -75,6 +75,6 @@ fn place(experiment: ExperimentId, attempt: u32, node: NodeId) -> Command {
 }
 
 fn end(cause: Cause) -> AttemptEnd {
-    AttemptEnd { cause, at: Timestamp(1), peak_memory_bytes: 0, peak_vram_bytes: 0, cpu_ms: DurationMs(0), tree_kill_method: String::new() }
+    AttemptEnd { cause, at: Timestamp(1), peak_memory_bytes: 0, peak_vram_bytes: 0, cpu_ms: DurationMs(0), tree_kill_method: String::new(), outputs: None }
 }
 

@@ -252,6 +252,7 @@ fn spec(name: String, resources: ResourceRequest, policy: Policy) -> ExperimentS
         prefer_nodes: Vec::new(),
         queue: QueueName::default(),
         policy,
+        outputs: types::Outputs::default(),
         origin: None,
     }
 }

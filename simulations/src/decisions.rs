@@ -202,6 +202,7 @@ impl Decider {
             peak_vram_bytes: 0,
             cpu_ms: DurationMs(0),
             tree_kill_method: String::new(),
+            outputs: None,
         };
         self.apply(Command::ReportAttempt(Box::new(ReportAttempt {
             token,
@@ -286,6 +287,7 @@ impl Decider {
             prefer_nodes: Vec::new(),
             queue,
             policy,
+            outputs: types::Outputs::default(),
             origin: None,
         };
         let author = Author {

@@ -98,6 +98,7 @@ impl Backlog {
             prefer_nodes: Vec::new(),
             queue: QueueName::default(),
             policy: Policy::default(),
+            outputs: types::Outputs::default(),
             origin: None,
         };
         self.apply(Command::SubmitExperiment(Box::new(SubmitExperiment {

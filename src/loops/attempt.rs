@@ -117,24 +117,10 @@ impl Preparing {
         let report = match (failed, status.map(|status| status.phase)) {
             (Some(end), _) => ended(end),
             (None, Some(Phase::Ended(known))) => {
-                let cause = handle.with_gpu_facts(token, known.started_at, known.cause);
-                let cause = cause.await;
-                let end = AttemptEnd {
-                    cause: with_loss(handle, token, known.records, cause),
-                    at: known.ended_at,
-                    peak_memory_bytes: known.peak_memory_bytes,
-                    peak_vram_bytes: known.peak_vram_bytes,
-                    cpu_ms: DurationMs(known.cpu_ms),
-                    tree_kill_method: known.tree_kill_method,
-                };
-                match collect_records(handle, token, rank, is_alone(handle, &token)).await {
-                    Ok((segments, inline_records)) => AttemptReport::Ended {
-                        end,
-                        segments,
-                        inline_records,
-                    },
+                match report_of(handle, token, rank, known).await {
+                    Ok(report) => report,
                     Err(error) => {
-                        tracing::warn!(%token, %error, "records not stored yet; the report waits");
+                        tracing::warn!(%token, %error, "records or outputs not stored yet; the report waits");
                         return false;
                     }
                 }
@@ -152,6 +138,34 @@ impl Preparing {
     }
 }
 
+/// The end of an attempt that ran here, with all that it left stored.
+async fn report_of(
+    handle: &Handle,
+    token: AttemptToken,
+    rank: u32,
+    known: executor::Ended,
+) -> Result<AttemptReport, ServiceError> {
+    let outputs = handle.keep_outputs(&token).await?;
+    let cause = handle.with_gpu_facts(token, known.started_at, known.cause);
+    let cause = cause.await;
+    let end = AttemptEnd {
+        cause: with_loss(handle, token, known.records, cause),
+        at: known.ended_at,
+        peak_memory_bytes: known.peak_memory_bytes,
+        peak_vram_bytes: known.peak_vram_bytes,
+        cpu_ms: DurationMs(known.cpu_ms),
+        tree_kill_method: known.tree_kill_method,
+        outputs: outputs.map(Box::new),
+    };
+    let alone = is_alone(handle, &token);
+    let (segments, inline_records) = collect_records(handle, token, rank, alone).await?;
+    Ok(AttemptReport::Ended {
+        end,
+        segments,
+        inline_records,
+    })
+}
+
 /// What an attempt needs on this node: its source tree, the files of it, and the variables that this node adds.
 type Prepared = (
     Option<SourceTree>,
@@ -160,7 +174,8 @@ type Prepared = (
 );
 
 async fn fetch(handle: &Handle, wanted: &WantedAttempt) -> Result<Prepared, ServiceError> {
-    let variables = handle.gang_variables(wanted)?;
+    let mut variables = handle.gang_variables(wanted)?;
+    variables.extend(handle.report_variables(wanted));
     let Some(source) = &wanted.spec.source else {
         return Ok((None, BTreeMap::new(), variables));
     };
@@ -276,6 +291,7 @@ pub(crate) fn end_without_process(cause: Cause) -> AttemptEnd {
         peak_vram_bytes: 0,
         cpu_ms: DurationMs(0),
         tree_kill_method: String::new(),
+        outputs: None,
     }
 }
 

@@ -43,6 +43,7 @@ fn success(token: AttemptToken, node: &NodeId) -> Command {
         peak_vram_bytes: 0,
         cpu_ms: DurationMs(0),
         tree_kill_method: String::new(),
+        outputs: None,
     };
     Command::ReportAttempt(Box::new(ReportAttempt {
         token,

@@ -388,11 +388,9 @@ print('it has all of it')";
     let cause = detail.cause.expect("it ended");
     assert_eq!(cause.kind, "host-out-of-memory", "{page}");
     let evidence = cause.evidence.join("\n");
-    for part in ["limit 96 MiB, most held", "most held 9"] {
-        assert!(evidence.contains(part), "{part:?} is not in\n{evidence}");
-    }
+    assert!(evidence.contains("limit 96 MiB, most held 9"), "{evidence}");
     let advice = cause.advice.join("\n");
-    assert!(advice.contains("--memory"), "{advice}");
+    assert!(advice.contains("`--memory`"), "{advice}");
 }
 
 #[test]

@@ -154,7 +154,7 @@ const fn change(
 const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// Every route that is not only read; the document says whether one is missing.
-const CHANGES: [Change; 31] = [
+const CHANGES: [Change; 33] = [
     change(
         "POST",
         "/experiments",
@@ -179,6 +179,20 @@ const CHANGES: [Change; 31] = [
     change(
         "POST",
         "/experiments/{id}/accept",
+        "no-such",
+        "",
+        Role::Member,
+    ),
+    change(
+        "POST",
+        "/experiments/{id}/metrics",
+        "no-such",
+        r#"{"points":[{"name":"loss","value":1}]}"#,
+        Role::Member,
+    ),
+    change(
+        "PUT",
+        "/experiments/{id}/artifacts",
         "no-such",
         "",
         Role::Member,

@@ -6,6 +6,8 @@ mod admission;
 #[cfg(test)]
 mod again;
 #[cfg(test)]
+mod artifacts;
+#[cfg(test)]
 mod audit;
 #[cfg(test)]
 mod backups;
@@ -46,7 +48,11 @@ mod machines;
 #[cfg(test)]
 mod members;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod output;
+#[cfg(test)]
+mod outputs;
 #[cfg(test)]
 mod overload;
 #[cfg(test)]

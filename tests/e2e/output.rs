@@ -125,3 +125,48 @@ fn output_without_a_line_end_is_kept_in_pieces_and_bounded() {
     let kept = text.bytes().filter(|byte| *byte == b'x').count() as u64;
     assert!((60 << 20..LINELESS_BYTES).contains(&kept), "{kept} bytes");
 }
+
+#[test]
+fn the_last_lines_of_a_long_output_are_read_from_its_end() {
+    let lab = Lab::new();
+    let nodes = lab.three();
+    let (leader, [other, _]) = leader_and_others(&nodes);
+    let release = lab.path().join("release");
+    // 30 MB: the lines before the last are in sealed segments.
+    let script = format!(
+        "awk 'BEGIN {{ for (i = 1; i <= 300000; i++) printf \"%08d %090d\\n\", i, 0 }}'; echo ready
+         while ! test -e {}; do sleep 0.05; done; echo last but one; printf 'no end'",
+        release.display()
+    );
+    let job = leader.submit(&["--", "sh", "-c", &script]);
+    let tail = |lines: &str| other.muster(&["logs", &job, "--tail", lines]).success();
+    wait_until(PATIENCE, "it has written", || {
+        (tail("1") == "ready\n").then_some(())
+    });
+    let number = |line: &str| line.split(' ').next().unwrap().to_owned();
+    let live = tail("3");
+    let lines: Vec<String> = live.lines().map(number).collect();
+    assert_eq!(lines, ["00299999", "00300000", "ready"]);
+    // A follower starts there and goes on to the end.
+    let out = lab.path().join("followed");
+    let mut follower = leader
+        .client(&["logs", &job, "--tail", "1", "-f"])
+        .stdout(fs::File::create(&out).unwrap())
+        .spawn()
+        .unwrap();
+    wait_until(PATIENCE, "the follower shows the last line", || {
+        (read_lossy(&out) == "ready\n").then_some(())
+    });
+    fs::write(&release, "").unwrap();
+    leader.wait_end(&job);
+    wait_until(PATIENCE, "the follower ends", || {
+        follower.try_wait().unwrap()
+    });
+    assert_eq!(read_lossy(&out), "ready\nlast but one\nno end");
+    assert_eq!(tail("2"), "last but one\nno end");
+    let many = tail("200004");
+    assert_eq!(many.lines().next().map(number).unwrap(), "00100000");
+    assert_eq!(many.lines().count(), 200_004);
+    let none = other.muster(&["logs", &job, "--tail", "0"]).failure(1);
+    assert!(none.contains("ask for 1 to 1000000"), "{none}");
+}

@@ -5,6 +5,7 @@ use state_machine::{
 };
 use types::{Cause, CauseKind, Finding, NodeId};
 
+use crate::outputs::kept_views;
 use crate::overuse;
 use crate::view::{AttemptView, CauseView, FindingView, LedgerEntryView, NodeRefView, RankView};
 
@@ -136,6 +137,7 @@ pub(crate) fn attempt_view(state: &ClusterState, attempt: &Attempt) -> AttemptVi
         tree_kill_method: end
             .map(|end| end.tree_kill_method.clone())
             .unwrap_or_default(),
+        outputs: kept_views(attempt),
         segments: attempt.segments.len() as u64,
         record_bytes: attempt
             .segments

@@ -217,6 +217,7 @@ impl Handle {
             filled_command: spec.filled_command(),
             origin: spec.origin.map(origin_view),
             stop_when: stop_rule.map(ToString::to_string).unwrap_or_default(),
+            outputs: spec.outputs.paths.clone(),
             working_directory: spec.working_directory.clone(),
             variables: spec.variables.clone(),
             parameters: spec.parameters.clone(),

@@ -76,6 +76,8 @@ pub(crate) struct Inner {
     /// By whom and why this node was taken out of the cluster.
     pub(crate) removed: tokio::sync::watch::Sender<Option<String>>,
     pub(crate) doorkeeper: Mutex<Doorkeeper>,
+    /// Where the interface of this node is, for its jobs.
+    pub(crate) api_url: std::sync::OnceLock<String>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -149,6 +151,7 @@ impl Handle {
             refused_at: AtomicU64::new(0),
             removed: tokio::sync::watch::Sender::new(None),
             doorkeeper: Mutex::default(),
+            api_url: std::sync::OnceLock::new(),
         };
         Self {
             inner: Arc::new(inner),

@@ -1,6 +1,7 @@
 //! The use cases: one door for every surface, and for what nodes ask of each other.
 
 mod again;
+mod artifacts;
 mod attempt_records;
 pub mod audit;
 mod author;
@@ -34,16 +35,19 @@ mod members;
 mod metrics;
 mod nodes;
 pub mod offline;
+mod outputs;
 mod overuse;
 mod peer;
 mod peer_message;
 mod places;
 mod placing;
+mod points;
 mod propose;
 mod prospects;
 mod quorum;
 mod records;
 mod samples;
+mod series;
 mod spec_views;
 mod steer;
 mod submit;
@@ -54,6 +58,7 @@ mod users;
 pub mod view;
 mod way_home;
 
+pub use artifacts::ArtifactName;
 pub use author::{Caller, CallerProof};
 pub use backup::BackupStream;
 pub use backup::session::BackupSource;
@@ -62,7 +67,10 @@ pub use copies::{CopyTimes, NamedOnCluster};
 pub use error::{ErrorKind, ServiceError};
 pub use handle::{Adapters, Config, Handle, KeepClusterKey, now, view_now};
 pub use logs::{LogOptions, LogStream};
+pub use outputs::{OutputFile, OutputOptions};
 pub use peer_message::{BulkMessage, BulkReply, LeaseAnswer, PeerMessage, PeerReply};
+pub use points::Job;
 pub use samples::SampleOptions;
+pub use series::{Axis, SeriesOptions};
 pub use succession::Succession;
 pub use way_home::look_for_leader;

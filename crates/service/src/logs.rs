@@ -1,5 +1,6 @@
 //! What an attempt said, from its first record to the last, live or sealed.
 
+mod last_lines;
 mod text;
 
 use std::pin::Pin;
@@ -9,7 +10,7 @@ use futures::Stream;
 use futures::future::try_join_all;
 use state_machine::{Attempt, Experiment, ExperimentPhase};
 use tokio::sync::mpsc;
-use types::Record;
+use types::{Record, RecordBody};
 
 use crate::attempt_records::RecordReader;
 use crate::author::Caller;
@@ -32,6 +33,8 @@ pub struct LogOptions {
     pub rank: Option<u32>,
     /// Start with these records of that attempt, by rank; those that are not named from the first on.
     pub from: Vec<u64>,
+    /// Start with the last so many lines of each rank of the attempt; by default of the last attempt.
+    pub last_lines: Option<u64>,
     /// What this replica knows will do: reads without a majority.
     pub stale: bool,
 }
@@ -43,6 +46,8 @@ pub type LogStream = Pin<Box<dyn Stream<Item = Result<LogItem, ServiceError>> + 
 const STREAM_QUEUE: usize = 256;
 /// Longest wait for news of a live tail before the state is looked at again.
 const TAIL_WAIT_MS: u64 = 2_000;
+/// Most lines from the end: more than anybody reads.
+const MAX_LAST_LINES: u64 = 1_000_000;
 /// Pause before an unreachable owner is asked again, or the state by a node that has none.
 const RETRY_PAUSE: std::time::Duration = std::time::Duration::from_millis(250);
 
@@ -64,6 +69,9 @@ impl Handle {
         let experiment = self.record(caller, id, read).await?;
         if let Some(rank) = options.rank {
             check_rank(&experiment, rank)?;
+        }
+        if let Some(lines) = options.last_lines {
+            check_lines(lines)?;
         }
         let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
         let reader = Reader {
@@ -113,6 +121,8 @@ struct Part {
     is_gang: bool,
     /// First record.
     from: u64,
+    /// Bytes of output in it that are not wanted.
+    skip: usize,
     follow: bool,
     /// Changes of state are told by one of them.
     tells_state: bool,
@@ -137,7 +147,8 @@ impl Reader {
         mut options: LogOptions,
     ) -> Result<(), Option<ServiceError>> {
         let last = u32::try_from(experiment.attempts.len()).unwrap_or(u32::MAX);
-        let first = if options.follow { 1 } else { last };
+        let follows_all = options.follow && options.last_lines.is_none();
+        let first = if follows_all { 1 } else { last };
         let mut number = options.attempt.unwrap_or(first).max(1);
         loop {
             self.tell_state(&experiment, options.follow).await?;
@@ -156,7 +167,11 @@ impl Reader {
                 experiment = self.refresh(&experiment).await?;
                 continue;
             };
-            let parts = parts(attempt, number, &options);
+            let mut parts = parts(attempt, number, &options);
+            if let Some(lines) = options.last_lines.take() {
+                let at = (number, lines);
+                (experiment, parts) = self.start_at_last(experiment, at, &options).await?;
+            }
             experiment = self.read_attempt(experiment, parts).await?;
             // Other ranks than those that are read may go on.
             while !is_over(&experiment, number) {
@@ -248,7 +263,12 @@ impl Reader {
         texts: &mut Texts,
         records: Vec<Record>,
     ) -> Result<(), Option<ServiceError>> {
-        for record in records {
+        for mut record in records {
+            if record.sequence == part.from
+                && let RecordBody::Console { bytes, .. } = &mut record.body
+            {
+                drop(bytes.split_to(part.skip.min(bytes.len())));
+            }
             if let Some(item) = texts.item_of(part, record) {
                 self.send(item).await.map_err(|Gone| None)?;
             }
@@ -364,6 +384,18 @@ fn check_rank(experiment: &Experiment, rank: u32) -> Result<(), ServiceError> {
     }))
 }
 
+/// A page is short; what is longer is read from a record on.
+fn check_lines(lines: u64) -> Result<(), ServiceError> {
+    if (1..=MAX_LAST_LINES).contains(&lines) {
+        return Ok(());
+    }
+    let message = format!("the last {lines} lines cannot be had");
+    let error = ServiceError::new(ErrorKind::Invalid, "bad-tail", message);
+    Err(error.hint(format!(
+        "ask for 1 to {MAX_LAST_LINES}, or leave it out for all"
+    )))
+}
+
 /// What is to be read of an attempt: one rank, or all.
 fn parts(attempt: &Attempt, number: u32, options: &LogOptions) -> Vec<Part> {
     let ranks = attempt.numbered().map(|(rank, _)| rank);
@@ -373,6 +405,7 @@ fn parts(attempt: &Attempt, number: u32, options: &LogOptions) -> Vec<Part> {
         rank,
         is_gang: attempt.is_gang(),
         from: options.from.get(rank as usize).copied().unwrap_or(0),
+        skip: 0,
         follow: options.follow,
         tells_state: place == 0,
     };

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use state_machine::{Command, Outcome};
-use types::{AttemptToken, DurationMs, LogIndex, NodeId, SegmentRef, SignedMemberList, WantedSet};
+use types::{
+    AttemptToken, BlobHash, DurationMs, LogIndex, MetricPoint, NodeId, SegmentRef,
+    SignedMemberList, WantedSet,
+};
 
 use crate::author::Vouched;
 use crate::backup::session::BackupSource;
@@ -169,6 +172,22 @@ pub enum BulkMessage {
     },
     /// Which blobs does the state name, and who keeps blobs?
     BlobNames,
+    /// Points of metrics for the records of an attempt that the receiver runs.
+    Points {
+        /// Which.
+        token: AttemptToken,
+        /// At most some thousand.
+        points: Vec<MetricPoint>,
+    },
+    /// An artifact of an attempt that the receiver runs; the sender has the blob.
+    Artifact {
+        /// Which.
+        token: AttemptToken,
+        /// Its path below the artifacts.
+        name: String,
+        /// Its content.
+        hash: BlobHash,
+    },
 }
 
 /// A bulk-plane answer.

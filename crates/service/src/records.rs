@@ -89,6 +89,10 @@ impl Handle {
                 self.close_backup(from, session);
                 Ok(BulkReply::Done)
             }
+            BulkMessage::Artifact { token, name, hash } => {
+                self.answer_artifact(&token, &name, hash).await
+            }
+            BulkMessage::Points { token, points } => self.answer_points(&token, &points).await,
             BulkMessage::DropMirror { token } => self
                 .inner
                 .mirror

@@ -98,7 +98,7 @@ impl Handle {
             min_index: 0,
         };
         let experiment = self.record(caller, id, read).await?;
-        let attempt = find(&experiment, options.attempt)?;
+        let attempt = find_attempt(&experiment, options.attempt)?;
         let number = options.rank.unwrap_or(0);
         let rank = attempt.rank(number).ok_or_else(|| {
             let (id, last) = (experiment.id, attempt.ranks.len().saturating_sub(1));
@@ -259,7 +259,11 @@ fn only_samples(records: Vec<Record>) -> impl Iterator<Item = Taken> {
     records.into_iter().filter_map(taken)
 }
 
-fn find(experiment: &Experiment, number: Option<u32>) -> Result<&Attempt, ServiceError> {
+/// The attempt of this number, or the last.
+pub(crate) fn find_attempt(
+    experiment: &Experiment,
+    number: Option<u32>,
+) -> Result<&Attempt, ServiceError> {
     let id = experiment.id;
     let missing = |message: String, hint: String| {
         ServiceError::new(ErrorKind::NotFound, "no-attempt", message).hint(hint)

@@ -66,6 +66,8 @@ pub(crate) fn request_of(spec: &ExperimentSpec) -> SubmitRequest {
         checkpoint_directory: policy.checkpoint_directory.clone(),
         vram_overuse: Some(policy.overuse.to_string()),
         stop_when: rule.map(ToString::to_string),
+        outputs: spec.outputs.paths.clone(),
+        output_max_bytes: Some(spec.outputs.max_bytes),
         fail_if_impossible: false,
     }
 }

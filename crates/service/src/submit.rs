@@ -5,7 +5,8 @@ use std::time::Duration;
 use state_machine::{Command, MoveExperiment, Outcome, StopExperiment, SubmitExperiment};
 use types::{
     Author, BlobHash, DurationMs, Environment, ExperimentId, ExperimentSpec, LogIndex, NodeId,
-    Policy, QueueName, RequestId, ResourceRequest, Role, SourceTreeRef, validate_tree_path,
+    Outputs, Policy, QueueName, RequestId, ResourceRequest, Role, SourceTreeRef,
+    validate_tree_path,
 };
 
 use crate::author::Caller;
@@ -252,6 +253,11 @@ impl Handle {
 /// Defaults and checks that need no state.
 pub(crate) fn spec_of(request: SubmitRequest) -> Result<ExperimentSpec, ServiceError> {
     let policy = policy_of(&request)?;
+    let outputs = Outputs {
+        paths: request.outputs,
+        max_bytes: request.output_max_bytes.unwrap_or(0),
+    };
+    let outputs = outputs.checked();
     let name = if request.name.is_empty() {
         name_from(&request.command)
     } else {
@@ -311,6 +317,7 @@ pub(crate) fn spec_of(request: SubmitRequest) -> Result<ExperimentSpec, ServiceE
         prefer_nodes: Vec::new(),
         queue,
         policy,
+        outputs: outputs.map_err(|error| invalid(&error.to_string()))?,
         origin: None,
     })
 }

@@ -9,8 +9,10 @@ mod group;
 mod log;
 mod machine;
 mod node;
+mod outputs;
 mod request;
 mod samples;
+mod series;
 mod steer;
 mod token;
 
@@ -33,11 +35,15 @@ pub use node::{
     ClusterView, DrainRequest, GpuView, NodeChangeView, NodeRefView, NodeView, NodesView,
     PinRequest, QueueView, RemoveNodeRequest,
 };
+pub use outputs::{ArtifactAccepted, KeptView, OutputView, OutputsView};
 pub use request::{
     BlobHashes, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest, MoveRequest,
     ResourcesView, SourceView, SubmitReply, SubmitRequest, TokenCreated,
 };
 pub use samples::{RequestedView, SamplesView, UsagePoint, UsageSummary};
+pub use series::{
+    MetricSummary, MetricsView, PointInput, PointsAccepted, PointsRequest, PointsView, SeriesView,
+};
 pub use steer::{
     HoldRequest, LabelRequest, LimitsView, OrderRequest, PauseRequest, PriorityRequest,
     ReserveRequest, ShapeQueueRequest, WeightRequest,

@@ -217,6 +217,7 @@ impl Host {
                 peak_vram_bytes: 0,
                 cpu_ms: DurationMs(0),
                 tree_kill_method: String::new(),
+                outputs: None,
             },
             segments: Vec::new(),
             inline_records: Bytes::new(),

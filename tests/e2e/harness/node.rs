@@ -335,6 +335,11 @@ memory = \"4GiB\"
         self.door("GET", path, &[], "")
     }
 
+    /// The same with headers of its own.
+    pub(crate) fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
+        self.door("GET", path, headers, "")
+    }
+
     /// A POST of JSON over the Unix socket: status and body.
     pub(crate) fn post(&self, path: &str, body: &str) -> (u16, String) {
         self.door("POST", path, &[("Content-Type", "application/json")], body)

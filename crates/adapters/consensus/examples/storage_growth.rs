@@ -96,6 +96,7 @@ fn spec(number: usize) -> ExperimentSpec {
             retries_failed: 1,
             ..Policy::default()
         },
+        outputs: types::Outputs::default(),
         origin: None,
     }
 }
@@ -137,6 +138,7 @@ fn end(node: &NodeId, number: usize, kind: CauseKind) -> AttemptReport {
             peak_vram_bytes: 0,
             cpu_ms: DurationMs::from_secs(600),
             tree_kill_method: String::new(),
+            outputs: None,
         },
         segments: vec![SegmentRef {
             rank: 0,

@@ -126,6 +126,7 @@ fn start_of(number: u32, program: &Path) -> Result<StartAttempt, Failure> {
         prefer_nodes: Vec::new(),
         queue: QueueName::default(),
         policy: Policy::default(),
+        outputs: types::Outputs::default(),
         origin: None,
     };
     let wanted = WantedAttempt {

@@ -35,6 +35,11 @@ impl AttemptDirectory {
         self.root.join("tmp")
     }
 
+    /// What it was given by requests, to be kept with its outputs.
+    pub(crate) fn artifacts(&self) -> PathBuf {
+        self.root.join("artifacts")
+    }
+
     pub(crate) fn records(&self) -> PathBuf {
         self.root.join("records")
     }

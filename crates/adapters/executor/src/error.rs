@@ -41,6 +41,26 @@ pub enum Error {
         /// Which.
         token: AttemptToken,
     },
+    /// Nothing is added to the records of an ended attempt.
+    #[error("attempt {token} has ended")]
+    HasEnded {
+        /// Which.
+        token: AttemptToken,
+    },
+    /// An artifact cannot be kept.
+    #[error("the artifact {name:?} cannot be kept: {why}")]
+    Artifact {
+        /// Which.
+        name: String,
+        /// Why.
+        why: String,
+    },
+    /// The holder does not take points of metrics.
+    #[error("the holder of attempt {token} takes no points now: its disk does not keep up")]
+    NotTaken {
+        /// Which.
+        token: AttemptToken,
+    },
     /// The executor's run loop has ended.
     #[error("the executor has stopped")]
     Stopped,

@@ -8,6 +8,7 @@ mod hide;
 mod job;
 mod launch;
 mod metric;
+mod points;
 mod recorder;
 mod sampler;
 mod subscribers;

@@ -6,7 +6,10 @@ use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use types::{BlobHash, SourceTree, TreeEntry, TreeEntryKind, TreePathError, validate_tree_path};
+use types::{
+    BlobHash, SourceTree, TreeEntry, TreeEntryKind, TreePathError, link_stays_inside,
+    validate_tree_path,
+};
 
 /// Why the tree could not be laid out.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +91,7 @@ fn check(entries: &[TreeEntry]) -> Result<(), LayoutError> {
             });
         }
         if let TreeEntryKind::Symlink { target } = &entry.kind
-            && !stays_inside(&entry.path, target, &links)
+            && !link_stays_inside(&entry.path, target, &links)
         {
             return Err(LayoutError::Escape {
                 path: entry.path.clone(),
@@ -102,32 +105,6 @@ fn check(entries: &[TreeEntry]) -> Result<(), LayoutError> {
 /// `a/b/c` → `a`, `a/b`.
 fn parents(path: &str) -> impl Iterator<Item = &str> {
     path.match_indices('/').map(|(at, _slash)| &path[..at])
-}
-
-/// Follows the words of a link by hand. Going up is safe only from a real directory: the parent of a link's
-/// target is not the parent of the link, so going up through a link is refused. Going down through links
-/// is safe, because each of them stays inside.
-fn stays_inside(path: &str, target: &str, links: &BTreeSet<&str>) -> bool {
-    if target.is_empty() || target.starts_with('/') || target.contains('\0') {
-        return false;
-    }
-    let mut place: Vec<&str> = path.split('/').collect();
-    place.pop();
-    for word in target.split('/') {
-        match word {
-            "" | "." => {}
-            ".." => {
-                let here = place.join("/");
-                let through_link = links.contains(here.as_str())
-                    || parents(&here).any(|parent| links.contains(parent));
-                if through_link || place.pop().is_none() {
-                    return false;
-                }
-            }
-            name => place.push(name),
-        }
-    }
-    true
 }
 
 fn make_parents(root: &Path, path: &str, made: &mut BTreeSet<String>) -> Result<(), LayoutError> {

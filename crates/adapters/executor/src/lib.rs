@@ -19,6 +19,7 @@ mod job_user;
 mod layout;
 pub mod mirror;
 mod node;
+mod outputs;
 mod process_tree;
 mod process_use;
 mod protocol;
@@ -36,6 +37,7 @@ pub use node::{
     AttemptStatus, Config, Event, GpuTenant, Handle, Phase, Runner, StartAttempt, UnsealedRead,
     protections, start,
 };
+pub use outputs::{Left, LeftEntry, LeftKind};
 pub use protocol::StopReason;
 pub use segment::SealedSegment;
 pub use stored::{BookedGpu, Ended, GpuTerms, Usage};

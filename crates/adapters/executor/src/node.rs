@@ -1,9 +1,11 @@
 //! The node's side: starts, adopts and watches holders.
 
 mod adopt;
+mod artifacts;
 mod attempt;
 mod environment;
 mod handle;
+mod points;
 mod prepare;
 mod runner;
 

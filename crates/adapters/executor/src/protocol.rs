@@ -4,7 +4,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use types::{GpuUse, Timestamp, codec};
+use types::{GpuUse, MetricPoint, Timestamp, codec};
 
 use crate::stored::{Ended, Usage};
 
@@ -59,6 +59,13 @@ pub(crate) enum Request {
     },
     /// What the tree uses of the GPUs now, which only the node can ask the driver.
     Gpus(GpuUse),
+    /// Points of metrics for its records; answered by [`Notice::PointsTaken`].
+    Points {
+        /// Names the answer.
+        lot: u64,
+        /// At most some hundred.
+        points: Vec<MetricPoint>,
+    },
 }
 
 /// From the holder to each connected node. New messages are appended.
@@ -84,6 +91,13 @@ pub(crate) enum Notice {
     Usage(Usage),
     /// The attempt ended; its end is durable.
     Ended(Ended),
+    /// Points came.
+    PointsTaken {
+        /// Which.
+        lot: u64,
+        /// They are left to be written; else so much waits for the disk that they were not taken.
+        taken: bool,
+    },
 }
 
 /// Frames one message.

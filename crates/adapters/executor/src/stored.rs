@@ -1,7 +1,7 @@
 //! What an attempt's directory stores besides records: the order, the status, the end.
 
 use serde::{Deserialize, Serialize};
-use types::{AttemptToken, Cause, DurationMs, GpuShare, Overuse, StopRule, Timestamp};
+use types::{AttemptToken, Cause, DurationMs, GpuShare, Outputs, Overuse, StopRule, Timestamp};
 
 use crate::cgroup::CgroupPlan;
 use crate::job_user::Confinement;
@@ -79,6 +79,8 @@ pub(crate) struct OrderV1 {
     pub(crate) stop_grace_ms: u64,
     /// It ends when a metric says so.
     pub(crate) stop_rule: Option<StopRule>,
+    /// What is kept of its directory at the end.
+    pub(crate) outputs: Outputs,
     /// Memory limit; 0: none.
     pub(crate) memory_bytes: u64,
     /// Thousandths of cores, for the weight among attempts; 0: the kernel's default.

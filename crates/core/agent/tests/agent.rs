@@ -32,6 +32,7 @@ fn wanted(experiment: u64) -> WantedAttempt {
         prefer_nodes: Vec::new(),
         queue: QueueName::default(),
         policy: Policy::default(),
+        outputs: types::Outputs::default(),
         origin: None,
     };
     WantedAttempt {

@@ -62,6 +62,7 @@ fn placed() -> (ClusterState, AttemptToken) {
         prefer_nodes: Vec::new(),
         queue: QueueName::default(),
         policy: Policy::default(),
+        outputs: types::Outputs::default(),
         origin: None,
     };
     let submit = Command::SubmitExperiment(Box::new(SubmitExperiment { spec }));

@@ -86,6 +86,7 @@ fn submit(state: &mut ClusterState, cpus: u64) -> ExperimentId {
         prefer_nodes: Vec::new(),
         queue: QueueName::default(),
         policy: Policy::default(),
+        outputs: types::Outputs::default(),
         origin: None,
     };
     match apply(

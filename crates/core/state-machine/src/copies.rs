@@ -12,7 +12,7 @@ use crate::state::ClusterState;
 /// Blobs that a state or an archive names. A tree stands for itself and all files that it lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamedBlobs {
-    /// Encoded source trees.
+    /// Encoded source trees, and what attempts left in the same form.
     pub trees: BTreeSet<BlobHash>,
     /// Everything else: sealed records, locked environments.
     pub others: BTreeSet<BlobHash>,
@@ -41,6 +41,7 @@ impl NamedBlobs {
         for attempt in &experiment.attempts {
             let segments = attempt.segments.iter();
             self.others.extend(segments.map(|segment| segment.hash));
+            self.trees.extend(attempt.kept().map(|(_, kept)| kept.tree));
         }
     }
 }

@@ -24,6 +24,7 @@ impl AttemptEnd {
             peak_vram_bytes: 0,
             cpu_ms: DurationMs(0),
             tree_kill_method: String::new(),
+            outputs: None,
         }
     }
 }
@@ -126,6 +127,7 @@ impl Attempt {
             peak_vram_bytes: ends().map(|end| end.peak_vram_bytes).max()?,
             cpu_ms: DurationMs(cpu_ms),
             tree_kill_method: first.tree_kill_method.clone(),
+            outputs: None, // Each rank has its own.
         })
     }
 

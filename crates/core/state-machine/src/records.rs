@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use types::{
-    AttemptToken, Author, Cause, DurationMs, ExperimentId, ExperimentSpec, GroupId, LogIndex,
-    NodeFacts, NodeId, QueueName, RankPlacement, RequestId, Resources, Role, SegmentRef, Timestamp,
-    TokenId,
+    AttemptToken, Author, Cause, DurationMs, ExperimentId, ExperimentSpec, GroupId, KeptOutputs,
+    LogIndex, NodeFacts, NodeId, QueueName, RankPlacement, RequestId, Resources, Role, SegmentRef,
+    Timestamp, TokenId,
 };
 
 use crate::overuse::VramOveruse;
@@ -238,6 +238,17 @@ impl Attempt {
         told.min(now).max(started.unwrap_or_default())
     }
 
+    /// What was kept of the directories of its ranks, by rank; what came late is after what was known.
+    pub fn kept(&self) -> impl Iterator<Item = (u32, &KeptOutputs)> {
+        let of_all = [self.end.as_ref(), self.late.as_ref()];
+        let of_all = of_all.into_iter().flatten().map(|end| (0, end));
+        let ranks = self.numbered();
+        let of_ranks = ranks.filter_map(|(number, rank)| Some((number, rank.end.as_ref()?)));
+        of_ranks
+            .chain(of_all)
+            .filter_map(|(number, end)| Some((number, end.outputs.as_deref()?)))
+    }
+
     /// Names sealed segments of a rank that were not named before.
     pub(crate) fn add_segments(&mut self, rank: u32, segments: &[SegmentRef]) {
         for segment in segments {
@@ -280,6 +291,8 @@ pub struct AttemptEnd {
     pub cpu_ms: DurationMs,
     /// How the process tree was ended, as the holder did it; empty if it ended by itself.
     pub tree_kill_method: String,
+    /// What was kept of its directory; none: nothing was asked for, or nothing is known.
+    pub outputs: Option<Box<KeptOutputs>>,
 }
 
 /// After a new history began: experiments of the old one may still run on its leases, and are not placed meanwhile.

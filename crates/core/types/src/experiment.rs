@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BlobHash, DurationMs, NodeId, Origin, QueueName, ResourceRequest, StopRule, codec,
+    BlobHash, DurationMs, NodeId, Origin, Outputs, QueueName, ResourceRequest, StopRule, codec,
     fill_parameters, filled_length, parameter_variable,
 };
 
@@ -150,6 +150,8 @@ pub struct ExperimentSpec {
     pub queue: QueueName,
     /// Retries, limits, priority.
     pub policy: Policy,
+    /// What is kept of its directory when an attempt ends.
+    pub outputs: Outputs,
     /// The experiment that it was made from.
     pub origin: Option<Origin>,
 }

@@ -12,8 +12,10 @@ mod experiment;
 mod group;
 mod ids;
 mod join;
+mod outputs;
 mod parameters;
 mod placement;
+mod points;
 mod records;
 mod report;
 mod resources;
@@ -40,11 +42,13 @@ pub use join::{
     JoinProof, JoinReply, JoinRequest, JoinTokenError, JoinTokenText, Member, MemberList,
     SignedMemberList, rejoin_bytes,
 };
+pub use outputs::{KeptOutputs, Outputs, OutputsError};
 pub use parameters::{
     ParameterError, check_parameters, fill_parameters, filled_length, parameter_places,
     parameter_variable,
 };
 pub use placement::{RankPlacement, WantedAttempt, WantedSet};
+pub use points::MetricPoint;
 pub use records::{
     ConsoleStream, FrameError, MAX_FRAME_BYTES, Record, RecordBody, SegmentRef, SegmentSummary,
     decode_frames, encode_frame,
@@ -57,7 +61,7 @@ pub use resources::{
 pub use sample::{AttemptSample, DiskUse, GpuUse, NetworkOf, NetworkUse};
 pub use source_tree::{
     Chunk, GitFacts, MAX_TREE_ENTRIES, SourceTree, TreeEntry, TreeEntryKind, TreePathError,
-    validate_tree_path,
+    link_stays_inside, validate_tree_path,
 };
 pub use stop_rule::{Comparison, StopRule, StopRuleError};
 pub use time::{DurationMs, ParseDurationError, Timestamp, parse_duration};

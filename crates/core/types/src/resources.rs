@@ -165,7 +165,7 @@ impl fmt::Display for Bytes {
             ("KiB", 1 << 10),
         ] {
             if self.0 >= size {
-                let tenths = self.0 / (size / 10).max(1);
+                let tenths = u128::from(self.0) * 10 / u128::from(size);
                 return match tenths % 10 {
                     0 => write!(f, "{} {unit}", tenths / 10),
                     rest => write!(f, "{}.{rest} {unit}", tenths / 10),
@@ -319,5 +319,18 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(request.to_string(), "1.5 cpus, 1.5 GiB memory, 0.5 gpus");
+    }
+
+    #[test]
+    fn whole_amounts_are_shown_whole() {
+        for (bytes, text) in [
+            (60 << 10, "60 KiB"),
+            (2_048 + 512, "2.5 KiB"),
+            (1_000 << 20, "1000 MiB"),
+            ((1 << 40) - 1, "1023.9 GiB"),
+            (u64::MAX, "16777215.9 TiB"),
+        ] {
+            assert_eq!(Bytes(bytes).to_string(), text);
+        }
     }
 }

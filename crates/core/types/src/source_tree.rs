@@ -1,5 +1,7 @@
 //! The content-addressed snapshot of the code that an experiment runs.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::BlobHash;
@@ -101,6 +103,38 @@ pub fn validate_tree_path(path: &str) -> Result<(), TreePathError> {
         });
     }
     Ok(())
+}
+
+/// Whether a link at `path` of a tree with these `links` leads to a place in it. Follows the words by hand. Going up is safe only from a real directory: the parent of a link's
+/// target is not the parent of the link, so going up through a link is refused. Going down through links
+/// is safe, because each of them stays inside.
+#[must_use]
+pub fn link_stays_inside(path: &str, target: &str, links: &BTreeSet<&str>) -> bool {
+    if target.is_empty() || target.starts_with('/') || target.contains('\0') {
+        return false;
+    }
+    let mut place: Vec<&str> = path.split('/').collect();
+    place.pop();
+    for word in target.split('/') {
+        match word {
+            "" | "." => {}
+            ".." => {
+                let here = place.join("/");
+                let through_link = links.contains(here.as_str())
+                    || parents_of(&here).any(|parent| links.contains(parent));
+                if through_link || place.pop().is_none() {
+                    return false;
+                }
+            }
+            name => place.push(name),
+        }
+    }
+    true
+}
+
+/// `a/b/c` → `a`, `a/b`.
+fn parents_of(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/').map(|(at, _slash)| &path[..at])
 }
 
 #[cfg(test)]

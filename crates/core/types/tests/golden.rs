@@ -118,6 +118,10 @@ fn spec() -> ExperimentSpec {
         prefer_nodes: vec![node("nodeb")],
         queue: QueueName::default(),
         policy: Policy::default(),
+        outputs: types::Outputs {
+            paths: vec!["out/model.pt".to_owned()],
+            max_bytes: 1 << 30,
+        },
         origin: Some(Origin::Clone(ExperimentId::from_bits(9))),
     }
 }

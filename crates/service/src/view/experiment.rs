@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::view::{NodeRefView, OriginView, ResourcesView, SourceView};
+use crate::view::{KeptView, NodeRefView, OriginView, ResourcesView, SourceView};
 
 /// A cause of an end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -85,6 +85,8 @@ pub struct AttemptView {
     pub cpu_ms: u64,
     /// How its process tree was ended; empty if by itself.
     pub tree_kill_method: String,
+    /// What was kept of its outputs.
+    pub outputs: Vec<KeptView>,
     /// Sealed record segments.
     pub segments: u64,
     /// Bytes in them.
@@ -149,6 +151,8 @@ pub struct ExperimentDetail {
     pub parameters: Vec<(String, String)>,
     /// Code.
     pub source: Option<SourceView>,
+    /// Paths that are kept when it ends.
+    pub outputs: Vec<String>,
     /// What it asked for.
     pub resources: ResourcesView,
     /// Retries allowed for lost nodes.

@@ -102,6 +102,12 @@ pub struct SubmitRequest {
     /// A rule by which it ends itself, such as `loss > 2 after step 1000`.
     #[serde(default)]
     pub stop_when: Option<String>,
+    /// Files and directories that are kept when it ends, relative to where the command starts.
+    #[serde(default)]
+    pub outputs: Vec<String>,
+    /// Most bytes of all of these; default 10 GiB.
+    #[serde(default)]
+    pub output_max_bytes: Option<u64>,
     /// Refuse instead of waiting when no node of the cluster could ever run it.
     #[serde(default)]
     pub fail_if_impossible: bool,

@@ -2,11 +2,14 @@
 
 mod accept;
 mod again;
+mod artifact;
 mod audit;
 mod backup;
 mod compare;
+mod get;
 mod logs;
 mod ls;
+mod metrics;
 mod node;
 mod nodes;
 mod queue;
@@ -59,8 +62,14 @@ pub enum Command {
     Show(show::Arguments),
     /// Show what an experiment used: processors, memory, disk, GPUs and network over time
     Usage(usage::Arguments),
+    /// Show what an experiment reported of itself: its metrics, or one of them over steps or time
+    Metrics(metrics::Arguments),
     /// Print the output of an experiment
     Logs(logs::Arguments),
+    /// Fetch what an experiment left: the paths of `run --output`
+    Get(get::Arguments),
+    /// Add a file to what a running experiment leaves: a plot, a table, a text
+    Artifact(artifact::Arguments),
     /// Submit an experiment that is another with changes, with the same code
     Clone(Box<again::Clone>),
     /// Submit an experiment exactly as it was, once more
@@ -161,11 +170,14 @@ async fn dispatch(command: Command, session: &Session) -> Result<ExitCode, Error
         Command::Stop(arguments) => return stop::run(&arguments, session).await,
         Command::Ls(arguments) => ls::run(&arguments, session).await?,
         Command::Show(arguments) => show::run(&arguments, session).await?,
+        Command::Get(arguments) => get::run(&arguments, session).await?,
+        Command::Artifact(arguments) => artifact::run(&arguments, session).await?,
         Command::Compare(arguments) => compare::run(&arguments, session).await?,
         Command::Hold(arguments) => steer::hold(&arguments, session).await?,
         Command::Release(arguments) => steer::release(&arguments, session).await?,
         Command::Priority(arguments) => steer::priority(&arguments, session).await?,
         Command::Usage(arguments) => usage::run(&arguments, session).await?,
+        Command::Metrics(arguments) => metrics::run(&arguments, session).await?,
         Command::Accept(arguments) => accept::run(&arguments, session).await?,
         Command::Nodes => nodes::run(session).await?,
         Command::Top(arguments) => top::run(&arguments, session).await?,

@@ -164,6 +164,30 @@ pub enum Error {
         /// Why not.
         why: String,
     },
+    /// An attempt left nothing of that name.
+    #[error("attempt {attempt} of {experiment} left no {path:?}")]
+    NoSuchOutput {
+        /// What was asked for.
+        path: String,
+        /// Whose.
+        experiment: String,
+        /// Which attempt.
+        attempt: u32,
+    },
+    /// Only one file can be printed.
+    #[error("--to - prints one file, and this names {count}")]
+    NotOneFile {
+        /// How many.
+        count: usize,
+    },
+    /// What was fetched is not what was kept.
+    #[error("{path} was not fetched: {problem}")]
+    Download {
+        /// Which.
+        path: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// A file that is to be written is there already.
     #[error("{} exists already", path.display())]
     FileExists {

@@ -23,6 +23,8 @@ pub(crate) struct LogQuery {
     pub(crate) rank: Option<u32>,
     /// From this record on.
     pub(crate) from: Option<u64>,
+    /// Only the last so many lines.
+    pub(crate) tail: Option<u64>,
 }
 
 impl LogQuery {
@@ -33,6 +35,7 @@ impl LogQuery {
             attempt: None,
             rank: None,
             from: None,
+            tail: None,
         }
     }
 
@@ -56,6 +59,9 @@ impl LogQuery {
         }
         if let Some(from) = self.from {
             path.push_str(&format!("&from={from}"));
+        }
+        if let Some(tail) = self.tail {
+            path.push_str(&format!("&tail={tail}"));
         }
         path
     }

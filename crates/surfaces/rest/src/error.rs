@@ -195,6 +195,16 @@ impl Refusal {
         )
     }
 
+    /// The range begins where the file has ended.
+    pub(crate) fn beyond(length: u64) -> Self {
+        Self::new(
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            "range-beyond-end",
+            format!("the file has {length} bytes, and nothing of it is in the range"),
+            "ask for bytes that it has, or leave Range out",
+        )
+    }
+
     /// No such route.
     pub(crate) fn no_such_route(path: &str) -> Self {
         Self::new(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, header};
-use service::{Caller, CallerProof};
+use service::{Caller, CallerProof, Job};
 use types::Role;
 
 use crate::error::Refusal;
@@ -94,6 +94,30 @@ impl FromRequestParts<Arc<Api>> for Authenticated {
             return Ok(Self(Arc::new(caller)));
         }
         caller_of(parts.extensions.get()).map(Self)
+    }
+}
+
+/// Who reports something of an experiment: a person, or the job itself by the token in its environment.
+pub(crate) enum Reporter {
+    /// A person.
+    Person(Arc<Caller>),
+    /// A job that runs on this node.
+    Job(Job),
+}
+
+impl FromRequestParts<Arc<Api>> for Reporter {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Refusal> {
+        let value = parts.headers.get(header::AUTHORIZATION);
+        if let Some(token) = value.and_then(|value| bearer(value).ok()) // told below what is wrong with it
+            && service::Handle::is_of_job(token)
+        {
+            return Ok(Self::Job(api.service.job_of(token).await?));
+        }
+        let person = Authenticated::from_request_parts(parts, api).await?;
+        person.may_write()?;
+        Ok(Self::Person(person.0))
     }
 }
 

@@ -18,6 +18,7 @@ mod identity;
 mod log_stream;
 mod origin;
 mod passwd;
+mod range;
 mod routes;
 mod serve;
 mod sources;

@@ -1,6 +1,7 @@
 //! Every route and the document that describes them, made from the same list.
 
 mod again;
+mod artifacts;
 mod backup;
 mod blobs;
 mod cluster;
@@ -9,7 +10,9 @@ mod groups;
 mod ledger;
 mod logs;
 mod machines;
+mod metrics;
 mod nodes;
+mod outputs;
 mod page;
 mod queues;
 mod samples;
@@ -137,6 +140,11 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(groups::stop))
         .routes(routes!(logs::read))
         .routes(routes!(samples::samples))
+        .routes(routes!(metrics::metrics, metrics::add_metrics))
+        .routes(routes!(metrics::metric_series))
+        .routes(routes!(artifacts::add))
+        .routes(routes!(outputs::outputs))
+        .routes(routes!(outputs::output_file))
         .routes(routes!(backup::take))
         .routes(routes!(ledger::list))
         .routes(routes!(ledger::records))
@@ -168,7 +176,7 @@ mod tests {
 
     use super::*;
 
-    const ROUTES: [&str; 53] = [
+    const ROUTES: [&str; 59] = [
         "GET /health",
         "GET /openapi.json",
         "GET /cluster",
@@ -206,6 +214,12 @@ mod tests {
         "POST /groups/{id}/stop",
         "GET /experiments/{id}/logs",
         "GET /experiments/{id}/samples",
+        "GET /experiments/{id}/metrics",
+        "POST /experiments/{id}/metrics",
+        "GET /experiments/{id}/metrics/series",
+        "PUT /experiments/{id}/artifacts",
+        "GET /experiments/{id}/outputs",
+        "GET /experiments/{id}/outputs/file",
         "GET /backup",
         "GET /ledger",
         "GET /ledger/records",

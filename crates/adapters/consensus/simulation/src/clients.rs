@@ -98,6 +98,7 @@ impl Client {
             prefer_nodes: Vec::new(),
             queue: QueueName::default(),
             policy,
+            outputs: types::Outputs::default(),
             origin: None,
         }
     }

@@ -231,6 +231,7 @@ impl World {
                 peak_vram_bytes: 0,
                 cpu_ms: DurationMs(0),
                 tree_kill_method: String::new(),
+                outputs: None,
             },
             segments: Vec::new(),
             inline_records: bytes::Bytes::new(),

@@ -86,6 +86,7 @@ async fn end_experiments(handle: &Handle) {
             prefer_nodes: Vec::new(),
             queue: QueueName::default(),
             policy: Policy::default(),
+            outputs: types::Outputs::default(),
             origin: None,
         };
         let submit = Command::SubmitExperiment(Box::new(SubmitExperiment { spec }));

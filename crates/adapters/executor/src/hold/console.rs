@@ -8,11 +8,12 @@ use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
 use diagnosis::{LossWatch, Said};
-use types::{ConsoleStream, RecordBody, StopRule};
+use types::{ConsoleStream, MetricPoint, RecordBody, StopRule};
 
 use self::flood::{Allowance, Verdict};
 use self::tail::Tail;
 use super::metric::MetricLines;
+use super::points::{self, PointQuota};
 use super::recorder::Recorder;
 use crate::clock::boottime_ms;
 
@@ -30,6 +31,7 @@ pub(super) struct Console {
     /// Bytes since they were last asked for.
     written: u64,
     allowance: Allowance,
+    points: PointQuota,
     stop_rule: Option<StopRule>,
     /// What the rule to stop by found, until it is taken.
     met_rule: Option<String>,
@@ -44,6 +46,7 @@ impl Console {
             tail: Tail::default(),
             written: 0,
             allowance: Allowance::new(boottime_ms()),
+            points: PointQuota::new(boottime_ms()),
             stop_rule,
             met_rule: None,
         }
@@ -77,21 +80,50 @@ impl Console {
         // Also what is dropped: the last words of a job that floods say why it failed.
         self.tail.add(stream, bytes, boottime_ms());
         self.written = self.written.saturating_add(length as u64);
-        match self.allowance.judge(length as u64, boottime_ms()) {
-            Verdict::Keep { dropped } => mark(recorder, dropped),
-            Verdict::Drop => return Ok(true),
+        if let Verdict::Keep { dropped } = self.allowance.judge(length as u64, boottime_ms()) {
+            mark(recorder, dropped);
+            recorder.append(RecordBody::Console {
+                stream,
+                bytes: Bytes::copy_from_slice(bytes),
+            });
         }
-        recorder.append(RecordBody::Console {
-            stream,
-            bytes: Bytes::copy_from_slice(bytes),
-        });
+        // Also of what is dropped: metrics have a quota of their own.
         if stream == ConsoleStream::Stdout {
             for scalar in self.metrics.take(bytes) {
-                self.judge(&scalar);
-                recorder.append(scalar);
+                self.take_scalar(scalar, recorder);
             }
         }
         Ok(true)
+    }
+
+    /// Takes points that came by a request.
+    pub(super) fn take_points(&mut self, points: Vec<MetricPoint>, recorder: &mut Recorder) {
+        for point in points
+            .into_iter()
+            .filter(|point| MetricPoint::is_name(&point.name))
+        {
+            let scalar = RecordBody::Scalar {
+                name: point.name,
+                step: point.step,
+                value_bits: point.value_bits,
+            };
+            self.take_scalar(scalar, recorder);
+        }
+    }
+
+    /// Takes a point of a metric, wherever it came from.
+    fn take_scalar(&mut self, scalar: RecordBody, recorder: &mut Recorder) {
+        self.judge(&scalar);
+        let (keeps, said) = match self.points.judge(&scalar, boottime_ms()) {
+            points::Verdict::Keep(said) => (true, said),
+            points::Verdict::Drop(said) => (false, said),
+        };
+        if let Some(line) = said {
+            say(recorder, &line);
+        }
+        if keeps {
+            recorder.append(scalar);
+        }
     }
 
     /// Looks at a value for the diagnosis, and with the rule to stop by; only the first that meets it counts.

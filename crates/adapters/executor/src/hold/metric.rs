@@ -1,13 +1,16 @@
-//! Metric lines on standard output: `metric: loss=0.25 accuracy=0.9 step=120`.
+//! Metric lines on standard output: `metric: loss=0.25 accuracy=0.9 step=120`, or a JSON object that has a step:
+//! `{"step": 120, "loss": 0.25, "val": {"accuracy": 0.9}}`.
 
-use types::RecordBody;
+mod json;
+
+use types::{MetricPoint, RecordBody};
 
 /// Longest line that is looked at for metrics: such lines are short.
 const MAX_LINE_BYTES: usize = 4 << 10;
-/// Longest name of a metric.
-const MAX_NAME_BYTES: usize = 128;
 /// What such a line starts with.
 const PREFIX: &[u8] = b"metric:";
+/// What a line of JSON starts with.
+const JSON_PREFIX: &[u8] = b"{";
 
 /// Puts lines together from whatever pieces the pipe gave.
 #[derive(Debug, Default)]
@@ -29,7 +32,11 @@ impl MetricLines {
             self.extend(content);
             if complete {
                 if !self.skip {
-                    scalars.extend(parse(&String::from_utf8_lossy(&self.partial)));
+                    let line = String::from_utf8_lossy(&self.partial);
+                    scalars.extend(match line.starts_with('{') {
+                        true => json::parse(&line),
+                        false => parse(&line),
+                    });
                 }
                 self.partial.clear();
                 self.skip = false;
@@ -46,8 +53,11 @@ impl MetricLines {
         let too_long = content.len() > room;
         self.partial
             .extend_from_slice(&content[..content.len().min(room)]);
-        let seen = self.partial.len().min(PREFIX.len());
-        if too_long || self.partial[..seen] != PREFIX[..seen] {
+        let begins = |prefix: &[u8]| {
+            let seen = self.partial.len().min(prefix.len());
+            self.partial[..seen] == prefix[..seen]
+        };
+        if too_long || !(begins(PREFIX) || begins(JSON_PREFIX)) {
             self.skip = true;
             self.partial.clear();
         }
@@ -73,7 +83,7 @@ fn parse(line: &str) -> Vec<RecordBody> {
             continue;
         }
         match value.parse::<f64>() {
-            Ok(number) if !name.is_empty() && name.len() <= MAX_NAME_BYTES => {
+            Ok(number) if MetricPoint::is_name(name) => {
                 points.push((name.to_owned(), number));
             }
             Ok(_) | Err(_) => return Vec::new(),
@@ -107,6 +117,34 @@ mod tests {
             let mut found = lines.take(&text[..cut]);
             found.extend(lines.take(&text[cut..]));
             assert_eq!(found, [scalar("loss", 3, 0.5), scalar("val/acc", 3, 0.1)]);
+        }
+    }
+
+    #[test]
+    fn lines_of_json_with_a_step_are_metrics_and_others_are_not() {
+        let text =
+            br#"{"step": 3, "loss": 0.5, "val": {"acc": 1e-1, "n": 7}, "note": "x", "ok": true}
+{"loss": 0.5}
+{"step": 4, "loss": NaN, "scale": -Infinity, "text": "NaN"}
+{"step": "five", "loss": 1}
+{"step": 1.5, "loss": 1}
+{"step": 6.0, "loss": 2
+not {"step": 7, "loss": 3}
+"#;
+        for cut in [0, 1, 20, 100, text.len()] {
+            let mut lines = MetricLines::default();
+            let mut found = lines.take(&text[..cut]);
+            found.extend(lines.take(&text[cut..]));
+            let found: Vec<String> = found.iter().map(|scalar| format!("{scalar:?}")).collect();
+            let expected = [
+                scalar("loss", 3, 0.5),
+                scalar("val/acc", 3, 0.1),
+                scalar("val/n", 3, 7.0),
+                scalar("loss", 4, f64::NAN),
+                scalar("scale", 4, f64::NEG_INFINITY),
+            ];
+            let expected = expected.map(|scalar| format!("{scalar:?}"));
+            assert_eq!(found, expected, "cut at {cut}");
         }
     }
 

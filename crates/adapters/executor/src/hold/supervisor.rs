@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
-use types::{CauseKind, ConsoleStream};
+use types::{CauseKind, ConsoleStream, MetricPoint};
 
 use super::HoldError;
 use super::console::{Console, say};
@@ -220,10 +220,21 @@ impl Supervisor {
                 } => self.stopping.extend(deadline_boottime_ms),
                 Request::Stop { reason, grace_ms } => self.stop(reason, grace_ms, now_ms)?,
                 Request::Gpus(told) => self.sampler.tell_gpus(told, now_ms),
+                Request::Points { lot, points } => self.take_points(lot, points),
             }
         }
         self.subscribers.flush();
         Ok(())
+    }
+
+    /// Points that came by a request. While the disk does not keep up they are not taken: whoever sends them waits, as the
+    /// job does with its output.
+    fn take_points(&mut self, lot: u64, points: Vec<MetricPoint>) {
+        let taken = !self.recorder.is_full();
+        if taken {
+            self.console.take_points(points, &mut self.recorder);
+        }
+        self.subscribers.tell(&Notice::PointsTaken { lot, taken });
     }
 
     fn sample(&mut self, now_ms: u64) {

@@ -10,6 +10,7 @@ use tokio::process::Child;
 use tokio::sync::{mpsc, watch};
 use types::{AttemptToken, GpuUse, Timestamp};
 
+use super::points::Lots;
 use super::prepare::{PrepareError, never_ran, prepare};
 use super::{AttemptStatus, Event, GpuTenant, Phase, Shared, StartAttempt, adopt};
 use crate::attempt_directory::AttemptDirectory;
@@ -39,6 +40,8 @@ pub(super) struct Attempt {
     /// What it uses of the GPUs, for the holder. Not a request: only the newest counts, and a holder that does not listen
     /// for a while must not fill the queue in which stops wait.
     pub(super) gpus: watch::Sender<GpuUse>,
+    /// Points of metrics on their way to the holder.
+    pub(super) lots: Lots,
     reader: Mutex<TailReader>,
     known: Mutex<Known>,
 }
@@ -74,6 +77,7 @@ impl Attempt {
             requests,
             tail: watch::Sender::new(0),
             gpus: watch::Sender::new(GpuUse::default()),
+            lots: Lots::default(),
             reader: Mutex::new(TailReader::new(directory.records())),
             directory,
             known: Mutex::new(Known {
@@ -272,6 +276,7 @@ async fn take(shared: &Arc<Shared>, attempt: &Arc<Attempt>, notice: &Notice) {
             drop(shared.events.try_send(Event::TailGrew { token }));
         }
         Notice::Usage(usage) => attempt.known().usage = *usage,
+        Notice::PointsTaken { lot, taken } => attempt.lots.answer(*lot, *taken),
         Notice::Ended(_) => {}
     }
 }

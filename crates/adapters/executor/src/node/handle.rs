@@ -8,10 +8,12 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use types::{AttemptToken, DurationMs, GpuUse};
 
+use super::artifacts;
 use super::attempt::Attempt;
 use super::runner::Launch;
 use super::{AttemptStatus, GpuTenant, Phase, Shared, StartAttempt};
 use crate::error::Error;
+use crate::outputs::{self, Left};
 use crate::protocol::{Request, StopReason};
 use crate::remove_tree::remove_tree;
 use crate::segment::{self, SealedSegment};
@@ -251,6 +253,75 @@ impl Handle {
         Ok(self.shared.attempt(token)?.known().sealed.clone())
     }
 
+    pub(super) fn attempt(&self, token: &AttemptToken) -> Result<Arc<Attempt>, Error> {
+        self.shared.attempt(token)
+    }
+
+    /// A variable of the job of an attempt, as its order has it.
+    ///
+    /// # Errors
+    /// The attempt is not known here, or its order cannot be read.
+    pub async fn variable(
+        &self,
+        token: &AttemptToken,
+        name: &'static str,
+    ) -> Result<Option<String>, Error> {
+        let attempt = self.shared.attempt(token)?;
+        let read = tokio::task::spawn_blocking(move || {
+            let order = attempt.directory.read_order()?;
+            let variables = order.map(|order| order.variables).unwrap_or_default();
+            // The last one wins, as in the job's environment.
+            let mut found = variables
+                .into_iter()
+                .rev()
+                .filter(|(known, _)| known == name);
+            Ok(found.next().map(|(_, value)| value))
+        });
+        read.await.map_err(Error::Task)?
+    }
+
+    /// What an ended attempt left of its outputs; none if it was asked for nothing.
+    ///
+    /// # Errors
+    /// The attempt is not known here, still runs, or its order cannot be read.
+    pub async fn left_by(&self, token: &AttemptToken) -> Result<Option<Left>, Error> {
+        let attempt = self.shared.attempt(token)?;
+        if !attempt.has_ended() {
+            return Err(Error::StillRunning { token: *token });
+        }
+        let found = tokio::task::spawn_blocking(move || {
+            let Some(order) = attempt.directory.read_order()? else {
+                return Ok(None); // It never came to a start.
+            };
+            let (work, below) = (attempt.directory.work(), &order.working_directory);
+            let asked = !order.outputs.paths.is_empty();
+            let left = asked.then(|| outputs::find((&work, below), &order.outputs));
+            Ok(artifacts::add_to(left, &attempt.directory))
+        });
+        found.await.map_err(Error::Task)?
+    }
+
+    /// Opens a file of what [`Self::left_by`] found.
+    ///
+    /// # Errors
+    /// The attempt is not known here, or the file is not there any more.
+    pub async fn open_left(&self, token: &AttemptToken, path: String) -> Result<File, Error> {
+        let attempt = self.shared.attempt(token)?;
+        let opened = tokio::task::spawn_blocking(move || {
+            let order = attempt.directory.read_order()?;
+            let below = order.map(|order| order.working_directory);
+            let (work, below) = (attempt.directory.work(), below.unwrap_or_default());
+            if let Some(artifact) = artifacts::open(&attempt.directory, &path) {
+                return Ok(artifact);
+            }
+            outputs::open((&work, &below), &path).map_err(|source| Error::Read {
+                path: work.join(&below).join(&path),
+                source,
+            })
+        });
+        opened.await.map_err(Error::Task)?
+    }
+
     /// Bytes of segment `segment` from `offset` on, at most `max_bytes` (and 4 MiB), to be sent to the mirror.
     ///
     /// # Errors
@@ -322,7 +393,7 @@ fn read_segment(
     })
 }
 
-async fn send(attempt: &Attempt, request: Request) {
+pub(super) async fn send(attempt: &Attempt, request: Request) {
     if attempt.requests.send(request).await.is_err() {
         // Its task is over: the attempt has ended, and there is nothing to ask of it.
         tracing::debug!(token = %attempt.token, "request after the end of the attempt");

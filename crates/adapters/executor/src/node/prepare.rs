@@ -205,6 +205,7 @@ fn order(
         time_limit_ms: wanted.spec.policy.time_limit_ms.0,
         stop_grace_ms: wanted.spec.policy.stop_grace_ms.0,
         stop_rule: wanted.spec.policy.stop_rule.clone(),
+        outputs: wanted.spec.outputs.clone(),
         memory_bytes: wanted.resources.memory_bytes,
         cpu_milli: wanted.resources.cpu_milli,
         cgroups: shared.cgroups.named(&machine_name),

@@ -232,6 +232,7 @@ pub(crate) fn start_of(number: u32, command: Vec<String>) -> StartAttempt {
                 prefer_nodes: Vec::new(),
                 queue: types::QueueName::default(),
                 policy: Policy::default(),
+                outputs: types::Outputs::default(),
                 origin: None,
             },
             submitted_by: "ann@lab".to_owned(),

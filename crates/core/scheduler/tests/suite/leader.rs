@@ -177,6 +177,7 @@ impl Leader {
             prefer_nodes: self.prefer.clone(),
             queue: QueueName::default(),
             policy,
+            outputs: types::Outputs::default(),
             origin: None,
         };
         let command = Command::SubmitExperiment(Box::new(SubmitExperiment { spec }));
@@ -282,6 +283,7 @@ impl Leader {
             peak_vram_bytes: 0,
             cpu_ms: DurationMs(0),
             tree_kill_method: String::new(),
+            outputs: None,
         };
         let report = AttemptReport::Ended {
             end,

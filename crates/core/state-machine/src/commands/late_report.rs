@@ -131,11 +131,14 @@ impl ReportAttempt {
         };
         let newest = experiment.attempts.last().map(|attempt| attempt.token);
         let cause = with_evidence(&end.cause, context);
+        let outputs = end.outputs.as_deref().cloned();
+        let outputs = outputs.map(|kept| Box::new(kept.cut()));
         let attempts = experiment.attempts.iter_mut();
         for attempt in attempts.filter(|attempt| attempt.token == self.token) {
             attempt.late = Some(AttemptEnd {
                 cause: cause.clone(),
                 at: attempt.plausible_end(end.at, context.now),
+                outputs: outputs.clone(),
                 ..end.clone()
             });
             attempt.add_segments(self.rank, segments);

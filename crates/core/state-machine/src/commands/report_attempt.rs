@@ -102,7 +102,13 @@ impl ReportAttempt {
                 }
                 attempt.add_segments(self.rank, segments);
                 attempt.inline_records = inline_records.clone();
-                let end = AttemptEnd { at, ..end.clone() };
+                let outputs = end.outputs.as_deref().cloned();
+                let outputs = outputs.map(|kept| Box::new(kept.cut()));
+                let end = AttemptEnd {
+                    at,
+                    outputs,
+                    ..end.clone()
+                };
                 state.end_rank(context, experiment, self.rank, end);
             }
             AttemptReport::VramOveruse(overuse) => {

@@ -115,11 +115,13 @@ pub(super) fn check(spec: &ExperimentSpec) -> Result<(), String> {
             spec.policy.stop_grace_ms
         ));
     }
+    let outputs = spec.outputs.clone().checked();
+    outputs.map_err(|error| error.to_string())?;
     check_parameters(&spec.parameters).map_err(|error| error.to_string())?;
     let bytes = codec::encode(spec).len();
     if bytes > MAX_SPEC_BYTES {
         return Err(format!(
-            "command, variables and parameters take {bytes} bytes, more than {MAX_SPEC_BYTES}: put them into a file of the source tree"
+            "command, variables, parameters and outputs take {bytes} bytes, more than {MAX_SPEC_BYTES}: put them into a file of the source tree"
         ));
     }
     let bytes = spec.filled_bytes();

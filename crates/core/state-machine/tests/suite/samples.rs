@@ -94,6 +94,10 @@ pub(crate) fn spec(name: &str) -> ExperimentSpec {
         prefer_nodes: vec![node(1)],
         queue: QueueName::default(),
         policy: Policy::default(),
+        outputs: types::Outputs {
+            paths: vec!["out/model.pt".to_owned()],
+            max_bytes: 1 << 30,
+        },
         origin: Some(Origin::Clone(ExperimentId::from_bits(9))),
     }
 }
@@ -130,6 +134,12 @@ pub(crate) fn end(kind: CauseKind) -> AttemptEnd {
         peak_vram_bytes: 4,
         cpu_ms: DurationMs(6),
         tree_kill_method: "cgroup.kill".to_owned(),
+        outputs: Some(Box::new(types::KeptOutputs {
+            tree: BlobHash::of(b"outputs"),
+            files: 2,
+            bytes: 3,
+            left_out: vec!["big.bin (1 GiB)".to_owned()],
+        })),
     }
 }
 

@@ -27,6 +27,9 @@ pub struct Arguments {
     /// From this record on
     #[arg(long, value_name = "NUMBER", requires = "attempt")]
     from: Option<u64>,
+    /// Only the last so many lines, then, with -f, what comes
+    #[arg(long, value_name = "LINES", conflicts_with = "from")]
+    tail: Option<u64>,
     /// Put the time (UTC) before each line
     #[arg(short, long)]
     timestamps: bool,
@@ -38,6 +41,7 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
         attempt: arguments.attempt,
         rank: arguments.rank,
         from: arguments.from,
+        tail: arguments.tail,
     };
     let follow = arguments.follow;
     let mut printer = LogPrinter::new(&session.terminal, arguments.timestamps, follow);

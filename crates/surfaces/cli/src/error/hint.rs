@@ -65,6 +65,7 @@ pub(super) fn hint(error: &Error) -> String {
             Error::LedgerBroken { .. } => {
                 "nothing after that record can be trusted; compare with another node: `muster audit verify --node OTHER`, or with an earlier export".to_owned()
             }
+            Error::NoSuchOutput { .. } | Error::NotOneFile { .. } | Error::Download { .. } => get_hint(error),
             Error::FileExists { .. } => "write to another name, or remove it first".to_owned(),
             Error::BadBackup { .. } => {
                 "nothing of it was changed; a backup that breaks off while it is made says why in the node's log".to_owned()
@@ -77,6 +78,19 @@ pub(super) fn hint(error: &Error) -> String {
             | Error::Signal(_)
             | Error::Output(_) => String::new(),
         }
+}
+
+/// For `muster get`.
+fn get_hint(error: &Error) -> String {
+    match error {
+        Error::NoSuchOutput { experiment, .. } => {
+            format!("`muster get {experiment} --list` says what it left")
+        }
+        Error::NotOneFile { .. } => {
+            "name the file after the experiment, or fetch them into --to DIR".to_owned()
+        }
+        _ => "try another node with --node: each keeps copies of its own".to_owned(),
+    }
 }
 
 /// What to do where a node or a secret cannot be trusted.

@@ -93,6 +93,7 @@ async fn output_of_now_is_read_line_by_line() {
         attempt: Some(2),
         rank: None,
         from: Some(9),
+        tail: None,
     };
     let mut reader = LogReader::open(&node.client(), &query).await.unwrap();
     let mut count = 0;

@@ -1,9 +1,12 @@
 //! `muster show`: a page about one experiment.
 
-use rest::wire::{AttemptView, CauseView, ExperimentDetail, RankView, ResourcesView, SourceView};
+use rest::wire::{
+    AttemptView, CauseView, ExperimentDetail, KeptView, RankView, ResourcesView, SourceView,
+};
 
 use super::amounts::{ago, bytes, command_line, plain, span};
 use super::look::{Look, Mood};
+use super::outputs;
 
 /// The page: what, where, why, its attempts, what the last of them used by `used`, and its history.
 pub(crate) fn experiment_page(
@@ -34,6 +37,7 @@ pub(crate) fn experiment_page(
     page.field("code", &detail.source.as_ref().map_or(String::new(), code));
     page.field("variables", &pairs(&detail.variables));
     page.field("parameters", &pairs(&detail.parameters));
+    page.field("keeps", &detail.outputs.join(", "));
     page.field(
         "submitted",
         &format!(
@@ -128,6 +132,9 @@ impl Page {
         }
         self.field("used", &used(attempt));
         self.field("records", &records(attempt));
+        for kept in &attempt.outputs {
+            self.outputs(kept, attempt.ranks.is_empty());
+        }
         for rank in &attempt.ranks {
             self.field(&format!("rank {}", rank.rank), &how_it_fares(rank, look));
         }
@@ -142,6 +149,17 @@ impl Page {
                 "processes",
                 &format!("ended by {}", attempt.tree_kill_method),
             );
+        }
+    }
+
+    fn outputs(&mut self, kept: &KeptView, is_alone: bool) {
+        let rank = match is_alone {
+            true => String::new(),
+            false => format!("rank {}: ", kept.rank),
+        };
+        self.field("outputs", &format!("{rank}{}", outputs::kept(kept)));
+        for line in &kept.left_out {
+            self.field("  not kept", line);
         }
     }
 

@@ -37,6 +37,9 @@ pub(super) struct LogQuery {
     rank: Option<u32>,
     /// Start with this record of that attempt, and of that rank or each of them.
     from: Option<u64>,
+    /// Start with the last so many lines of each rank, 1 to 1,000,000; of the last attempt unless one is named. Not together
+    /// with `from`.
+    tail: Option<u64>,
     /// How current the answer must be; `stale` needs no majority.
     #[param(inline)]
     consistency: Consistency,
@@ -65,12 +68,21 @@ pub(super) async fn read(
         .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
     let follow = query.follow.unwrap_or(accepts_events);
     let seen = last_event(&headers)?;
+    if query.tail.is_some() && query.from.is_some() {
+        return Err(Refusal::invalid(
+            "bad-query",
+            "tail and from both say where to start",
+            "leave one of them out",
+        ));
+    }
     let (attempt, from) = start(&query, seen.as_ref());
     let options = LogOptions {
         follow,
         attempt,
         rank: query.rank,
         from,
+        // Who comes back has seen them.
+        last_lines: query.tail.filter(|_| seen.is_none()),
         stale: query.consistency == Consistency::Stale,
     };
     let items = api.service.logs(&caller.0, &id, options).await?;

@@ -18,6 +18,7 @@ fn order(token: AttemptToken, boot_id: u64) -> Order {
         time_limit_ms: 0,
         stop_grace_ms: 0,
         stop_rule: None,
+        outputs: types::Outputs::default(),
         memory_bytes: 0,
         cpu_milli: 0,
         cgroups: CgroupPlan::default().named("muster-test-of-another-boot"),

@@ -60,6 +60,8 @@ pub struct Arguments {
     #[arg(long, value_name = "RULE")]
     pub(super) stop_when: Option<StopRule>,
     #[command(flatten)]
+    pub(super) outputs: Outputs,
+    #[command(flatten)]
     pub(super) sweep: Sweep,
     #[command(flatten)]
     pub(super) needs: Needs,
@@ -68,6 +70,19 @@ pub struct Arguments {
     /// The command and its arguments, run without a shell
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub(super) command: Vec<String>,
+}
+
+/// What is kept of its directory.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "What it leaves")]
+pub(super) struct Outputs {
+    /// A file or directory to keep when it ends, however it ends, relative to where the command starts; `muster get`
+    /// fetches it; may be given several times
+    #[arg(long = "output", value_name = "PATH")]
+    pub(super) paths: Vec<String>,
+    /// Most of all of these together (default 10GiB)
+    #[arg(long = "output-limit", value_name = "SIZE", value_parser = parse_bytes)]
+    pub(super) max_bytes: Option<u64>,
 }
 
 /// Parameters of a file, and many experiments at once.

@@ -28,6 +28,8 @@ pub(super) fn request(arguments: &Arguments, capture: Option<&Capture>) -> Submi
         checkpoint_directory: arguments.checkpoint_directory.clone(),
         vram_overuse: arguments.vram_overuse.clone(),
         stop_when: arguments.stop_when.as_ref().map(ToString::to_string),
+        outputs: arguments.outputs.paths.clone(),
+        output_max_bytes: arguments.outputs.max_bytes,
         fail_if_impossible: arguments.fail_if_impossible,
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::output::experiments::tests::summary;
-use rest::wire::{FindingView, LedgerEntryView, NodeRefView};
+use rest::wire::{FindingView, KeptView, LedgerEntryView, NodeRefView};
 
 fn node(name: &str) -> NodeRefView {
     NodeRefView {
@@ -37,6 +37,13 @@ fn lost_attempt() -> AttemptView {
         peak_memory_bytes: 3 << 29,
         cpu_ms: 61_000,
         tree_kill_method: String::new(),
+        outputs: vec![KeptView {
+            rank: 0,
+            files: 1,
+            bytes: 4_096,
+            left_out: vec!["log.txt (it is not there)".into()],
+            tree: "00".into(),
+        }],
         segments: 2,
         record_bytes: 2_048,
         warnings: Vec::new(),
@@ -52,6 +59,7 @@ fn detail() -> ExperimentDetail {
         filled_command: words.map(str::to_owned).to_vec(),
         origin: None,
         stop_when: String::new(),
+        outputs: vec!["out".into(), "log.txt".into()],
         working_directory: "examples/digits".into(),
         variables: vec![("SEED".into(), "1".into())],
         parameters: vec![],
@@ -96,6 +104,7 @@ digits  0a1b2c3d  queued
   needs         1 cpus, 1 GiB memory, gpu model H100 or A100
   code          commit 0123456789ab with changes of https://example.org/x.git, 12 files, 4 KiB
   variables     SEED=1
+  keeps         out, log.txt
   submitted     3 min ago by ana@n1
   queue         default, priority 5
   limits        retries: 3 for lost nodes, 0 for own failures; time: 2 h 0 min
@@ -107,6 +116,8 @@ Attempt 1
   started       3 min ago, ran 1 min 0 s
   used          1.5 GiB memory at most, 1 min 1 s processor time
   records       2 KiB in 2 sealed segments
+  outputs       1 file, 4 KiB
+    not kept    log.txt (it is not there)
   ended         the node was lost (exit code 1)
     evidence    no report for 45 s
     advice      look at its power
