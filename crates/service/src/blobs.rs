@@ -306,7 +306,7 @@ pub(crate) fn tree_blobs(tree: &SourceTree) -> Vec<BlobHash> {
     hashes
 }
 
-fn blob_error(error: &blobs::Error) -> ServiceError {
+pub(crate) fn blob_error(error: &blobs::Error) -> ServiceError {
     let kind = match error {
         blobs::Error::DiskFull { .. } | blobs::Error::BelowReserve { .. } => ErrorKind::Unavailable,
         blobs::Error::HashMismatch { .. } => ErrorKind::Invalid,

@@ -11,6 +11,7 @@ mod clock;
 mod compare;
 mod copies;
 mod doorkeeper;
+mod environment;
 mod error;
 mod experiment_views;
 mod experiments;

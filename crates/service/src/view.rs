@@ -34,8 +34,9 @@ pub use node::{
     PinRequest, QueueView, RemoveNodeRequest,
 };
 pub use request::{
-    BlobHashes, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest, MoveRequest,
-    ResourcesView, SourceView, SubmitReply, SubmitRequest, TokenCreated,
+    BlobHashes, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest,
+    EnvironmentView, MoveRequest, ResourcesView, SourceView, SubmitReply, SubmitRequest,
+    TokenCreated,
 };
 pub use samples::{RequestedView, SamplesView, UsagePoint, UsageSummary};
 pub use steer::{

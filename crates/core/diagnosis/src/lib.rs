@@ -17,6 +17,7 @@ mod loss;
 mod python;
 mod xid;
 
+pub use advice::advice;
 pub use course::Course;
 pub use diagnose::diagnose;
 pub use facts::{Disk, Exit, Facts, GpuFacts, LaunchFailure, Memory, Request, Said};

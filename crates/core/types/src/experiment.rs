@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BlobHash, DurationMs, NodeId, Origin, QueueName, ResourceRequest, StopRule, codec,
+    BlobHash, DurationMs, Environment, NodeId, Origin, QueueName, ResourceRequest, StopRule, codec,
     fill_parameters, filled_length, parameter_variable,
 };
 
@@ -23,16 +23,6 @@ pub struct SourceTreeRef {
     pub revision: String,
     /// Git remote, without credentials; empty if none.
     pub remote: String,
-}
-
-/// The packages that an experiment runs in.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Environment {
-    /// What the machine has.
-    #[default]
-    Host,
-    /// A locked set, described by this blob.
-    Locked(BlobHash),
 }
 
 /// What to do with an attempt that uses more GPU memory than it asked for.

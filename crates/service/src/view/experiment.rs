@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::view::{NodeRefView, OriginView, ResourcesView, SourceView};
+use crate::view::{EnvironmentView, NodeRefView, OriginView, ResourcesView, SourceView};
 
 /// A cause of an end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -149,6 +149,8 @@ pub struct ExperimentDetail {
     pub parameters: Vec<(String, String)>,
     /// Code.
     pub source: Option<SourceView>,
+    /// Packages; none: what the machine has.
+    pub environment: Option<EnvironmentView>,
     /// What it asked for.
     pub resources: ResourcesView,
     /// Retries allowed for lost nodes.

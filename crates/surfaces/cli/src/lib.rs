@@ -7,6 +7,7 @@ mod backup_file;
 mod capture;
 mod client;
 mod commands;
+mod environment;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzzing;
