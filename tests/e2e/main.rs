@@ -26,6 +26,8 @@ mod damage;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod environments;
+#[cfg(test)]
 mod experiments;
 #[cfg(test)]
 mod gangs;

@@ -246,6 +246,7 @@ impl Environments {
         let (progress, cancel) = (flight.progress.clone(), flight.cancel.clone());
         let receiver = progress.subscribe();
         flights.insert(job.key.clone(), flight);
+        tracing::info!(key = job.key, "building an environment");
         drop(flights);
         let (environments, job) = (Arc::clone(self), job.clone());
         tokio::spawn(async move {

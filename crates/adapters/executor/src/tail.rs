@@ -211,7 +211,7 @@ mod tests {
         };
         let mut writer = SegmentWriter::create(
             directory.path(),
-            SegmentFile::new(directory.path(), 0, 0),
+            &SegmentFile::new(directory.path(), 0, 0),
             limits,
             0,
         )
@@ -246,7 +246,7 @@ mod tests {
         };
         let mut writer = SegmentWriter::create(
             directory.path(),
-            SegmentFile::new(directory.path(), 0, 0),
+            &SegmentFile::new(directory.path(), 0, 0),
             limits,
             0,
         )

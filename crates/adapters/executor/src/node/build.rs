@@ -173,7 +173,7 @@ impl Notes {
                     max_age_ms: u64::MAX,
                 };
                 let first = SegmentFile::new(&directory, 0, 0);
-                let writer = SegmentWriter::create(&directory, first, limits, now_ms)?;
+                let writer = SegmentWriter::create(&directory, &first, limits, now_ms)?;
                 self.writer.insert(writer)
             }
         };

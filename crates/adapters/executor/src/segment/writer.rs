@@ -36,7 +36,7 @@ impl SegmentWriter {
     /// Opens the segment `begin` of an attempt, which [`super::next`] named.
     pub(crate) fn create(
         directory: &Path,
-        begin: SegmentFile,
+        begin: &SegmentFile,
         limits: SegmentLimits,
         now_ms: u64,
     ) -> io::Result<Self> {

@@ -80,7 +80,10 @@ pub(super) fn poetry(text: &str) -> Result<Locked, Error> {
         let Some((key, value)) = line.split_once(" = ") else {
             continue;
         };
-        let text = value.trim_matches('"').replace("\\\"", "\"");
+        let quoted = value
+            .strip_prefix('"')
+            .and_then(|text| text.strip_suffix('"'));
+        let text = quoted.unwrap_or(value).replace("\\\"", "\"");
         match (section, key, &mut package) {
             ("[metadata]", "python-versions", _) => locked.python = text,
             ("[[package]]", key, Some(package)) => package.set(key, text, value),

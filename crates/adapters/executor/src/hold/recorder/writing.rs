@@ -71,7 +71,7 @@ impl Writing {
         durable_file::create(&self.directory.status(), &codec::encode(&self.status))?;
         SegmentWriter::create(
             &self.directory.records(),
-            self.begin.clone(),
+            &self.begin,
             self.limits,
             boottime_ms(),
         )
