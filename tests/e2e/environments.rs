@@ -33,13 +33,13 @@ with open(os.path.join(directory, 'index.html'), 'a') as page:
     page.write(f'<a href={wheel}#sha256={digest}>{wheel}</a>\n')
 print(digest)
 ";
-/// Makes an archive of a package whose build says that it began, and then waits for ever.
+/// Makes an archive of a package whose build says that it began, and then waits until it is told to fail.
 const MAKE_ENDLESS: &str = r#"
 import io, os, sys, tarfile
 root, began = sys.argv[1:3]
 directory = os.path.join(root, 'simple', 'endless')
 os.makedirs(directory, exist_ok=True)
-setup = f"import os, sys, time\nopen({began!r}, 'w').write(str(os.getpid()))\nprint('endless', flush=True)\ntime.sleep(3600)\n"
+setup = f"import os, sys, time\nopen({began!r}, 'w').write(str(os.getpid()))\nprint('endless', flush=True)\nwhile not os.path.exists({began!r} + '.go'):\n    time.sleep(0.05)\nsys.exit('told to fail')\n"
 backend = 'def _wait(*a, **k):\n    exec(open("setup_wait.py").read())\nget_requires_for_build_wheel = prepare_metadata_for_build_wheel = build_wheel = _wait\n'
 files = {
     'PKG-INFO': 'Metadata-Version: 2.1\nName: endless\nVersion: 1.0\n',
@@ -239,27 +239,73 @@ fn what_cannot_be_resolved_ends_with_the_resolvers_lines_and_leaves_nothing() {
     assert!(evidence.contains("hash"), "{evidence}");
 }
 
-#[test]
-fn an_experiment_that_is_stopped_while_it_is_built_stops_the_build() {
-    let lab = Lab::new();
-    let index = Index::new(&lab);
+/// A node, an experiment whose build waits, and the process of that build.
+fn endless(lab: &Lab, options: &[&str]) -> (Index, Node, String, PathBuf) {
+    let index = Index::new(lab);
     let began = lab.path().join("began");
     index.script(MAKE_ENDLESS, &[began.to_str().unwrap()]);
     let a = index.told(lab.machine("a"));
     a.up(&["--new"]);
-    let code = project(&lab, "code", "endless\n");
-    let id = submit(&a, &code);
+    let code = project(lab, "code", "endless\n");
+    let mut line = vec!["run", "--source", code.to_str().unwrap()];
+    line.extend(options);
+    line.extend(["--", "python", "show.py"]);
+    let id = a.ask::<SubmitReply>(&line).id;
     let pid = wait_until(PATIENCE, "the build runs", || {
         let pid = fs::read_to_string(&began).ok()?; // not yet
         (!pid.is_empty()).then_some(pid)
     });
-    let process = PathBuf::from(format!("/proc/{pid}"));
+    (index, a, id, PathBuf::from(format!("/proc/{pid}")))
+}
+
+#[test]
+fn an_experiment_that_is_stopped_while_it_is_built_stops_the_build() {
+    let lab = Lab::new();
+    let (_index, a, id, process) = endless(&lab, &[]);
     assert!(process.exists());
     a.muster(&["stop", &id]).success();
     assert_eq!(a.wait_end(&id).summary.state, "stopped");
     wait_until(PATIENCE, "nothing of the build is left", || {
         (!process.exists() && environments(&a).is_empty()).then_some(())
     });
+}
+
+#[test]
+fn a_build_ends_with_its_node_and_the_next_one_leaves_nothing_of_it() {
+    let lab = Lab::new();
+    let (_index, a, id, process) = endless(&lab, &["--retries-node-lost", "0"]);
+    assert!(process.exists());
+    a.kill();
+    wait_until(PATIENCE, "the build is gone with its node", || {
+        (!process.exists()).then_some(())
+    });
+    assert_eq!(environments(&a).len(), 1, "nobody cleared it yet");
+    a.up(&[]);
+    assert_eq!(environments(&a), Vec::<PathBuf>::new());
+    let cause = a.wait_end(&id).cause.unwrap();
+    assert_eq!(cause.kind, "node-restarted", "{cause:?}");
+}
+
+#[test]
+fn a_build_that_outlasts_the_lease_keeps_it() {
+    let lab = Lab::new();
+    let lease = std::time::Duration::from_secs(2);
+    let (_index, a, id, process) = endless(&lab, &["--lease", "2s"]);
+    let since = std::time::Instant::now();
+    wait_until(PATIENCE, "three leases passed", || {
+        (since.elapsed() > 3 * lease).then_some(())
+    });
+    assert!(process.exists());
+    assert_eq!(a.show(&id).summary.state, "placed");
+    fs::write(lab.path().join("began.go"), "").unwrap();
+    let detail = a.wait_end(&id);
+    let cause = detail.cause.unwrap();
+    assert_eq!(
+        (cause.kind.as_str(), detail.attempts.len()),
+        ("environment-build", 1)
+    );
+    let lines = build_lines(&a, &id);
+    assert!(lines.contains("told to fail"), "{lines}");
 }
 
 /// Whether an experiment on `node` runs as nobody with packages that it can read and not change, and without a way to

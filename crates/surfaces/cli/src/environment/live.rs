@@ -121,7 +121,7 @@ pub(super) fn capture(root: Option<&Path>) -> Result<Found, Error> {
     spec.files.sort_by(|a, b| a.path.cmp(&b.path));
     let mut summary = format!("live Python {}, {count} packages", live.python);
     if local > 0 {
-        summary.push_str(&format!(" and {local} local ones as source"));
+        summary.push_str(&format!(" and the source of {local} local"));
     }
     let warnings = match live.conda {
         true => vec![format!(
