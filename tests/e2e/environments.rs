@@ -88,14 +88,12 @@ impl Index {
     }
 
     fn script(&self, script: &str, arguments: &[&str]) -> String {
-        let mut command = Command::new("python3");
-        command.args(["-c", script]).arg(&self.root).args(arguments);
-        run(&mut command, "python3").success().trim().to_owned()
+        run_script(script, &self.root, arguments)
     }
 
     /// Offers a package; the SHA-256 of its wheel.
     fn offer(&self, name: &str, version: &str) -> String {
-        self.script(MAKE_WHEEL, &[name, version])
+        make_wheel(&self.root, name, version)
     }
 
     /// A node that knows no other index.
@@ -106,6 +104,17 @@ impl Index {
     }
 }
 
+fn run_script(script: &str, root: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new("python3");
+    command.args(["-c", script]).arg(root).args(arguments);
+    run(&mut command, "python3").success().trim().to_owned()
+}
+
+/// Makes `simple/NAME/NAME-VERSION-py3-none-any.whl` below `root`; its SHA-256.
+pub(crate) fn make_wheel(root: &Path, name: &str, version: &str) -> String {
+    run_script(MAKE_WHEEL, root, &[name, version])
+}
+
 impl Drop for Index {
     fn drop(&mut self) {
         drop(self.server.kill()); // it may be gone
@@ -114,7 +123,7 @@ impl Drop for Index {
 }
 
 /// A directory with requirements and a program that says which version it imports, and from where.
-fn project(lab: &Lab, name: &str, requirements: &str) -> PathBuf {
+pub(crate) fn project(lab: &Lab, name: &str, requirements: &str) -> PathBuf {
     let directory = lab.path().join(name);
     fs::create_dir_all(&directory).unwrap();
     fs::write(directory.join("requirements.txt"), requirements).unwrap();
@@ -123,7 +132,7 @@ fn project(lab: &Lab, name: &str, requirements: &str) -> PathBuf {
     directory
 }
 
-fn submit(node: &Node, directory: &Path) -> String {
+pub(crate) fn submit(node: &Node, directory: &Path) -> String {
     let directory = directory.to_str().unwrap();
     let line = ["run", "--source", directory, "--", "python", "show.py"];
     node.ask::<SubmitReply>(&line).id

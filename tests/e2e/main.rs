@@ -52,6 +52,8 @@ mod output;
 #[cfg(test)]
 mod overload;
 #[cfg(test)]
+mod packages;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod restarts;

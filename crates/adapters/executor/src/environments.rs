@@ -9,9 +9,11 @@ mod flight;
 mod index;
 mod order;
 mod plan;
+mod proxied;
 mod python;
 mod shelf;
 mod tools;
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OnceCell, mpsc, watch};
 use types::{EnvironmentSpec, codec};
 
 use crate::hold::Program;
@@ -30,7 +32,9 @@ use tools::Tools;
 
 pub(crate) use flight::{Failure, Line};
 pub(crate) use order::BuildOrder;
+pub use proxied::PackageIndex;
 pub(crate) use shelf::Built;
+pub use upstream::{IndexError, OfferedFile};
 
 /// Where environments are and what they may cost.
 #[derive(Clone, Debug)]
@@ -43,6 +47,8 @@ pub struct EnvironmentConfig {
     pub max_bytes: u64,
     /// Longest build.
     pub time_limit: Duration,
+    /// Where builds get packages; none: from the indexes of the machine, each for itself.
+    pub index: Option<PackageIndex>,
 }
 
 impl EnvironmentConfig {
@@ -56,6 +62,7 @@ impl EnvironmentConfig {
             max_bytes: 50 << 30,
             // A download of 3 GB at 20 Mbit/s takes 20 min.
             time_limit: Duration::from_mins(30),
+            index: None,
         }
     }
 }
@@ -79,6 +86,8 @@ pub(crate) struct Environments {
     tools: Tools,
     /// Settings of the node's process for package indexes.
     index: Vec<(String, String)>,
+    /// These with pip's own, and the Python that told them, once somebody asked.
+    settings: OnceCell<upstream::Settings>,
     flights: Mutex<BTreeMap<String, Flight>>,
     /// Builds begun so far.
     builds: AtomicU64,
@@ -145,6 +154,7 @@ impl Environments {
             config,
             program,
             index: index::of_node(),
+            settings: OnceCell::new(),
             flights: Mutex::default(),
             builds: AtomicU64::new(0),
             pins: Mutex::default(),

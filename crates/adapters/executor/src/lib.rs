@@ -29,7 +29,7 @@ mod stored;
 mod tail;
 
 pub use clock::{boot_id, boottime_ms};
-pub use environments::EnvironmentConfig;
+pub use environments::{EnvironmentConfig, IndexError, OfferedFile, PackageIndex};
 pub use error::Error;
 pub use hold::hold;
 pub use job_user::{JOB_ACCOUNT, JobUser};

@@ -5,6 +5,7 @@ mod attempt;
 mod build;
 mod environment;
 mod handle;
+mod packages;
 mod prepare;
 mod runner;
 

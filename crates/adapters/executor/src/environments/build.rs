@@ -20,7 +20,7 @@ use super::order::BuildOrder;
 use super::plan::{self, Builder, Places};
 use super::python::Python;
 use super::shelf::{self, Built};
-use super::{Environments, index};
+use super::{Environments, index, proxied};
 use crate::durable_file;
 use crate::hold::{ROLE_BUILD, ROLE_VARIABLE};
 use crate::job_user::{Confinement, give, make_passable};
@@ -142,7 +142,8 @@ impl Environments {
     /// Variables of the programs: the machine's, and where packages are.
     async fn variables(&self, job: &Job) -> Vec<(String, String)> {
         let mut variables = job.variables.clone();
-        variables.extend(index::settings(&job.python, &self.index, &job.variables).await);
+        let settings = index::settings(&job.python, &self.index, &job.variables).await;
+        variables.extend(proxied::through(self.config.index.as_ref(), settings));
         variables
     }
 
