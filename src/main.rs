@@ -4,6 +4,7 @@ mod announcing;
 mod config;
 mod data_directory;
 mod demo;
+mod executing;
 mod joining;
 mod limits;
 mod logging;

@@ -16,6 +16,7 @@ use types::{DurationMs, MemberList, NodeFacts, SignedMemberList, codec};
 use crate::announcing::announce;
 use crate::config::{Config, MIN_STORAGE_BYTES};
 use crate::data_directory::{DataDirectory, write_durably};
+use crate::executing::{self, Executing};
 use crate::joining;
 use crate::loops;
 use crate::raft_transport::RaftTransport;
@@ -186,6 +187,7 @@ struct Started {
     sampler: std::pin::Pin<Box<dyn Future<Output = Result<(), telemetry::Error>> + Send>>,
     executor_events: mpsc::Receiver<executor::Event>,
     runner: executor::Runner,
+    packages: rest::PackagePort,
     members: Option<MemberList>,
     preempt_after: DurationMs,
 }
@@ -202,15 +204,12 @@ impl Started {
             reserve_free_bytes: config.disk_reserve_bytes,
             ..blobs::Config::new(directory.path("blobs"))
         })?;
-        let program = std::env::current_exe().context("find the path of this program")?;
-        let executor_config = executor::Config {
-            use_cgroups: config.use_cgroups,
-            job_user: config.job_user.clone(),
-            mps_directory: config.mps_directory.clone().unwrap_or_else(mps_default),
-            private_directory: Some(config.data_directory.clone()),
-            ..executor::Config::new(directory.path("attempts"), program)
-        };
-        let (executor, executor_events, runner) = executor::start(executor_config).await?;
+        let Executing {
+            handle: executor,
+            events: executor_events,
+            runner,
+            packages,
+        } = executing::open(config, directory).await?;
         let (telemetry, sampler) = telemetry::start(telemetry::Config {
             declared: config.declared.clone(),
             nvml_path: config.nvml_path.clone(),
@@ -254,6 +253,7 @@ impl Started {
             write_patience: WRITE_PATIENCE,
             copies: config.copies,
             vram_overuse: config.vram_overuse,
+            packages_directory: directory.path("packages"),
         };
         let handle = Handle::new(service_config, adapters);
         Ok(Self {
@@ -262,6 +262,7 @@ impl Started {
             sampler: Box::pin(sampler),
             executor_events,
             runner,
+            packages,
             members,
             preempt_after: config.preempt_after,
         })
@@ -284,6 +285,7 @@ impl Started {
             sampler,
             executor_events,
             runner,
+            packages,
             members,
             preempt_after,
         } = self;
@@ -308,6 +310,8 @@ impl Started {
         loops.spawn(loops::records::run(h(), sealed_events, c()));
         loops.spawn(until_cancelled("telemetry", sampler, c()));
         loops.spawn(runner.run(c()));
+        let packages = rest::serve_packages(packages, h(), c());
+        loops.spawn(until_cancelled("package index", packages, c()));
         let membership = loops::membership::Membership {
             handle: h(),
             directory: Arc::clone(directory),
@@ -362,11 +366,6 @@ async fn watch_clock(handle: Handle, cancel: CancellationToken) {
         () = cancel.cancelled() => {}
         never = handle.watch_clock() => match never {},
     }
-}
-
-/// Where NVIDIA's programs look for MPS unless they are told otherwise.
-fn mps_default() -> std::path::PathBuf {
-    executor::Config::DEFAULT_MPS_DIRECTORY.into()
 }
 
 async fn watch_gpus(handle: Handle, cancel: CancellationToken) {

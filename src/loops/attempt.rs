@@ -9,8 +9,8 @@ use service::{ErrorKind, Handle, ServiceError, now};
 use state_machine::{AttemptEnd, AttemptReport, Command, ReportAttempt};
 use tokio_util::sync::CancellationToken;
 use types::{
-    AttemptToken, BlobHash, Cause, CauseKind, DurationMs, SegmentRef, SourceTree, TreeEntryKind,
-    WantedAttempt,
+    AttemptToken, BlobHash, Cause, CauseKind, DurationMs, Environment, EnvironmentSpec, SegmentRef,
+    SourceTree, TreeEntryKind, WantedAttempt,
 };
 
 /// Records of a short attempt that travel inside its report.
@@ -45,10 +45,10 @@ impl Preparing {
         tracing::info!(%token, name = wanted.spec.name, "starting attempt");
         let prepared = tokio::select! {
             () = cancel.cancelled() => return true,
-            fetched = fetch(handle, &wanted) => fetched,
+            fetched = fetch_all(handle, &wanted) => fetched,
         };
         let started = match prepared {
-            Ok((tree, files, variables)) => {
+            Ok(((tree, files, variables), environment)) => {
                 let Some((deadline_boottime_ms, _)) = lock(&self.under_way).remove(&token) else {
                     return true;
                 };
@@ -63,6 +63,7 @@ impl Preparing {
                     wanted,
                     tree,
                     files,
+                    environment,
                     deadline_boottime_ms,
                     variables,
                 };
@@ -166,14 +167,28 @@ async fn report_of(
     })
 }
 
-/// What an attempt needs on this node: its source tree, the files of it, and the variables that this node adds.
-type Prepared = (
+/// A source tree, the files of it, and the variables that this node adds.
+type Source = (
     Option<SourceTree>,
     BTreeMap<BlobHash, std::path::PathBuf>,
     Vec<(String, String)>,
 );
 
-async fn fetch(handle: &Handle, wanted: &WantedAttempt) -> Result<Prepared, ServiceError> {
+/// What the attempt needs from the cluster, on this node.
+async fn fetch_all(
+    handle: &Handle,
+    wanted: &WantedAttempt,
+) -> Result<(Source, Option<EnvironmentSpec>), ServiceError> {
+    let source = fetch(handle, wanted).await?;
+    let environment = match &wanted.spec.environment {
+        Environment::Host => None,
+        Environment::Locked(named) => Some(handle.environment_spec(named.spec).await?),
+    };
+    Ok((source, environment))
+}
+
+/// The source tree and its files.
+async fn fetch(handle: &Handle, wanted: &WantedAttempt) -> Result<Source, ServiceError> {
     let mut variables = handle.gang_variables(wanted)?;
     variables.extend(handle.report_variables(wanted));
     let Some(source) = &wanted.spec.source else {

@@ -28,6 +28,8 @@ mod damage;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod environments;
+#[cfg(test)]
 mod experiments;
 #[cfg(test)]
 mod gangs;
@@ -55,6 +57,8 @@ mod output;
 mod outputs;
 #[cfg(test)]
 mod overload;
+#[cfg(test)]
+mod packages;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]

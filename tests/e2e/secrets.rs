@@ -13,7 +13,7 @@ use crate::harness::{Lab, Node, PATIENCE, counting, skip, wait_lines, wait_until
 const NOBODY: u32 = 65_534;
 
 /// As root a node may become others; these tests need that.
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
         skip("only root can run a node as somebody else");
@@ -22,7 +22,7 @@ fn is_root() -> bool {
 }
 
 /// Settings as people have them: nothing is said of the user of experiments.
-fn leave_out_job_user(node: &Node) {
+pub(crate) fn leave_out_job_user(node: &Node) {
     let file = node.data().join("muster.toml");
     let settings = fs::read_to_string(&file).unwrap();
     let kept = settings
@@ -106,7 +106,7 @@ fn a_root_node_whose_experiments_are_root_says_so() {
 }
 
 /// A node that runs as nobody, by a copy of the program that nobody may read.
-fn node_of_nobody(lab: &Lab) -> Node {
+pub(crate) fn node_of_nobody(lab: &Lab) -> Node {
     let program = lab.path().join("muster");
     let built = env!("CARGO_BIN_EXE_muster");
     if fs::hard_link(built, &program).is_err() {

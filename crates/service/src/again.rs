@@ -83,8 +83,11 @@ impl Handle {
     async fn secure_code_of(&self, original: &Experiment) -> Result<(), ServiceError> {
         let spec = &original.spec;
         if let Environment::Locked(lock) = &spec.environment {
-            let found = self.fetch_blobs(&[*lock], &[]).await;
-            found.map_err(|_nowhere| gone(original, "the list of its packages"))?;
+            let secured = self.secure_environment(lock.spec, REPLICATION_PATIENCE);
+            secured.await.map_err(|error| match error.code.as_str() {
+                "blobs-missing" | "unknown-blob" => gone(original, "the list of its packages"),
+                _ => error,
+            })?;
         }
         let Some(source) = &spec.source else {
             return Ok(());

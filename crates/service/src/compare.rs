@@ -113,7 +113,7 @@ impl Handle {
             variables: spec.variables.clone(),
             environment: match &spec.environment {
                 Environment::Host => "host".to_owned(),
-                Environment::Locked(lock) => lock.to_string(),
+                Environment::Locked(lock) => format!("{} ({})", lock.summary, lock.spec),
             },
             source: spec.source.as_ref().map(source_view),
             resources: spec.resources.to_string(),

@@ -169,6 +169,10 @@ impl Handle {
         for group in self.named_groups(&names).await? {
             kept.extend(group.hashes);
         }
+        let own = self.clone();
+        let packages = tokio::task::spawn_blocking(move || own.package_blobs()).await;
+        let packages = packages.map_err(|error| failed_to("look through packages", &error))?;
+        kept.extend(packages.map_err(|error| failed_to("look through packages", &error))?);
         let store = self.inner.blobs.clone();
         let collecting =
             tokio::task::spawn_blocking(move || store.collect(&|hash| kept.contains(&hash), now()));

@@ -7,6 +7,7 @@ use types::ExperimentId;
 
 use crate::author::Caller;
 use crate::call::{ReadOptions, Reply, Request};
+use crate::environment::environment_view;
 use crate::error::{ErrorKind, ServiceError};
 use crate::experiment_views::{
     attempt_view, ledger_view, named_cause_view, node_ref, not_before, reason, state_word,
@@ -222,6 +223,7 @@ impl Handle {
             variables: spec.variables.clone(),
             parameters: spec.parameters.clone(),
             source: spec.source.as_ref().map(source_view),
+            environment: environment_view(&spec.environment),
             resources: resources_view(&spec.resources),
             retries_node_lost: spec.policy.retries_node_lost,
             retries_failed: spec.policy.retries_failed,

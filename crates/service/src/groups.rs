@@ -11,6 +11,7 @@ use types::{Author, GroupId, RequestId, Role};
 
 use crate::author::Caller;
 use crate::call::{ReadOptions, Reply, Request};
+use crate::environment::parse_spec;
 use crate::error::{ErrorKind, ServiceError};
 use crate::experiment_views::{node_ref, reason, state_word};
 use crate::handle::Handle;
@@ -80,6 +81,10 @@ impl Handle {
             let tree = source.tree.parse();
             let tree = tree.map_err(|error: types::IdError| invalid(&error.to_string()))?;
             self.secure_tree(tree, REPLICATION_PATIENCE).await?;
+        }
+        if let Some(environment) = &request.experiment.environment {
+            let spec = parse_spec(&environment.spec)?;
+            self.secure_environment(spec, REPLICATION_PATIENCE).await?;
         }
         let ask = GroupAsk::Submit(Box::new(request));
         match self.ask_group(caller, ask, idempotency_key).await? {

@@ -10,6 +10,7 @@ use crate::copies::{CopyTimes, NameCache};
 use crate::doorkeeper::Doorkeeper;
 use crate::liveness::Liveness;
 use crate::metrics::MetricCache;
+use crate::packages::Packages;
 use crate::placing::Learned;
 use crate::samples::SampleCache;
 use agent::leases::LeaseTable;
@@ -33,6 +34,8 @@ pub struct Config {
     pub copies: CopyTimes,
     /// What is done here with an attempt that holds more GPU memory than it was given.
     pub vram_overuse: Overuse,
+    /// Where it is remembered which packages are kept: `<data dir>/packages`. Made with the first.
+    pub packages_directory: std::path::PathBuf,
 }
 
 /// The use cases over the adapters' handles. Cloneable.
@@ -78,6 +81,7 @@ pub(crate) struct Inner {
     pub(crate) doorkeeper: Mutex<Doorkeeper>,
     /// Where the interface of this node is, for its jobs.
     pub(crate) api_url: std::sync::OnceLock<String>,
+    pub(crate) packages: Packages,
 }
 
 impl std::fmt::Debug for Inner {
@@ -121,6 +125,7 @@ impl Handle {
     #[must_use]
     pub fn new(config: Config, adapters: Adapters) -> Self {
         let inner = Inner {
+            packages: Packages::new(config.packages_directory.clone()),
             config,
             network: adapters.network,
             consensus: adapters.consensus,

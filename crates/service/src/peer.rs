@@ -151,6 +151,9 @@ impl Handle {
             PeerMessage::Machine => {
                 PeerReply::Machine(Box::new(self.inner.telemetry.machine().as_ref().clone()))
             }
+            PeerMessage::Packages(project) => {
+                PeerReply::Packages(self.answer_packages(&project).await)
+            }
             PeerMessage::AttestLedger { length, hash } => {
                 PeerReply::Attested(self.attest_ledger(length, hash).await)
             }

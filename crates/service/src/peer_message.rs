@@ -12,6 +12,7 @@ use crate::author::Vouched;
 use crate::backup::session::BackupSource;
 use crate::copies::NamedOnCluster;
 use crate::error::ServiceError;
+use crate::packages::KeptPackage;
 
 /// A control-plane request. Appended only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +84,8 @@ pub enum PeerMessage {
     },
     /// What does the receiver's machine do?
     Machine,
+    /// Which files of this project does the receiver keep?
+    Packages(String),
 }
 
 /// The answer to a lease request.
@@ -117,6 +120,8 @@ pub enum PeerReply {
     Reached(bool),
     /// What the machine does.
     Machine(Box<telemetry::MachineSample>),
+    /// What is kept of a project.
+    Packages(Vec<KeptPackage>),
 }
 
 /// A bulk-plane request. Appended only.

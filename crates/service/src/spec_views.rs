@@ -2,6 +2,7 @@
 
 use types::{ExperimentSpec, Origin, ResourceRequest, SourceTreeRef};
 
+use crate::environment::environment_view;
 use crate::view::{OriginView, ResourcesView, SourceView, SubmitRequest};
 
 pub(crate) fn source_view(source: &SourceTreeRef) -> SourceView {
@@ -43,7 +44,7 @@ pub(crate) fn origin_view(origin: Origin) -> OriginView {
     }
 }
 
-/// The request that asks for just this. The packages, what was learned, and nodes by their ids are no part of requests.
+/// The request that asks for just this. What was learned, and nodes by their ids are no part of requests.
 pub(crate) fn request_of(spec: &ExperimentSpec) -> SubmitRequest {
     let policy = &spec.policy;
     let rule = policy.stop_rule.as_ref();
@@ -51,6 +52,7 @@ pub(crate) fn request_of(spec: &ExperimentSpec) -> SubmitRequest {
         name: spec.name.clone(),
         command: spec.command.clone(),
         source: spec.source.as_ref().map(source_view),
+        environment: environment_view(&spec.environment),
         working_directory: spec.working_directory.clone(),
         variables: spec.variables.clone(),
         parameters: spec.parameters.clone(),

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use state_machine::{Command, MoveExperiment, Outcome, StopExperiment, SubmitExperiment};
 use types::{
-    Author, BlobHash, DurationMs, Environment, ExperimentId, ExperimentSpec, LogIndex, NodeId,
-    Outputs, Policy, QueueName, RequestId, ResourceRequest, Role, SourceTreeRef,
-    validate_tree_path,
+    Author, BlobHash, DurationMs, ExperimentId, ExperimentSpec, LogIndex, NodeId, Outputs, Policy,
+    QueueName, RequestId, ResourceRequest, Role, SourceTreeRef, validate_tree_path,
 };
 
 use crate::author::Caller;
 use crate::call::{Reply, Request};
+use crate::environment::{environment_of, parse_spec};
 use crate::error::{ErrorKind, ServiceError};
 use crate::handle::{Handle, view_now};
 use crate::places::unknown_places;
@@ -38,6 +38,10 @@ impl Handle {
                 .parse()
                 .map_err(|error: types::IdError| invalid(&error.to_string()))?;
             self.secure_tree(tree, REPLICATION_PATIENCE).await?;
+        }
+        if let Some(environment) = &request.environment {
+            let spec = parse_spec(&environment.spec)?;
+            self.secure_environment(spec, REPLICATION_PATIENCE).await?;
         }
         match self
             .call(caller, Request::Submit(Box::new(request)), idempotency_key)
@@ -310,7 +314,7 @@ pub(crate) fn spec_of(request: SubmitRequest) -> Result<ExperimentSpec, ServiceE
         source: source.transpose()?,
         working_directory: request.working_directory,
         variables: request.variables,
-        environment: Environment::Host,
+        environment: environment_of(request.environment)?,
         parameters: request.parameters,
         resources: resources_of(request.resources)?,
         learned: Vec::new(),

@@ -37,8 +37,9 @@ pub use node::{
 };
 pub use outputs::{ArtifactAccepted, KeptView, OutputView, OutputsView};
 pub use request::{
-    BlobHashes, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest, MoveRequest,
-    ResourcesView, SourceView, SubmitReply, SubmitRequest, TokenCreated,
+    BlobHashes, CreateJoinTokenRequest, CreateQueueRequest, CreateUserTokenRequest,
+    EnvironmentView, MoveRequest, ResourcesView, SourceView, SubmitReply, SubmitRequest,
+    TokenCreated,
 };
 pub use samples::{RequestedView, SamplesView, UsagePoint, UsageSummary};
 pub use series::{

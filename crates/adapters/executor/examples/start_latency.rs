@@ -154,6 +154,7 @@ fn start_of(number: u32, program: &Path) -> Result<StartAttempt, Failure> {
         tree: None,
         files: BTreeMap::new(),
         gpus: Vec::new(),
+        environment: None,
         deadline_boottime_ms: boottime_ms() + 60_000,
         variables: Vec::new(),
     })

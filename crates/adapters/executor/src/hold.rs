@@ -2,6 +2,7 @@
 //! needs no node process and no runtime. One thread supervises, another writes the records: a disk that hangs holds up
 //! the second only.
 
+mod build;
 mod console;
 mod ending;
 mod hide;
@@ -29,11 +30,16 @@ use crate::clock::boottime_ms;
 use crate::stored::WholeOrder;
 
 /// Set for the process that becomes the job: the same program, started again by the holder.
-const ROLE_VARIABLE: &str = "MUSTER_HOLD_ROLE";
+pub(crate) const ROLE_VARIABLE: &str = "MUSTER_HOLD_ROLE";
 /// Its value there.
 const ROLE_LAUNCH: &str = "launch";
 /// Its value for the process that tries whether a directory can be hidden; the directory is the argument.
 const ROLE_PROBE: &str = "probe";
+
+/// Its value for the process that watches over the build of an environment; its place is the argument.
+pub(crate) const ROLE_BUILD: &str = "build";
+/// Its value for the process that runs the programs of that build.
+const ROLE_BUILD_STEPS: &str = "build-steps";
 
 /// Why the holder could not do its part; printed to `holder.log`, where the node looks for evidence.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +79,8 @@ pub fn hold(attempt_directory: &Path) -> ExitCode {
     let result = match std::env::var(ROLE_VARIABLE) {
         Ok(role) if role == ROLE_LAUNCH => return launch::launch(&directory),
         Ok(role) if role == ROLE_PROBE => return probe(attempt_directory),
+        Ok(role) if role == ROLE_BUILD => return build::watch(),
+        Ok(role) if role == ROLE_BUILD_STEPS => return build::run_steps(attempt_directory),
         Ok(_) | Err(_) => hold_attempt(&directory),
     };
     match result {

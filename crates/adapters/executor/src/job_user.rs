@@ -63,6 +63,8 @@ pub(crate) struct Confinement {
     pub(crate) account: Option<Account>,
     /// Sees nothing of this directory but its own work in it: path as text.
     pub(crate) hidden: Option<String>,
+    /// Directories below the hidden one that it sees but cannot change: paths as text.
+    pub(crate) visible: Vec<String>,
     /// Processes and threads that it may have at once.
     pub(crate) max_processes: u32,
 }
@@ -165,6 +167,7 @@ impl Protection {
         Confinement {
             account: own.flatten().or_else(|| self.account.clone()),
             hidden: self.hidden.clone(),
+            visible: Vec::new(),
             max_processes,
         }
     }

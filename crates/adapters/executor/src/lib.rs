@@ -11,6 +11,7 @@ mod attempt_directory;
 mod cgroup;
 mod clock;
 mod durable_file;
+mod environments;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -30,6 +31,7 @@ mod stored;
 mod tail;
 
 pub use clock::{boot_id, boottime_ms};
+pub use environments::{EnvironmentConfig, IndexError, OfferedFile, PackageIndex};
 pub use error::Error;
 pub use hold::hold;
 pub use job_user::{JOB_ACCOUNT, JobUser};

@@ -3,8 +3,10 @@
 mod adopt;
 mod artifacts;
 mod attempt;
+mod build;
 mod environment;
 mod handle;
+mod packages;
 mod points;
 mod prepare;
 mod runner;
@@ -14,10 +16,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
-use types::{AttemptToken, BlobHash, DurationMs, GpuShare, SourceTree, Timestamp, WantedAttempt};
+use types::{
+    AttemptToken, BlobHash, DurationMs, EnvironmentSpec, GpuShare, SourceTree, Timestamp,
+    WantedAttempt,
+};
 
 use crate::cgroup::CgroupPlan;
 use crate::clock::boot_id;
+use crate::environments::{EnvironmentConfig, Environments};
 use crate::error::Error;
 use crate::hold::Program;
 use crate::job_user::{JobUser, Protection, make_passable};
@@ -60,6 +66,8 @@ pub struct Config {
     pub segment_max_bytes: u64,
     /// A segment is sealed at this age.
     pub segment_max_age: DurationMs,
+    /// Environments that are built for experiments.
+    pub environments: EnvironmentConfig,
 }
 
 impl Config {
@@ -70,6 +78,7 @@ impl Config {
     #[must_use]
     pub fn new(directory: PathBuf, holder_program: PathBuf) -> Self {
         Self {
+            environments: EnvironmentConfig::beside(&directory),
             directory,
             holder_program,
             holder_arguments: vec!["hold-attempt".to_owned()],
@@ -100,6 +109,8 @@ pub struct StartAttempt {
     pub deadline_boottime_ms: u64,
     /// Its GPUs as CUDA names them, in the order of its shares; empty: by their numbers.
     pub gpus: Vec<String>,
+    /// The packages that it runs with, put together before it starts; none: those of the machine.
+    pub environment: Option<EnvironmentSpec>,
     /// More variables; they win over those of the experiment.
     pub variables: Vec<(String, String)>,
 }
@@ -202,6 +213,7 @@ struct Shared {
     boot_id: u64,
     host_variables: Vec<(String, String)>,
     protection: Protection,
+    environments: Arc<Environments>,
     attempts: Mutex<BTreeMap<AttemptToken, Arc<Attempt>>>,
     events: mpsc::Sender<Event>,
 }
@@ -245,7 +257,9 @@ pub async fn start(config: Config) -> Result<(Handle, mpsc::Receiver<Event>, Run
                 path: config.directory,
             });
         }
+        let environments = Environments::new(config.environments.clone(), holder_program(&config));
         Ok(Arc::new(Shared {
+            environments: Arc::new(environments),
             config,
             cgroups,
             boot_id: boot_id(),
@@ -262,12 +276,16 @@ pub async fn start(config: Config) -> Result<(Handle, mpsc::Receiver<Event>, Run
     Ok((handle, receiver, Runner::new(shared, waiting, found)))
 }
 
-/// Decides as whom jobs run, and opens the way to their work for that user.
-fn protect(config: &Config) -> Result<Protection, Error> {
-    let holder = Program {
+fn holder_program(config: &Config) -> Program {
+    Program {
         path: config.holder_program.clone(),
         arguments: config.holder_arguments.clone(),
-    };
+    }
+}
+
+/// Decides as whom jobs run, and opens the way to their work for that user.
+fn protect(config: &Config) -> Result<Protection, Error> {
+    let holder = holder_program(config);
     let private = config.private_directory.as_deref();
     let protection = Protection::find(&config.job_user, private, &config.directory, &holder)?;
     if protection.others_pass() {

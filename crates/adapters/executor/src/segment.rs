@@ -76,6 +76,19 @@ pub(crate) fn list(directory: &Path) -> Result<Vec<SegmentFile>, Error> {
     Ok(segments)
 }
 
+/// The segment that comes after all that are there, whose last one is complete.
+///
+/// # Errors
+/// The directory or its last segment cannot be read.
+pub(crate) fn next(directory: &Path) -> io::Result<SegmentFile> {
+    let segments = list(directory).map_err(io::Error::other)?;
+    let Some(last) = segments.last() else {
+        return Ok(SegmentFile::new(directory, 0, 0));
+    };
+    let end = survey(last).map_err(io::Error::other)?.summary.end_sequence;
+    Ok(SegmentFile::new(directory, last.number + 1, end))
+}
+
 /// What a walk over a segment's frames found.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Survey {

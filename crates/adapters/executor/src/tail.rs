@@ -209,7 +209,13 @@ mod tests {
             max_bytes: 300_000,
             max_age_ms: 1_000_000,
         };
-        let mut writer = SegmentWriter::create(directory.path(), limits, 0).unwrap();
+        let mut writer = SegmentWriter::create(
+            directory.path(),
+            &SegmentFile::new(directory.path(), 0, 0),
+            limits,
+            0,
+        )
+        .unwrap();
         let mut reader = TailReader::new(directory.path().to_owned());
         for i in 0..1_000 {
             write_line(&mut writer, &"x".repeat(i * 7 % 2_000));
@@ -238,7 +244,13 @@ mod tests {
             max_bytes: 1 << 20,
             max_age_ms: 1_000,
         };
-        let mut writer = SegmentWriter::create(directory.path(), limits, 0).unwrap();
+        let mut writer = SegmentWriter::create(
+            directory.path(),
+            &SegmentFile::new(directory.path(), 0, 0),
+            limits,
+            0,
+        )
+        .unwrap();
         write_line(&mut writer, "kept");
         write_line(&mut writer, "torn");
         writer.finish().unwrap();

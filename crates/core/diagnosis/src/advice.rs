@@ -5,7 +5,8 @@ use types::CauseKind;
 use crate::xid::xid_meaning;
 
 /// At most four lines; none where there is nothing to do, or where the evidence says it.
-pub(crate) fn advice(kind: &CauseKind) -> Vec<String> {
+#[must_use]
+pub fn advice(kind: &CauseKind) -> Vec<String> {
     if let CauseKind::GpuXid { xid } = kind {
         let known = xid_meaning(*xid).map(|known| known.remedy.to_owned());
         return known.into_iter().collect();
@@ -28,9 +29,9 @@ fn of_program(kind: &CauseKind) -> &'static [&'static str] {
         CauseKind::ImportFailed { .. } => &[
             "add it to the packages of the experiment, or run it by the interpreter of the environment that has it",
         ],
-        CauseKind::EnvironmentBuild => {
-            &["build it by hand on that machine with the same lock file"]
-        }
+        CauseKind::EnvironmentBuild => &[
+            "the last lines of the build say what it could not find or make; all of them are in `muster logs`, and they name the packages to change",
+        ],
         CauseKind::NanLoss => &[
             "lower the learning rate, clip gradients, look for NaN in the data; torch.autograd.set_detect_anomaly(True) says where it began",
         ],

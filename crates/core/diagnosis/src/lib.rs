@@ -18,6 +18,7 @@ mod python;
 mod stacks;
 mod xid;
 
+pub use advice::advice;
 pub use course::Course;
 pub use diagnose::diagnose;
 pub use facts::{Disk, Exit, Facts, GpuFacts, LaunchFailure, Memory, Request, Said};

@@ -36,7 +36,7 @@ impl NamedBlobs {
             self.trees.insert(source.tree);
         }
         if let Environment::Locked(lock) = &experiment.spec.environment {
-            self.others.insert(*lock);
+            self.others.insert(lock.spec);
         }
         for attempt in &experiment.attempts {
             let segments = attempt.segments.iter();

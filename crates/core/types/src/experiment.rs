@@ -6,8 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BlobHash, DurationMs, NodeId, Origin, Outputs, QueueName, ResourceRequest, StopRule, codec,
-    fill_parameters, filled_length, parameter_variable,
+    BlobHash, DurationMs, Environment, NodeId, Origin, Outputs, QueueName, ResourceRequest,
+    StopRule, codec, fill_parameters, filled_length, parameter_variable,
 };
 
 /// The code that an experiment runs, as content-addressed blobs.
@@ -23,16 +23,6 @@ pub struct SourceTreeRef {
     pub revision: String,
     /// Git remote, without credentials; empty if none.
     pub remote: String,
-}
-
-/// The packages that an experiment runs in.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Environment {
-    /// What the machine has.
-    #[default]
-    Host,
-    /// A locked set, described by this blob.
-    Locked(BlobHash),
 }
 
 /// What to do with an attempt that uses more GPU memory than it asked for.

@@ -8,6 +8,7 @@ mod author;
 mod backup;
 mod cause;
 pub mod codec;
+mod environment;
 mod experiment;
 mod group;
 mod ids;
@@ -30,9 +31,11 @@ pub use backup::{
     MAX_BACKUP_DATA_BYTES,
 };
 pub use cause::{Cause, CauseKind, Finding};
-pub use experiment::{
-    Environment, ExperimentSpec, Overuse, ParseOveruseError, Policy, SourceTreeRef,
+pub use environment::{
+    Environment, EnvironmentFile, EnvironmentKind, EnvironmentRef, EnvironmentSpec,
+    EnvironmentSpecV1, python_fits,
 };
+pub use experiment::{ExperimentSpec, Overuse, ParseOveruseError, Policy, SourceTreeRef};
 pub use group::{GroupId, Origin};
 pub use ids::{
     AttemptToken, BlobHash, ClusterId, ExperimentId, IdError, Incarnation, LogIndex, NodeId,

@@ -17,6 +17,8 @@ pub enum ConsoleStream {
     Stderr,
     /// A line of muster itself about the attempt.
     Muster,
+    /// Output of the build of its environment, before the command ran.
+    Build,
 }
 
 /// The content of a record.

@@ -9,12 +9,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use types::{
     AttemptSample, AttemptToken, Author, AuthorProof, BlobHash, Chunk, ClusterId, ConsoleStream,
-    DiskUse, DurationMs, Environment, ExperimentId, ExperimentSpec, GitFacts, GpuIndex, GpuReport,
-    GpuShare, GpuUse, Incarnation, JoinProof, JoinReply, JoinRequest, LogIndex, Member, MemberList,
-    NetworkOf, NetworkUse, NodeFacts, NodeId, NodeReport, Origin, Policy, QueueName, RankPlacement,
-    Record, RecordBody, RequestId, ResourceRequest, Resources, Role, SegmentRef, SegmentSummary,
-    SignedMemberList, SourceTree, SourceTreeRef, Timestamp, TreeEntry, TreeEntryKind,
-    WantedAttempt, WantedSet, codec,
+    DiskUse, DurationMs, Environment, EnvironmentFile, EnvironmentKind, EnvironmentRef,
+    EnvironmentSpec, EnvironmentSpecV1, ExperimentId, ExperimentSpec, GitFacts, GpuIndex,
+    GpuReport, GpuShare, GpuUse, Incarnation, JoinProof, JoinReply, JoinRequest, LogIndex, Member,
+    MemberList, NetworkOf, NetworkUse, NodeFacts, NodeId, NodeReport, Origin, Policy, QueueName,
+    RankPlacement, Record, RecordBody, RequestId, ResourceRequest, Resources, Role, SegmentRef,
+    SegmentSummary, SignedMemberList, SourceTree, SourceTreeRef, Timestamp, TreeEntry,
+    TreeEntryKind, WantedAttempt, WantedSet, codec,
 };
 
 const GOLDEN: &str = include_str!("golden.txt");
@@ -106,7 +107,10 @@ fn spec() -> ExperimentSpec {
         }),
         working_directory: "src".to_owned(),
         variables: vec![("A".to_owned(), "1".to_owned())],
-        environment: Environment::Locked(BlobHash([4; 32])),
+        environment: Environment::Locked(EnvironmentRef {
+            spec: BlobHash([4; 32]),
+            summary: "uv.lock, 2 packages".to_owned(),
+        }),
         parameters: vec![("lr".to_owned(), "0.05".to_owned())],
         resources: ResourceRequest {
             gpu_milli: 500,
@@ -124,6 +128,22 @@ fn spec() -> ExperimentSpec {
         },
         origin: Some(Origin::Clone(ExperimentId::from_bits(9))),
     }
+}
+
+#[test]
+fn environments() {
+    let spec = EnvironmentSpec::V1(EnvironmentSpecV1 {
+        kind: EnvironmentKind::Live,
+        python: "3.11".to_owned(),
+        files: vec![EnvironmentFile {
+            path: "requirements.txt".to_owned(),
+            content: Bytes::from_static(b"numpy==2.0.0\n"),
+        }],
+        requirements: vec!["requirements.txt".to_owned()],
+        packages: vec!["packages/own".to_owned()],
+        import_paths: vec![String::new(), "src".to_owned()],
+    });
+    hold(&[("environment-spec-v1", spec)]);
 }
 
 #[test]
@@ -169,6 +189,7 @@ fn records_and_segments() {
         ("record-stdout", console(ConsoleStream::Stdout)),
         ("record-stderr", console(ConsoleStream::Stderr)),
         ("record-muster", console(ConsoleStream::Muster)),
+        ("record-build", console(ConsoleStream::Build)),
         (
             "record-scalar",
             record(RecordBody::Scalar {

@@ -5,9 +5,9 @@ use types::{ConsoleStream, Record, RecordBody};
 use super::Part;
 use crate::view::LogItem;
 
-/// Text of standard output, standard error and muster's own lines of one rank.
+/// Text of standard output, standard error, muster's own lines and those of a build, of one rank.
 #[derive(Default)]
-pub(super) struct Texts([Text; 3]);
+pub(super) struct Texts([Text; 4]);
 
 impl Texts {
     pub(super) fn item_of(&mut self, part: Part, record: Record) -> Option<LogItem> {
@@ -19,6 +19,7 @@ impl Texts {
                     ConsoleStream::Stdout => ("stdout", 0),
                     ConsoleStream::Stderr => ("stderr", 1),
                     ConsoleStream::Muster => ("muster", 2),
+                    ConsoleStream::Build => ("build", 3),
                 };
                 let text = self.0[slot].push(&bytes);
                 Some(LogItem::Console {

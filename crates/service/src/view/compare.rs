@@ -28,7 +28,7 @@ pub struct ComparedView {
     pub parameters: Vec<(String, String)>,
     /// Variables.
     pub variables: Vec<(String, String)>,
-    /// The packages that it ran in: `host`, or the hash of what they were locked to.
+    /// The packages that it ran in: `host`, or what they are made from and the hash of its description.
     pub environment: String,
     /// Code.
     pub source: Option<SourceView>,

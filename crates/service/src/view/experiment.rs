@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::view::{KeptView, NodeRefView, OriginView, ResourcesView, SourceView};
+use crate::view::{EnvironmentView, KeptView, NodeRefView, OriginView, ResourcesView, SourceView};
 
 /// A cause of an end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -153,6 +153,8 @@ pub struct ExperimentDetail {
     pub source: Option<SourceView>,
     /// Paths that are kept when it ends.
     pub outputs: Vec<String>,
+    /// Packages; none: what the machine has.
+    pub environment: Option<EnvironmentView>,
     /// What it asked for.
     pub resources: ResourcesView,
     /// Retries allowed for lost nodes.

@@ -20,7 +20,7 @@ pub enum LogItem {
         sequence: u64,
         /// When.
         at: u64,
-        /// `stdout`, `stderr` or `muster`.
+        /// `stdout`, `stderr`, `muster`, or `build`: of the environment.
         stream: String,
         /// Text as it came, not necessarily whole lines.
         text: String,

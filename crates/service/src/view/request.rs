@@ -43,6 +43,16 @@ pub struct SourceView {
     pub remote: String,
 }
 
+/// The packages that the command runs with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EnvironmentView {
+    /// Hash of their encoded description, a blob.
+    pub spec: String,
+    /// What it was made from, in a line.
+    pub summary: String,
+}
+
 /// A new experiment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -55,6 +65,9 @@ pub struct SubmitRequest {
     /// Code; none: an empty working directory.
     #[serde(default)]
     pub source: Option<SourceView>,
+    /// Packages, built on its node before it starts; none: what the machine has.
+    #[serde(default)]
+    pub environment: Option<EnvironmentView>,
     /// Sub-directory of the source tree in which the command starts.
     #[serde(default)]
     pub working_directory: String,

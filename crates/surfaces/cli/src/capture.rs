@@ -44,6 +44,8 @@ pub(crate) struct Capture {
     pub(crate) blobs: Vec<Blob>,
     /// Hash of the encoded tree.
     pub(crate) tree: BlobHash,
+    /// The directory that it is of.
+    pub(crate) root: PathBuf,
     /// Files in it.
     pub(crate) files: u64,
     /// Bytes in them.
@@ -116,7 +118,11 @@ pub(crate) fn capture(options: &CaptureOptions, progress: &Progress) -> Result<C
     assembly.keep_directory(&working_directory);
     let untracked = untracked(&listing, &assembly.entries);
     let git = changes.map(|changes| assembly.git_facts(changes, untracked));
-    Ok(assembly.finish(git, working_directory, warnings))
+    let captured = assembly.finish(git, working_directory, warnings);
+    Ok(Capture {
+        root: root.to_owned(),
+        ..captured
+    })
 }
 
 /// Entries and blobs as they come together.
@@ -206,6 +212,7 @@ impl Assembly {
         Capture {
             blobs: self.blobs,
             tree,
+            root: PathBuf::new(),
             files: self.files,
             bytes: self.bytes,
             revision,

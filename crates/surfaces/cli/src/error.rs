@@ -69,6 +69,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The packages of an experiment cannot be captured.
+    #[error("{problem}")]
+    Environment {
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
     /// Others can read a secret.
     #[error("other users of this machine may read {} (mode {mode:04o})", path.display())]
     ReadableSecret {

@@ -8,6 +8,7 @@ mod capture;
 mod client;
 mod commands;
 mod download;
+mod environment;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzzing;

@@ -46,9 +46,8 @@ impl Terminal {
         }
     }
 
-    /// A terminal that is none, as in a test.
-    #[cfg(test)]
-    pub(crate) const fn none() -> Self {
+    /// A terminal that nobody sees.
+    pub(crate) const fn unseen() -> Self {
         let file = Stream {
             is_terminal: false,
             color: false,

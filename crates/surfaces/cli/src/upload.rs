@@ -13,7 +13,7 @@ use rest::wire::BlobHashes;
 use tokio::sync::mpsc;
 use types::BlobHash;
 
-use crate::capture::{Blob, Capture, Content};
+use crate::capture::{Blob, Content};
 use crate::client::{Client, Payload, Request, parse};
 use crate::error::Error;
 use crate::retry::while_unavailable;
@@ -41,12 +41,11 @@ const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream")
 /// # Errors
 /// The node fails, or a file changed since it was captured ([`Error::Changed`]).
 pub(crate) async fn upload(
-    capture: &Capture,
+    blobs: &[Blob],
     client: &Client,
     terminal: &Terminal,
 ) -> Result<(), Error> {
-    let blobs: BTreeMap<BlobHash, &Blob> =
-        capture.blobs.iter().map(|blob| (blob.hash, blob)).collect();
+    let blobs: BTreeMap<BlobHash, &Blob> = blobs.iter().map(|blob| (blob.hash, blob)).collect();
     let mut missing = Vec::new();
     for hash in missing_hashes(&blobs, client, terminal).await? {
         missing.extend(blobs.get(&hash).copied());

@@ -24,22 +24,34 @@ pub(crate) struct Program {
     pub(crate) arguments: Vec<String>,
 }
 
-/// Covers `directory`, except the directories `kept` below it. This process must have one thread.
-pub(super) fn hide(directory: &Path, kept: &[PathBuf]) -> io::Result<()> {
+/// Covers `directory`, except the directories `kept` below it, and `visible` ones, which cannot be changed. This process
+/// must have one thread.
+pub(super) fn hide(directory: &Path, kept: &[PathBuf], visible: &[String]) -> io::Result<()> {
     enter_namespaces()?;
-    let open: Vec<File> = kept.iter().map(File::open).collect::<io::Result<_>>()?;
+    let paths = || {
+        kept.iter()
+            .map(PathBuf::as_path)
+            .chain(visible.iter().map(Path::new))
+    };
+    let open: Vec<File> = paths().map(File::open).collect::<io::Result<_>>()?;
     // Seen in here alone: the mounts of a namespace with fewer rights are slaves of those outside (`mount_namespaces(7)`).
     Mount::builder()
         .fstype("tmpfs")
         .data(COVER_OPTIONS)
         .flags(MountFlags::NOSUID | MountFlags::NODEV)
         .mount("tmpfs", directory)?;
-    for (file, path) in open.iter().zip(kept) {
+    for (file, path) in open.iter().zip(paths()) {
         std::fs::create_dir_all(path)?;
         let source = format!("/proc/self/fd/{}", file.as_raw_fd());
         Mount::builder()
             .flags(MountFlags::BIND)
             .mount(source, path)?;
+    }
+    for path in visible {
+        let flags = MountFlags::REMOUNT | MountFlags::BIND | MountFlags::RDONLY;
+        Mount::builder()
+            .flags(flags | MountFlags::NOSUID | MountFlags::NODEV)
+            .mount("none", path)?;
     }
     let flags = MountFlags::REMOUNT | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
     Mount::builder()
@@ -82,7 +94,7 @@ pub(crate) fn can_hide(holder: &Program, directory: &Path) -> Result<(), String>
 
 /// The process that tries it: nobody sees what it does.
 pub(super) fn probe(directory: &Path) -> io::Result<()> {
-    hide(directory, &[])?;
+    hide(directory, &[], &[])?;
     let left = std::fs::read_dir(directory)?.count();
     if left == 0 {
         Ok(())

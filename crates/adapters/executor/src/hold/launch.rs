@@ -72,7 +72,8 @@ fn become_job(
     if let Err(error) = rustix::process::setsid() {
         return preparation(&error.to_string());
     }
-    if let Err(error) = confine(directory, confinement) {
+    let kept = [directory.work(), directory.temporary()];
+    if let Err(error) = give_up_rights(confinement, &kept) {
         return preparation(&error.to_string());
     }
     // After the change of user, which takes the wish back (prctl(2)).
@@ -113,17 +114,14 @@ fn become_job(
     }
 }
 
-/// Gives up what a job must not have of its node.
-fn confine(directory: &AttemptDirectory, confinement: &Confinement) -> io::Result<()> {
+/// Gives up what a job must not have of its node; `kept` is the job's own in the node's directory.
+pub(super) fn give_up_rights(confinement: &Confinement, kept: &[PathBuf]) -> io::Result<()> {
     if confinement.account.is_none() && confinement.hidden.is_none() {
         return Ok(());
     }
     if let Some(hidden) = &confinement.hidden {
-        hide(
-            Path::new(hidden),
-            &[directory.work(), directory.temporary()],
-        )
-        .map_err(|error| io::Error::other(format!("hiding the node's directory: {error}")))?;
+        hide(Path::new(hidden), kept, &confinement.visible)
+            .map_err(|error| io::Error::other(format!("hiding the node's directory: {error}")))?;
     }
     if let Some(account) = &confinement.account {
         become_user(account)

@@ -16,7 +16,7 @@ use self::writing::Writing;
 use super::log;
 use crate::attempt_directory::AttemptDirectory;
 use crate::clock::wall_clock;
-use crate::segment::SegmentLimits;
+use crate::segment::{self, SegmentLimits};
 use crate::stored::Status;
 
 /// Up to where the records are in files, durable or not.
@@ -40,23 +40,33 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Starts the thread, which stores `status` and opens segment 0 first. It must not start processes: the job's death
+    /// Starts the thread, which stores `status` and opens a segment first: number 0, or the one
+    /// after what the build of the environment said. It must not start processes: the job's death
     /// signal comes when the thread that made it ends (`prctl(2)`).
     pub(super) fn start(
         directory: AttemptDirectory,
         status: Status,
         limits: SegmentLimits,
     ) -> io::Result<Self> {
+        let begin = segment::next(&directory.records())?;
         let desk = Arc::new(Desk::new()?);
-        let writing = Writing::new(Arc::clone(&desk), directory, status, limits);
+        let writing = Writing::new(
+            Arc::clone(&desk),
+            directory,
+            status,
+            (limits, begin.clone()),
+        );
         let thread = Builder::new()
             .name("records".to_owned())
             .spawn(move || writing.run())?;
         Ok(Self {
             desk,
             thread: Some(thread),
-            next_sequence: 0,
-            written: Written::default(),
+            next_sequence: begin.first_sequence,
+            written: Written {
+                segment: begin.number,
+                next_sequence: begin.first_sequence,
+            },
             failed: false,
         })
     }

@@ -11,7 +11,7 @@ use types::{AttemptToken, Cause, CauseKind};
 use super::attempt::Attempt;
 use super::environment::MACHINE_NAME_VARIABLE;
 use super::prepare::never_ran;
-use super::{GpuTenant, Phase, Shared};
+use super::{GpuTenant, Phase, Shared, build};
 use crate::attempt_directory::{AttemptDirectory, parse_directory_name};
 use crate::cgroup::JobCgroups;
 use crate::clock::wall_clock;
@@ -88,6 +88,10 @@ fn look(shared: &Shared, token: AttemptToken) -> Result<Found, Error> {
     let deadline = order
         .as_ref()
         .map_or(0, |(order, _)| order.deadline_boottime_ms);
+    let variables = order.iter().flat_map(|(order, _)| &order.variables);
+    let environment = variables
+        .filter(|(name, _)| name == build::VARIABLE)
+        .find_map(|(_, path)| shared.environments.pin_path(path));
     let terms = order.and_then(|(_, terms)| terms);
     let tenant = terms.map(|terms| GpuTenant {
         rank,
@@ -95,6 +99,7 @@ fn look(shared: &Shared, token: AttemptToken) -> Result<Found, Error> {
         is_adopted: true,
     });
     let (attempt, requests) = Attempt::new(shared, token, (rank, tenant), deadline);
+    attempt.known().pin = environment;
     let ended = directory.read_exit().unwrap_or_else(|error| {
         // As above: one is made anew when its processes are gone.
         tracing::warn!(%error, %token, "end of attempt is not readable");

@@ -11,9 +11,10 @@ use tokio::sync::{mpsc, watch};
 use types::{AttemptToken, GpuUse, Timestamp};
 
 use super::points::Lots;
-use super::prepare::{PrepareError, never_ran, prepare};
-use super::{AttemptStatus, Event, GpuTenant, Phase, Shared, StartAttempt, adopt};
+use super::prepare::{PrepareError, make_directories, never_ran, prepare};
+use super::{AttemptStatus, Event, GpuTenant, Phase, Shared, StartAttempt, adopt, build};
 use crate::attempt_directory::AttemptDirectory;
+use crate::environments::Pin;
 use crate::error::Error;
 use crate::protocol::{Notice, NoticeReader, Request, StopReason, frame};
 use crate::segment::{self, SealedSegment};
@@ -59,6 +60,8 @@ pub(super) struct Known {
     pub(super) sealed: Vec<SealedSegment>,
     /// A stop that came while it was prepared.
     pub(super) stop: Option<StopReason>,
+    /// Keeps its environment until it has ended.
+    pub(super) pin: Option<Pin>,
 }
 
 impl Attempt {
@@ -89,6 +92,7 @@ impl Attempt {
                 usage: Usage::default(),
                 sealed: Vec::new(),
                 stop: None,
+                pin: None,
             }),
         };
         (Arc::new(attempt), receiver)
@@ -131,9 +135,18 @@ pub(super) async fn launch(
     start: Box<StartAttempt>,
     mut requests: mpsc::Receiver<Request>,
 ) {
+    let packages = match build::packages(&shared, &attempt, &start, &mut requests).await {
+        Ok(packages) => packages,
+        Err(error) => return end_unstarted(&shared, &attempt, &error).await,
+    };
     let prepared = {
         let (shared, attempt) = (Arc::clone(&shared), Arc::clone(&attempt));
-        tokio::task::spawn_blocking(move || prepare(&shared, &attempt, &start))
+        tokio::task::spawn_blocking(move || {
+            if start.environment.is_none() {
+                make_directories(&attempt)?;
+            }
+            prepare(&shared, &attempt, &start, packages.as_ref())
+        })
     };
     let started = match prepared.await {
         Ok(Ok(started)) => started,
@@ -187,7 +200,9 @@ async fn reap(mut child: Child) {
 }
 
 async fn end_unstarted(shared: &Shared, attempt: &Arc<Attempt>, error: &PrepareError) {
-    let ended = never_ran(shared, error.cause());
+    let mut ended = never_ran(shared, error.cause());
+    // What the build of its environment said.
+    ended.records = *attempt.tail.borrow();
     store_end(attempt, &ended).await;
     finish(shared, attempt, ended).await;
 }
@@ -308,7 +323,11 @@ async fn settle(shared: &Arc<Shared>, attempt: &Arc<Attempt>) -> Option<Ended> {
 /// Tells the last segments, then the end.
 pub(super) async fn finish(shared: &Shared, attempt: &Arc<Attempt>, ended: Ended) {
     seal(shared, attempt, None).await;
-    attempt.known().phase = Phase::Ended(ended.clone());
+    {
+        let mut known = attempt.known();
+        known.phase = Phase::Ended(ended.clone());
+        known.pin = None;
+    }
     attempt
         .tail
         .send_modify(|next| *next = ended.records.max(*next));

@@ -7,6 +7,7 @@ use std::path::Path;
 use types::GpuShare;
 
 use super::StartAttempt;
+use super::build::Packages;
 use crate::job_user::{Account, open_path};
 use crate::python;
 
@@ -38,6 +39,7 @@ pub(super) fn variables(
     (temporary, machine_name): (&str, &str),
     account: Option<&Account>,
     mps_directory: &Path,
+    packages: Option<&Packages>,
 ) -> Vec<(String, String)> {
     let wanted = &start.wanted;
     let own = |name: &str, value: String| (name.to_owned(), value);
@@ -51,6 +53,9 @@ pub(super) fn variables(
         variables.push(own("HOME", home_of(account, temporary)));
         variables.push(own("USER", account.name.clone()));
         variables.push(own("LOGNAME", account.name.clone()));
+    }
+    if let Some(packages) = packages {
+        packages.add_to(&mut variables);
     }
     // Otherwise Python keeps lines back and nobody sees metrics until the end.
     variables.push(own("PYTHONUNBUFFERED", "1".to_owned()));

@@ -22,7 +22,7 @@ use crate::tail::{MAX_READ_BYTES, TailRead};
 /// Asks the executor. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     launches: mpsc::Sender<Launch>,
 }
 

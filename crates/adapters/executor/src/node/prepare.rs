@@ -11,11 +11,13 @@ use tokio::process::{Child, Command};
 use types::{Cause, CauseKind, codec};
 
 use super::attempt::Attempt;
+use super::build::Packages;
 use super::environment::variables;
 use super::{Shared, StartAttempt};
 use crate::attempt_directory::AttemptDirectory;
 use crate::clock::{boottime_ms, wall_clock};
 use crate::durable_file;
+use crate::environments::Failure;
 use crate::job_user::{Account, Confinement, give, make_passable};
 use crate::layout::{LayoutError, lay_out};
 use crate::protocol::StopReason;
@@ -47,6 +49,8 @@ pub(super) enum PrepareError {
     Stopped(StopReason),
     #[error("the holder cannot be started")]
     Holder(#[source] io::Error),
+    #[error("its environment could not be built")]
+    Environment(Failure),
 }
 
 impl PrepareError {
@@ -77,12 +81,26 @@ impl PrepareError {
             Self::LeaseOver | Self::Stopped(StopReason::LeaseLost) => CauseKind::LeaseExpired,
             Self::Holder(_) => CauseKind::HolderFailed,
             Self::Directory(_) | Self::Order(_) => CauseKind::RefusedByNode,
+            Self::Environment(Failure::Build(_)) => CauseKind::EnvironmentBuild,
+            Self::Environment(Failure::Machine { full: true, .. }) => CauseKind::DiskFull,
+            Self::Environment(Failure::Machine { .. } | Failure::Cancelled) => {
+                CauseKind::RefusedByNode
+            }
         }
     }
 
     /// The cause, with each error of the chain as a line of evidence.
     pub(super) fn cause(&self) -> Cause {
+        if let Self::Environment(Failure::Build(lines)) = self {
+            let kind = self.kind();
+            let advice = diagnosis::advice(&kind);
+            let cause = Cause::new(kind, lines.clone());
+            return Cause { advice, ..cause };
+        }
         let mut evidence = vec![self.to_string()];
+        if let Self::Environment(Failure::Machine { line, .. }) = self {
+            evidence.push(line.clone());
+        }
         let mut source = std::error::Error::source(self);
         while let Some(error) = source {
             evidence.push(error.to_string());
@@ -107,12 +125,8 @@ pub(super) fn never_ran(shared: &Shared, cause: Cause) -> Ended {
     }
 }
 
-/// Makes everything the holder needs and starts it. The order becomes durable while the holder starts.
-pub(super) fn prepare(
-    shared: &Shared,
-    attempt: &Attempt,
-    start: &StartAttempt,
-) -> Result<Started, PrepareError> {
+/// Makes the directories of an attempt.
+pub(super) fn make_directories(attempt: &Attempt) -> Result<(), PrepareError> {
     let directory = &attempt.directory;
     for path in [
         &directory.root,
@@ -122,6 +136,17 @@ pub(super) fn prepare(
     ] {
         std::fs::create_dir(path).map_err(PrepareError::Directory)?;
     }
+    Ok(())
+}
+
+/// Makes everything the holder needs and starts it. The order becomes durable while the holder starts.
+pub(super) fn prepare(
+    shared: &Shared,
+    attempt: &Attempt,
+    start: &StartAttempt,
+    packages: Option<&Packages>,
+) -> Result<Started, PrepareError> {
+    let directory = &attempt.directory;
     if start.wanted.spec.command.is_empty() {
         return Err(PrepareError::NoCommand);
     }
@@ -130,9 +155,12 @@ pub(super) fn prepare(
     }
     python::lay_out(&directory.temporary()).map_err(PrepareError::Directory)?;
     let submitter = &start.wanted.submitted_by;
-    let confinement = shared
+    let mut confinement = shared
         .protection
         .confine(submitter, shared.config.max_processes);
+    confinement
+        .visible
+        .extend(packages.map(|packages| packages.path.clone()));
     if let Some(account) = &confinement.account {
         hand_over(directory, account).map_err(PrepareError::Directory)?;
     }
@@ -143,6 +171,7 @@ pub(super) fn prepare(
         directory,
         start,
         (deadline_boottime_ms, &confinement),
+        packages,
     );
     let order = Order::V3(order, confinement, start.gpu_terms());
     let file = durable_file::create(&directory.order(), &codec::encode(&order))
@@ -180,6 +209,7 @@ fn order(
     directory: &AttemptDirectory,
     start: &StartAttempt,
     (deadline_boottime_ms, confinement): (u64, &Confinement),
+    packages: Option<&Packages>,
 ) -> OrderV1 {
     let wanted = &start.wanted;
     let temporary = directory.temporary();
@@ -199,6 +229,7 @@ fn order(
             (temporary, &machine_name),
             confinement.account.as_ref(),
             &shared.config.mps_directory,
+            packages,
         ),
         deadline_boottime_ms,
         stop_margin_ms: shared.config.stop_margin.0,

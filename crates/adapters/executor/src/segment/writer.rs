@@ -33,16 +33,21 @@ pub(crate) struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// Opens segment 0 of an attempt that has no records yet.
-    pub(crate) fn create(directory: &Path, limits: SegmentLimits, now_ms: u64) -> io::Result<Self> {
+    /// Opens the segment `begin` of an attempt, which [`super::next`] named.
+    pub(crate) fn create(
+        directory: &Path,
+        begin: &SegmentFile,
+        limits: SegmentLimits,
+        now_ms: u64,
+    ) -> io::Result<Self> {
         Ok(Self {
             directory: directory.to_owned(),
             limits,
-            file: open_new(&SegmentFile::new(directory, 0, 0).path)?,
-            segment: 0,
+            file: open_new(&begin.path)?,
+            segment: begin.number,
             segment_bytes: 0,
             opened_at_ms: now_ms,
-            next_sequence: 0,
+            next_sequence: begin.first_sequence,
             unsynced_since_ms: None,
         })
     }

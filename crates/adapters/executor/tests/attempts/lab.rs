@@ -246,6 +246,7 @@ pub(crate) fn start_of(number: u32, command: Vec<String>) -> StartAttempt {
             stop_requested_by: None,
         },
         tree: None,
+        environment: None,
         files: BTreeMap::new(),
         gpus: Vec::new(),
         deadline_boottime_ms: boottime_ms() + 60_000,

@@ -15,6 +15,7 @@ use rest::wire::{SubmitReply, SubmitRequest};
 
 use crate::capture::{Capture, CaptureOptions, capture};
 use crate::client::{Client, Request, header_value, parse};
+use crate::environment::{CapturedEnvironment, EnvironmentOptions, find};
 use crate::error::Error;
 use crate::output::amounts::plain;
 use crate::retry::while_unavailable;
@@ -39,7 +40,8 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
         true => None,
         false => Some(store_code(&arguments, session).await?),
     };
-    let mut request = request::request(&arguments, source.as_ref());
+    let environment = store_environment(&arguments, source.as_ref(), session).await?;
+    let mut request = request::request(&arguments, source.as_ref(), environment.as_ref());
     request.parameters = given;
     if let Some(text) = &arguments.sweep.sweep {
         sweep::submit(request, (text, &arguments.sweep), &key, session).await?;
@@ -83,13 +85,44 @@ async fn store_code(arguments: &Arguments, session: &Session) -> Result<Capture,
     }
 }
 
+/// Finds the packages, says in a line which, and brings their description to the node.
+async fn store_environment(
+    arguments: &Arguments,
+    source: Option<&Capture>,
+    session: &Session,
+) -> Result<Option<CapturedEnvironment>, Error> {
+    let options = EnvironmentOptions {
+        mode: arguments.packages.mode,
+        file: arguments.packages.file.clone(),
+        root: source.map(|captured| captured.root.clone()),
+        working_directory: source
+            .map(|captured| captured.working_directory.clone())
+            .unwrap_or_default(),
+    };
+    let found = tokio::task::spawn_blocking(move || find(&options))
+        .await
+        .map_err(Error::Worker)??;
+    for warning in &found.warnings {
+        session.terminal.warn(&plain(warning));
+    }
+    session
+        .terminal
+        .note(&format!("packages: {}", plain(&found.summary)));
+    let captured = found.captured()?;
+    if let Some(captured) = &captured {
+        let blobs = std::slice::from_ref(&captured.blob);
+        upload(blobs, &session.client, &session.terminal).await?;
+    }
+    Ok(captured)
+}
+
 async fn store_code_once(options: &CaptureOptions, session: &Session) -> Result<Capture, Error> {
     let progress = session.terminal.progress("reading the code");
     let options = options.clone();
     let captured = tokio::task::spawn_blocking(move || capture(&options, &progress))
         .await
         .map_err(Error::Worker)??;
-    upload(&captured, &session.client, &session.terminal).await?;
+    upload(&captured.blobs, &session.client, &session.terminal).await?;
     Ok(captured)
 }
 

@@ -31,6 +31,7 @@ pub(super) fn hint(error: &Error) -> String {
                 "is the node running? `muster up` starts it; --node chooses another".to_owned()
             }
             Error::Refused { view, .. } | Error::StreamFailed { view } => view.hint.clone(),
+            Error::Environment { hint, .. } => hint.clone(),
             Error::NoSamples { view } => no_samples_hint(view),
             Error::Unreadable { .. } => {
                 "are the node and this muster of the same version?".to_owned()

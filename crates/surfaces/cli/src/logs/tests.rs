@@ -40,7 +40,7 @@ async fn a_lost_connection_goes_on_after_the_last_record_without_repeating() {
         3 => Answer::new(200, FAILURE),
         _ => Answer::new(200, END),
     });
-    let mut follower = Follower::new(&node.client(), LogQuery::all_of("x y"), &Terminal::none());
+    let mut follower = Follower::new(&node.client(), LogQuery::all_of("x y"), &Terminal::unseen());
     assert_eq!(
         texts(&mut follower).await,
         (vec!["a".into(), "b".into(), "c".into()], Some(3))
@@ -60,14 +60,14 @@ async fn a_lost_connection_goes_on_after_the_last_record_without_repeating() {
 #[tokio::test]
 async fn a_node_that_stays_away_is_given_up_with_its_error() {
     let node = TestNode::serve(|_, _| Answer::error(503, "no leader"));
-    let mut follower = Follower::new(&node.client(), LogQuery::all_of("x"), &Terminal::none())
+    let mut follower = Follower::new(&node.client(), LogQuery::all_of("x"), &Terminal::unseen())
         .with_window(Duration::from_millis(300));
     let error = follower.next().await.unwrap_err();
     assert_eq!(error.to_string(), "no leader");
     assert!(node.seen().len() > 1);
 
     let node = TestNode::serve(|_, _| Answer::new(200, FAILURE));
-    let mut follower = Follower::new(&node.client(), LogQuery::all_of("x"), &Terminal::none())
+    let mut follower = Follower::new(&node.client(), LogQuery::all_of("x"), &Terminal::unseen())
         .with_window(Duration::from_millis(300));
     let error = follower.next().await.unwrap_err();
     assert_eq!(error.to_string(), "the keeper is away");
@@ -76,7 +76,7 @@ async fn a_node_that_stays_away_is_given_up_with_its_error() {
 #[tokio::test]
 async fn a_refusal_is_not_tried_again() {
     let node = TestNode::serve(|_, _| Answer::error(404, "no such experiment"));
-    let mut follower = Follower::new(&node.client(), LogQuery::all_of("x"), &Terminal::none());
+    let mut follower = Follower::new(&node.client(), LogQuery::all_of("x"), &Terminal::unseen());
     assert_eq!(
         follower.next().await.unwrap_err().to_string(),
         "no such experiment"
@@ -128,6 +128,6 @@ async fn an_attempt_that_is_asked_for_is_all_that_is_read() {
     let mut reader = LogReader::open(&client, &query).await.unwrap();
     assert_eq!(reader.next().await.unwrap().unwrap().attempt(), Some(1));
     assert!(reader.next().await.unwrap().is_none());
-    let mut follower = Follower::new(&client, query, &Terminal::none());
+    let mut follower = Follower::new(&client, query, &Terminal::unseen());
     assert_eq!(texts(&mut follower).await, (vec!["of 1".into()], None));
 }

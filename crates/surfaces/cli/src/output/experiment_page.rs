@@ -35,6 +35,7 @@ pub(crate) fn experiment_page(
     page.field("directory", &detail.working_directory);
     page.field("needs", &needs(&detail.resources, &summary.resources));
     page.field("code", &detail.source.as_ref().map_or(String::new(), code));
+    page.field("packages", &packages(detail));
     page.field("variables", &pairs(&detail.variables));
     page.field("parameters", &pairs(&detail.parameters));
     page.field("keeps", &detail.outputs.join(", "));
@@ -241,6 +242,14 @@ fn code(source: &SourceView) -> String {
         ("", _) => format!("a plain directory, {size}"),
         (_, "") => format!("commit {short}{changed}, {size}"),
         (_, remote) => format!("commit {short}{changed} of {remote}, {size}"),
+    }
+}
+
+fn packages(detail: &ExperimentDetail) -> String {
+    match (&detail.environment, &detail.source) {
+        (Some(environment), _) => environment.summary.clone(),
+        (None, Some(_)) => "those of the machine".to_owned(),
+        (None, None) => String::new(),
     }
 }
 

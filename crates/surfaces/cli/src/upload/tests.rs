@@ -1,19 +1,6 @@
 use super::*;
 use crate::test_node::{Answer, Seen, TestNode};
 
-fn capture_of(blobs: Vec<Blob>) -> Capture {
-    Capture {
-        blobs,
-        tree: BlobHash::default(),
-        files: 0,
-        bytes: 0,
-        revision: String::new(),
-        remote: String::new(),
-        working_directory: String::new(),
-        warnings: Vec::new(),
-    }
-}
-
 fn in_memory(bytes: Vec<u8>) -> Blob {
     Blob {
         hash: BlobHash::of(&bytes),
@@ -57,7 +44,7 @@ async fn small_blobs_travel_together_and_large_ones_alone() {
     blobs.push(in_memory(vec![1; 1 << 20])); // the same again: sent once
 
     let node = TestNode::serve(|_, seen| lacks_all(seen));
-    upload(&capture_of(blobs), &node.client(), &Terminal::none())
+    upload(&blobs, &node.client(), &Terminal::unseen())
         .await
         .unwrap();
 
@@ -86,8 +73,8 @@ async fn small_blobs_travel_together_and_large_ones_alone() {
 #[tokio::test]
 async fn what_the_node_has_is_not_sent() {
     let node = TestNode::serve(|_, _| Answer::new(200, r#"{"hashes":[]}"#));
-    let capture = capture_of(vec![in_memory(vec![1, 2, 3])]);
-    upload(&capture, &node.client(), &Terminal::none())
+    let blobs = [in_memory(vec![1, 2, 3])];
+    upload(&blobs, &node.client(), &Terminal::unseen())
         .await
         .unwrap();
     assert_eq!(node.seen().len(), 1);
@@ -108,7 +95,7 @@ async fn a_file_that_changed_since_its_capture_is_noticed() {
             true => Answer::error(400, "the bytes have another hash"),
             false => lacks_all(seen),
         });
-        let done = upload(&capture_of(vec![blob]), &node.client(), &Terminal::none()).await;
+        let done = upload(&[blob], &node.client(), &Terminal::unseen()).await;
         assert!(matches!(done, Err(Error::Changed { .. })), "{done:?}");
     }
 }
@@ -124,6 +111,6 @@ async fn a_file_that_shrank_fails_instead_of_waiting() {
         content: Content::File(path),
     };
     let node = TestNode::serve(|_, seen| lacks_all(seen));
-    let done = upload(&capture_of(vec![blob]), &node.client(), &Terminal::none()).await;
+    let done = upload(&[blob], &node.client(), &Terminal::unseen()).await;
     assert!(matches!(done, Err(Error::Changed { .. })), "{done:?}");
 }

@@ -31,7 +31,7 @@ struct Piece {
 
 fn place(stream: ConsoleStream) -> usize {
     match stream {
-        ConsoleStream::Stdout | ConsoleStream::Muster => 0,
+        ConsoleStream::Stdout | ConsoleStream::Muster | ConsoleStream::Build => 0,
         ConsoleStream::Stderr => 1,
     }
 }

@@ -11,7 +11,7 @@ use crate::attempt_directory::AttemptDirectory;
 use crate::clock::boottime_ms;
 use crate::durable_file;
 use crate::hold::log;
-use crate::segment::{SegmentLimits, SegmentWriter};
+use crate::segment::{SegmentFile, SegmentLimits, SegmentWriter};
 use crate::stored::Status;
 
 #[derive(Debug)]
@@ -20,6 +20,7 @@ pub(super) struct Writing {
     directory: AttemptDirectory,
     status: Status,
     limits: SegmentLimits,
+    begin: SegmentFile,
 }
 
 impl Writing {
@@ -27,13 +28,14 @@ impl Writing {
         desk: Arc<Desk>,
         directory: AttemptDirectory,
         status: Status,
-        limits: SegmentLimits,
+        (limits, begin): (SegmentLimits, SegmentFile),
     ) -> Self {
         Self {
             desk,
             directory,
             status,
             limits,
+            begin,
         }
     }
 
@@ -67,7 +69,12 @@ impl Writing {
 
     fn begin(&self) -> io::Result<SegmentWriter> {
         durable_file::create(&self.directory.status(), &codec::encode(&self.status))?;
-        SegmentWriter::create(&self.directory.records(), self.limits, boottime_ms())
+        SegmentWriter::create(
+            &self.directory.records(),
+            &self.begin,
+            self.limits,
+            boottime_ms(),
+        )
     }
 
     /// Writes, says so, then syncs what is due: who follows the records need not wait for that.

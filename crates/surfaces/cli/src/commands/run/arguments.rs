@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::environment::Mode;
 use types::{DurationMs, StopRule, parse_bytes, parse_cpus, parse_duration, parse_gpus};
 
 /// Options of `muster run`.
@@ -67,6 +68,8 @@ pub struct Arguments {
     pub(super) needs: Needs,
     #[command(flatten)]
     pub(super) source: Source,
+    #[command(flatten)]
+    pub(super) packages: Packages,
     /// The command and its arguments, run without a shell
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub(super) command: Vec<String>,
@@ -166,6 +169,18 @@ impl Source {
     pub(super) fn directory(&self) -> Option<&Path> {
         self.directory.as_deref()
     }
+}
+
+/// Which packages go with it.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Its packages")]
+pub(super) struct Packages {
+    /// Where its Python packages come from
+    #[arg(long = "env-mode", value_name = "MODE", value_enum, default_value_t)]
+    pub(super) mode: Mode,
+    /// The lock or requirements file, where the nearest one is not meant
+    #[arg(long = "env-file", value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
 }
 
 /// Reads `NAME=VALUE`.

@@ -1,16 +1,25 @@
 //! The submission as it is sent.
 
-use rest::wire::{ResourcesView, SourceView, SubmitRequest};
+use rest::wire::{EnvironmentView, ResourcesView, SourceView, SubmitRequest};
 
 use super::arguments::{Arguments, Needs};
 use crate::capture::Capture;
+use crate::environment::CapturedEnvironment;
 
-/// The submission of `arguments` with the captured code.
-pub(super) fn request(arguments: &Arguments, capture: Option<&Capture>) -> SubmitRequest {
+/// The submission of `arguments` with the captured code and packages.
+pub(super) fn request(
+    arguments: &Arguments,
+    capture: Option<&Capture>,
+    environment: Option<&CapturedEnvironment>,
+) -> SubmitRequest {
     SubmitRequest {
         name: arguments.name.clone().unwrap_or_default(),
         command: arguments.command.clone(),
         source: capture.map(source),
+        environment: environment.map(|environment| EnvironmentView {
+            spec: environment.blob.hash.to_string(),
+            summary: environment.summary.clone(),
+        }),
         working_directory: capture
             .map(|capture| capture.working_directory.clone())
             .unwrap_or_default(),

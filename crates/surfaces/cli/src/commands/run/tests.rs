@@ -57,7 +57,7 @@ fn every_option_reaches_the_request() {
         --name n --queue q --priority -3 --time 2h --retries 2 --retries-node-lost 1 --lease 30s \
         --env A=1 --env B=x=y --param lr=0.1 --stop-when loss>2 --fail-if-impossible -- cmd arg";
     let words: Vec<&str> = line.split_whitespace().collect();
-    let request = request::request(&arguments(&words).unwrap(), None);
+    let request = request::request(&arguments(&words).unwrap(), None, None);
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     assert_eq!(request.resources.vram_bytes, Some(20 << 30));
     assert_eq!(request.resources.memory_bytes, Some(1 << 30));
@@ -92,7 +92,7 @@ async fn a_submission_without_leader_is_asked_again_with_the_same_key() {
         _ => Answer::new(201, REPLY),
     });
     let key = HeaderValue::from_static("k-1");
-    let (client, terminal) = (node.client(), Terminal::none());
+    let (client, terminal) = (node.client(), Terminal::unseen());
     let bytes = submit(&SubmitRequest::default(), &key, &client, &terminal)
         .await
         .unwrap();
@@ -110,7 +110,7 @@ async fn a_submission_without_leader_is_asked_again_with_the_same_key() {
 async fn a_refused_submission_is_asked_once() {
     let node = TestNode::serve(|_, _| Answer::error(400, "no command"));
     let key = HeaderValue::from_static("k-1");
-    let (client, terminal) = (node.client(), Terminal::none());
+    let (client, terminal) = (node.client(), Terminal::unseen());
     let error = submit(&SubmitRequest::default(), &key, &client, &terminal)
         .await
         .unwrap_err();
@@ -130,7 +130,7 @@ fn each_submission_has_a_key_of_its_own_unless_given() {
 async fn run_against(node: &TestNode, line: &[&str]) -> Result<ExitCode, Error> {
     let session = Session {
         client: node.client(),
-        terminal: Terminal::none(),
+        terminal: Terminal::unseen(),
         surroundings: Surroundings {
             uid: 0,
             runtime_directory: None,

@@ -1,6 +1,6 @@
 use super::*;
 use crate::output::experiments::tests::summary;
-use rest::wire::{FindingView, KeptView, LedgerEntryView, NodeRefView};
+use rest::wire::{EnvironmentView, FindingView, KeptView, LedgerEntryView, NodeRefView};
 
 fn node(name: &str) -> NodeRefView {
     NodeRefView {
@@ -70,6 +70,10 @@ fn detail() -> ExperimentDetail {
             revision: "0123456789abcdef+".into(),
             remote: "https://example.org/x.git".into(),
         }),
+        environment: Some(EnvironmentView {
+            spec: "00".into(),
+            summary: "uv.lock, 3 packages, with hashes".into(),
+        }),
         resources: ResourcesView {
             gpu_models: vec!["H100".into(), "A100".into()],
             ..ResourcesView::default()
@@ -103,6 +107,7 @@ digits  0a1b2c3d  queued
   directory     examples/digits
   needs         1 cpus, 1 GiB memory, gpu model H100 or A100
   code          commit 0123456789ab with changes of https://example.org/x.git, 12 files, 4 KiB
+  packages      uv.lock, 3 packages, with hashes
   variables     SEED=1
   keeps         out, log.txt
   submitted     3 min ago by ana@n1
