@@ -33,9 +33,7 @@ pub(super) fn hint(error: &Error) -> String {
             Error::Refused { view, .. } | Error::StreamFailed { view } => view.hint.clone(),
             Error::Environment { hint, .. } => hint.clone(),
             Error::NoSamples { view } => no_samples_hint(view),
-            Error::Unreadable { .. } => {
-                "are the node and this muster of the same version?".to_owned()
-            }
+            Error::Unreadable { .. } => "are the node and this muster of the same version?".to_owned(),
             Error::FileTooLarge { path, size, .. } => format!(
                 "allow it with --max-file-size {}, or leave it out by a line /{path} in .musterignore",
                 raised(*size)
