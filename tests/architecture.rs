@@ -147,7 +147,7 @@ const OWNERS: &[(&str, &[&str])] = &[
 ];
 
 /// Non-test lines of `src/` without the demo: it wires, it does not decide.
-const MAX_ROOT_LINES: usize = 3_500;
+const MAX_ROOT_LINES: usize = 3_700;
 /// Non-test lines of one file.
 const MAX_FILE_LINES: usize = 500;
 /// Names that say nothing about what is inside.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use service::view::TokenCreated;
 
-use crate::harness::{PATIENCE, wait_until};
+use crate::harness::{Node, PATIENCE, read_lossy, wait_until};
 use crate::lab::{NetLab, stay, wait_whole};
 use crate::load::{Plan, under_load_of};
 use crate::outages::{kill_all, start_all};
@@ -96,4 +96,37 @@ fn two_machines_that_founded_clusters_apart_are_not_merged_when_they_meet() {
     second.up(&[]);
     assert_eq!(second.cluster().cluster, other.cluster);
     assert_eq!(second.list()[0].id, ran);
+}
+
+/// Packets to all that a host has sent (`OutMcastPkts` of `IpExt` in `/proc/net/netstat`): of IPv4 nothing else sends any.
+fn multicasts_of(node: &Node) -> u64 {
+    let path = format!("/proc/{}/net/netstat", node.process_id());
+    let text = read_lossy(path.as_ref());
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("IpExt: "));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let at = names.split(' ').position(|name| name == "OutMcastPkts");
+    let value = values.split(' ').nth(at.unwrap()).unwrap();
+    value.parse().unwrap()
+}
+
+/// Each question is answered by all to all: a cluster whose nodes go on asking sends more the more they are, each to each.
+#[test]
+fn machines_that_are_linked_ask_no_more_by_multicast_dns_and_still_answer() {
+    /// Until a node that has a link is silent, and what it asked last has been answered.
+    const SILENT: Duration = Duration::from_secs(90);
+    /// One without a link asks in it for certain.
+    const LISTENED: Duration = Duration::from_secs(65);
+    let Some(lab) = NetLab::new() else { return };
+    let nodes = lab.cluster(["a", "b", "c"]);
+    stay(SILENT);
+    let before: Vec<_> = nodes.iter().map(multicasts_of).collect();
+    assert!(before.iter().all(|count| *count > 0), "{before:?}");
+    stay(LISTENED);
+    let after: Vec<_> = nodes.iter().map(multicasts_of).collect();
+    assert_eq!(after, before);
+    // Who comes now is heard.
+    let fourth = lab.host("d");
+    let said = fourth.up_in_vain(&[]);
+    let text = format!("{}{}", said.out, said.err);
+    assert!(text.contains("--join"), "{text}");
 }

@@ -12,8 +12,8 @@ use crate::lab::{NetLab, say, stay, wait_whole};
 const SIZES: &str = "3,10,20";
 /// Nodes that join at the same time.
 const AT_ONCE: usize = 3;
-/// Time after the start until only what is steady is left: copies, votes and connections are settled.
-const SETTLE: Duration = Duration::from_secs(30);
+/// Time after the start until only what is steady is left: copies and votes are settled, links that nobody uses closed.
+const SETTLE: Duration = Duration::from_secs(100);
 /// Time over which bytes are counted: six rounds of reports.
 const COUNTED: Duration = Duration::from_secs(30);
 

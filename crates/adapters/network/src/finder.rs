@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p::core::transport::ListenerId;
@@ -13,12 +14,21 @@ use libp2p::swarm::behaviour::{ExpiredListenAddr, NewListenAddr};
 use libp2p::swarm::{FromSwarm, NetworkBehaviour as _, ToSwarm};
 use libp2p::{Multiaddr, PeerId, mdns};
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::links::Links;
 use crate::plane::Listening;
 
-/// It asks again so often, in case a packet was lost.
+/// A node without a link asks again so often, in case a packet was lost.
 const QUERY_INTERVAL: Duration = Duration::from_secs(60);
+/// One that has had a link for so long asks no more: each question is answered by every node, to every node, which for
+/// a cluster of many would be more than all the rest that it sends.
+const QUIET_AFTER: Duration = Duration::from_secs(15);
+/// libp2p asks in any case, at intervals that it doubles until they are as long as this.
+const QUIET_INTERVAL: Duration = Duration::from_secs(86_400);
+/// Looks for links.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Addresses of others that it holds: above, somebody floods, and each answer is compared with all of them.
 const MAX_HELD: usize = 1_024;
 /// How long it stays deaf then.
@@ -45,6 +55,11 @@ pub(crate) struct Finder {
     /// Name of the one listener for which all addresses are announced.
     listener: ListenerId,
     found: mpsc::Sender<Found>,
+    /// Of the control plane.
+    links: Arc<Links>,
+    look: Interval,
+    linked_since: Option<Instant>,
+    is_quiet: bool,
 }
 
 impl Finder {
@@ -52,15 +67,20 @@ impl Finder {
     pub(crate) fn new(
         own: PeerId,
         listening: watch::Receiver<Listening>,
+        links: Arc<Links>,
         found: mpsc::Sender<Found>,
     ) -> io::Result<Self> {
         Ok(Self {
             own,
-            behaviour: behaviour(own)?,
+            behaviour: behaviour(own, QUERY_INTERVAL)?,
             listening,
             announced: Vec::new(),
             listener: ListenerId::next(),
             found,
+            links,
+            look: tokio::time::interval(LOOK_INTERVAL),
+            linked_since: None,
+            is_quiet: false,
         })
     }
 
@@ -82,6 +102,10 @@ impl Finder {
                     Err(_stopped) => return,
                 },
                 heard = poll_fn(|context| self.behaviour.poll(context)) => heard,
+                _ = self.look.tick() => match self.change_pace() {
+                    true if self.found.send(Found::Forgotten).await.is_err() => return,
+                    _ => continue,
+                },
             };
             let ToSwarm::GenerateEvent(event) = heard else {
                 continue; // Hints for a swarm's address book.
@@ -91,6 +115,34 @@ impl Finder {
             }
             if self.behaviour.discovered_nodes().len() > MAX_HELD && !self.begin_anew().await {
                 return;
+            }
+        }
+    }
+
+    /// Falls silent some time after there is a link, and asks again when there is none; true if it begins anew for that.
+    fn change_pace(&mut self) -> bool {
+        let is_linked = !self.links.up_peers().is_empty();
+        let since = self.linked_since.filter(|_| is_linked);
+        self.linked_since = is_linked.then(|| since.unwrap_or_else(Instant::now));
+        let quiet = since.is_some_and(|since| since.elapsed() >= QUIET_AFTER);
+        if quiet == self.is_quiet || (is_linked && !quiet) {
+            return false;
+        }
+        let interval = if quiet {
+            QUIET_INTERVAL
+        } else {
+            QUERY_INTERVAL
+        };
+        match behaviour(self.own, interval) {
+            Ok(fresh) => {
+                self.behaviour = fresh;
+                self.announced.clear();
+                self.is_quiet = quiet;
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "multicast DNS goes on as before");
+                false
             }
         }
     }
@@ -134,10 +186,11 @@ impl Finder {
         }
         loop {
             tokio::time::sleep(DEAF).await;
-            match behaviour(self.own) {
+            match behaviour(self.own, QUERY_INTERVAL) {
                 Ok(fresh) => {
                     self.behaviour = fresh;
                     self.announced.clear();
+                    self.is_quiet = false;
                     return true;
                 }
                 Err(error) => tracing::warn!(%error, "multicast DNS not opened again yet"),
@@ -146,9 +199,9 @@ impl Finder {
     }
 }
 
-fn behaviour(own: PeerId) -> io::Result<mdns::tokio::Behaviour> {
+fn behaviour(own: PeerId, query_interval: Duration) -> io::Result<mdns::tokio::Behaviour> {
     let config = mdns::Config {
-        query_interval: QUERY_INTERVAL,
+        query_interval,
         ..mdns::Config::default()
     };
     mdns::tokio::Behaviour::new(config, own)

@@ -154,7 +154,8 @@ impl Built {
         let (found, heard) = mpsc::channel(FOUND_QUEUE);
         self.plane.found = heard;
         let own = *self.plane.swarm.local_peer_id();
-        let finder = Finder::new(own, self.plane.listening.subscribe(), found);
+        let links = Arc::clone(&self.plane.links);
+        let finder = Finder::new(own, self.plane.listening.subscribe(), links, found);
         finder.map_err(|source| Error::Transport {
             plane: self.plane.kind.name(),
             source: source.into(),
