@@ -42,6 +42,7 @@ mod placing;
 mod propose;
 mod prospects;
 mod quorum;
+mod reach;
 mod records;
 mod samples;
 mod spec_views;

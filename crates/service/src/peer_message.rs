@@ -54,6 +54,8 @@ pub enum PeerMessage {
     Released {
         /// Log index of the change.
         at: LogIndex,
+        /// Who holds it since then: these the receiver keeps links with.
+        replicas: Vec<NodeId>,
     },
     /// Does the receiver reach this member, which the sender does not?
     Reach {
@@ -80,6 +82,13 @@ pub enum PeerMessage {
     },
     /// What does the receiver's machine do?
     Machine,
+    /// A member shall dial another one, which cannot dial it; to itself, or to a replica that it is linked with.
+    Dial {
+        /// Who.
+        node: NodeId,
+        /// Whom.
+        to: NodeId,
+    },
 }
 
 /// The answer to a lease request.
