@@ -3,6 +3,7 @@
 pub(crate) mod attempt;
 pub(crate) mod execution;
 pub(crate) mod leases;
+pub(crate) mod links;
 pub(crate) mod membership;
 pub(crate) mod peers;
 pub(crate) mod records;

@@ -320,6 +320,7 @@ impl Started {
             kept: members.as_ref().map_or(0, |list| list.version),
             told: (0, BTreeSet::new()),
             released: Default::default(),
+            links: loops::links::Links::new(),
             keyed: BTreeSet::new(),
         };
         loops.spawn(find_home(h(), members, membership, c()));
@@ -331,21 +332,12 @@ impl Started {
 async fn find_home(
     handle: Handle,
     members: Option<MemberList>,
-    membership: loops::membership::Membership,
+    mut membership: loops::membership::Membership,
     cancel: CancellationToken,
 ) {
     if let Some(list) = members {
-        let table = list.members.iter().map(|member| {
-            (
-                member.node.clone(),
-                member.facts.control_addresses.clone(),
-                member.facts.bulk_addresses.clone(),
-            )
-        });
-        handle
-            .network()
-            .set_members(list.version, table.collect())
-            .await;
+        membership.links.follow(&handle, &list).await;
+        loops::links::announce(&handle, &list).await;
     }
     tokio::select! {
         () = membership.run(cancel) => {}

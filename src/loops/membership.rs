@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use types::{LogIndex, MemberList, NodeFacts, NodeId, Timestamp, codec};
 
 use crate::data_directory::{DataDirectory, write_durably};
+use crate::loops::links::{Links, announce};
 
 /// Time between two looks when no event came: what a lost event costs.
 const LOOK: Duration = Duration::from_secs(2);
@@ -35,6 +36,8 @@ pub(crate) struct Membership {
     pub(crate) told: (u64, BTreeSet<NodeId>),
     /// Members without state that know so since this change of voters or learners.
     pub(crate) released: (LogIndex, BTreeSet<(NodeId, Option<Timestamp>)>),
+    /// The links that this node keeps.
+    pub(crate) links: Links,
     /// Voters that were given the cluster's key by this leader.
     pub(crate) keyed: BTreeSet<NodeId>,
 }
@@ -72,6 +75,7 @@ impl Membership {
         let Some(list) = self.list(&replicas) else {
             return;
         };
+        self.links.follow(&self.handle, &list).await;
         if (list.version, &replicas) != (self.known.0, &self.known.1) {
             let stays = |node: &NodeId| list.members.iter().any(|member| member.node == *node);
             let peers = self.handle.network().peers();
@@ -81,17 +85,7 @@ impl Membership {
                 .map(|peer| peer.node)
                 .collect();
             self.handle.bid_farewell(&gone).await;
-            let table = list.members.iter().map(|member| {
-                (
-                    member.node.clone(),
-                    member.facts.control_addresses.clone(),
-                    member.facts.bulk_addresses.clone(),
-                )
-            });
-            self.handle
-                .network()
-                .set_members(list.version, table.collect())
-                .await;
+            announce(&self.handle, &list).await;
             self.handle
                 .network()
                 .set_subscribed(self.handle.is_replica())
@@ -191,7 +185,8 @@ impl Membership {
                 node.clone(),
                 view.get(node).map(|seen| seen.report.node_started_at),
             );
-            let released = PeerMessage::Released { at };
+            let replicas = voters.iter().chain(&learners).cloned().collect();
+            let released = PeerMessage::Released { at, replicas };
             if !self.released.1.contains(&start) && self.tell(node, &released).await {
                 self.released.1.insert(start);
             }

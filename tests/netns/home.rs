@@ -9,7 +9,7 @@ use crate::lab::{NetLab, found, found_with, say};
 use crate::load::{Plan, under_load_of};
 
 /// Makes a machine that never votes: else it would be asked to stand by.
-fn never_votes(node: &Node) {
+pub(crate) fn never_votes(node: &Node) {
     let file = node.data().join("muster.toml");
     let settings = fs::read_to_string(&file).expect("its settings");
     fs::write(&file, format!("may_vote = false\n{settings}")).expect("they are written");

@@ -3,10 +3,15 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use service::view::{MachinesView, NodesView};
+
 use crate::harness::{Node, PATIENCE, counted, counting, run, wait_lines, wait_until};
+use crate::home::never_votes;
 use crate::lab::{NetLab, say, wait_whole};
 use crate::load::{Plan, under_load_of};
 
+/// Longest time until a link that nobody uses is closed: a minute, and the look for it.
+const UNUSED: Duration = Duration::from_secs(75);
 /// Longest time from a submission to the first line of output on another machine.
 const FIRST_LINE: Duration = Duration::from_secs(20);
 
@@ -16,6 +21,16 @@ fn in_namespace(lab: &NetLab, host: &str, line: &str) {
         .arg(format!("--net={}", lab.lan.namespace(host).display()))
         .args(["sh", "-c", line]);
     run(&mut command, line).success();
+}
+
+/// Whether a node is linked with another one, by what it has logged.
+fn is_linked(node: &Node, to: &str) -> bool {
+    let log = node.log();
+    let count = |what: &str| {
+        let line = format!("{what} node_id={to}");
+        log.lines().filter(|seen| seen.ends_with(&line)).count()
+    };
+    count("peer connected") > count("peer disconnected")
 }
 
 /// A host whose only cable goes to a router, which gives it its own address on the network of the others.
@@ -98,4 +113,56 @@ fn a_worker_behind_a_router_runs_is_read_and_is_stopped_over_its_own_connections
         });
         assert!(counted(&output).1 >= lines);
     });
+}
+
+#[test]
+fn workers_have_no_link_at_rest_and_one_behind_a_router_dials_back_for_a_call() {
+    let Some(lab) = NetLab::new() else { return };
+    let nodes = lab.cluster(["a", "b", "c"]);
+    let (open, hidden) = (lab.host("v"), host_behind_router(&lab, "w"));
+    for worker in [&open, &hidden] {
+        never_votes(worker);
+        worker.up(&["--join", &nodes[0].first_token()]);
+    }
+    let [a, b, c] = nodes;
+    let all = [a, b, c, open, hidden];
+    wait_whole(&all);
+    let [a, b, c, open, hidden] = &all;
+    let view: NodesView = a.ask(&["nodes"]);
+    let id = |named: &Node| {
+        let mut nodes = view.nodes.iter();
+        let node = nodes.find(|node| node.name == named.name);
+        node.expect("it is in").id.clone()
+    };
+    for worker in [open, hidden] {
+        for replica in [a, b, c] {
+            wait_until(PATIENCE, "a worker is linked with every replica", || {
+                is_linked(worker, &id(replica)).then_some(())
+            });
+        }
+    }
+    assert!(!is_linked(hidden, &id(open)), "no link at rest");
+
+    // Nobody can dial it: a replica tells it to dial.
+    let top: MachinesView = open.ask(&["top", "--once", &hidden.name]);
+    let [machine] = top.machines.as_slice() else {
+        panic!("{top:?}")
+    };
+    assert!(machine.sample.is_some(), "{:?}", machine.silent);
+    wait_until(PATIENCE, "it has dialled", || {
+        is_linked(hidden, &id(open)).then_some(())
+    });
+    let called = Instant::now();
+    wait_until(UNUSED, "the link is closed for want of use", || {
+        (!is_linked(hidden, &id(open))).then_some(())
+    });
+    say(&format!(
+        "a link between workers was closed {:?} after its call",
+        called.elapsed()
+    ));
+    for worker in [open, hidden] {
+        for replica in [a, b, c] {
+            assert!(is_linked(worker, &id(replica)), "{}", worker.name);
+        }
+    }
 }

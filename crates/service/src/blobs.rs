@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use blobs::StorageNode;
 use bytes::Bytes;
+use futures::StreamExt as _;
 use membership::failure_domain;
 use tokio::io::AsyncRead;
 use types::{BlobHash, MAX_TREE_ENTRIES, NodeId, SourceTree, Timestamp, TreeEntryKind, codec};
@@ -15,6 +16,8 @@ use crate::handle::{Handle, lock, now};
 pub(crate) const MAX_TREE_BYTES: u64 = 64 << 20;
 /// Time for a peer to accept a stream; a live one takes milliseconds.
 const STREAM_PATIENCE: Duration = Duration::from_secs(5);
+/// Members without a connection that are dialled at the same time for a blob.
+const DIALLED_AT_ONCE: usize = 8;
 /// Time for which a tree counts as secured: half of the pin that a put gives it.
 const SECURED_MS: u64 = 12 * 3_600_000;
 /// Trees that are remembered as stored twice; a day's worth of a busy team.
@@ -93,16 +96,21 @@ impl Handle {
             return Ok(());
         }
         let peers = self.inner.network.peers();
-        let others = peers
+        let others = peers.into_iter().filter(|peer| !first.contains(&peer.node));
+        let (near, far): (Vec<_>, Vec<_>) = others.partition(|peer| peer.connected);
+        let near = first
             .iter()
-            .filter(|peer| peer.connected && !first.contains(&peer.node))
-            .map(|peer| &peer.node);
-        for node in first
-            .iter()
-            .chain(others)
-            .filter(|node| *node != self.node_id())
-        {
-            let mut stream = match self.bulk_stream(node).await {
+            .cloned()
+            .chain(near.into_iter().map(|peer| peer.node));
+        let near = near.filter(|node| node != self.node_id());
+        let open = |node: NodeId| async move { (self.bulk_stream(&node).await, node) };
+        let far = futures::stream::iter(far.into_iter().map(|peer| peer.node));
+        let opened = futures::stream::iter(near).then(open);
+        // Whoever is not connected is dialled, some at a time: one that is down takes its time.
+        let opened = opened.chain(far.map(open).buffer_unordered(DIALLED_AT_ONCE));
+        let mut opened = std::pin::pin!(opened);
+        while let Some((stream, node)) = opened.next().await {
+            let mut stream = match stream {
                 Ok(stream) => stream,
                 Err(error) => {
                     tracing::debug!(node_id = %node, %error, "no bulk stream for blobs");

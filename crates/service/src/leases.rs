@@ -108,19 +108,25 @@ impl Handle {
         }
     }
 
-    /// A connected member besides the leader, one that holds the state first: it surely reaches the leader.
+    /// A member besides the leader: a connected one, one that holds the state first, which surely reaches the leader; else
+    /// one that is dialled for this, another one each time.
     fn relay(&self) -> Option<NodeId> {
         let leader = self.leader();
         let peers = self.inner.network.peers();
-        let mut fit: Vec<_> = self.opened_members()?.members;
-        fit.retain(|member| {
-            let connected = |peer: &network::PeerStatus| peer.node == member.node && peer.connected;
-            member.node != *self.node_id()
-                && Some(&member.node) != leader.as_ref()
-                && peers.iter().any(connected)
-        });
-        fit.sort_by_key(|member| !member.has_state);
-        fit.into_iter().next().map(|member| member.node)
+        let list = self.opened_members()?;
+        let replicas = self.known_replicas(&list);
+        let members = list.members.into_iter().map(|member| member.node);
+        let others = members.filter(|node| node != self.node_id() && Some(node) != leader.as_ref());
+        let is_connected = |node: &NodeId| {
+            let connected = |peer: &network::PeerStatus| peer.node == *node && peer.connected;
+            peers.iter().any(connected)
+        };
+        let (mut near, mut far): (Vec<_>, Vec<_>) = others.partition(is_connected);
+        near.sort_by_key(|node| !replicas.contains(node));
+        if near.is_empty() && !far.is_empty() {
+            return Some(far.swap_remove(rand::random_range(0..far.len())));
+        }
+        near.into_iter().next()
     }
 
     /// Passes a request for leases on to whoever leads.

@@ -47,6 +47,7 @@ mod points;
 mod propose;
 mod prospects;
 mod quorum;
+mod reach;
 mod records;
 mod samples;
 mod series;

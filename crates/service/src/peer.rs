@@ -31,7 +31,7 @@ impl Handle {
         deadline: Duration,
     ) -> Result<PeerReply, ServiceError> {
         let bytes = Bytes::from(codec::encode(message));
-        let answer = self.inner.network.rpc(to, bytes, deadline).await;
+        let answer = self.rpc(to, bytes, deadline).await;
         let answer = answer.map_err(|error| {
             if matches!(error, network::CallError::Refused { .. }) {
                 self.note_refused();
@@ -141,9 +141,13 @@ impl Handle {
                 self.take_removal(members, message);
                 PeerReply::Done
             }
-            PeerMessage::Released { at } => {
+            PeerMessage::Released { at, replicas } => {
                 self.inner.released_at.fetch_max(at.0, Ordering::Relaxed);
+                self.take_replicas(at, replicas);
                 PeerReply::Done
+            }
+            PeerMessage::Dial { node, to } => {
+                PeerReply::Reached(self.answer_dial(&node, &to).await)
             }
             PeerMessage::Reach { node, within } => {
                 PeerReply::Reached(self.answer_reach(&node, within).await)

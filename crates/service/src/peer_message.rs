@@ -58,6 +58,8 @@ pub enum PeerMessage {
     Released {
         /// Log index of the change.
         at: LogIndex,
+        /// Who holds it since then: these the receiver keeps links with.
+        replicas: Vec<NodeId>,
     },
     /// Does the receiver reach this member, which the sender does not?
     Reach {
@@ -86,6 +88,13 @@ pub enum PeerMessage {
     Machine,
     /// Which files of this project does the receiver keep?
     Packages(String),
+    /// A member shall dial another one, which cannot dial it; to itself, or to a replica that it is linked with.
+    Dial {
+        /// Who.
+        node: NodeId,
+        /// Whom.
+        to: NodeId,
+    },
 }
 
 /// The answer to a lease request.

@@ -61,11 +61,14 @@ impl Handle {
 
     /// Some member that holds the state, best connected first.
     pub(crate) fn any_replica(&self) -> Option<NodeId> {
-        let members = self.opened_members()?.members;
-        let others = members
+        let list = self.opened_members()?;
+        let known = self.known_replicas(&list);
+        let others = list
+            .members
             .into_iter()
             .filter(|member| member.node != *self.node_id());
-        let (replicas, others): (Vec<_>, Vec<_>) = others.partition(|member| member.has_state);
+        let (replicas, others): (Vec<_>, Vec<_>) =
+            others.partition(|member| known.contains(&member.node));
         let peers = self.inner.network.peers();
         let connected = |node: &NodeId| {
             peers
@@ -79,7 +82,9 @@ impl Handle {
                 .iter()
                 .find(|member| member.facts.may_vote && connected(&member.node))
         };
-        let best = best.or_else(other).or_else(|| replicas.first());
+        // Else one that is dialled for this; another one each time, for it may be down.
+        let any = || replicas.get(rand::random_range(0..replicas.len().max(1)));
+        let best = best.or_else(other).or_else(any);
         best.map(|member| member.node.clone())
     }
 

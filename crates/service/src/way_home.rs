@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use types::{ClusterId, JoinReply, JoinRequest, MemberList, NodeId, SignedMemberList, codec};
+use types::{JoinReply, JoinRequest, MemberList, NodeId, SignedMemberList, codec};
 
 use crate::handle::Handle;
 
@@ -54,7 +54,7 @@ async fn ask_for_home(
 ) -> Option<(SignedMemberList, Option<String>)> {
     let network = handle.network();
     if !handle.was_refused_lately() {
-        return newer_members(network, list.cluster, list, ask_strangers).await;
+        return newer_members(handle, list, ask_strangers).await;
     }
     let all: Vec<_> = list
         .members
@@ -76,7 +76,7 @@ async fn ask_for_home(
     };
     let up = all.iter().filter(|(node, ..)| is_up(node)).cloned();
     network.set_members(list.version, up.collect()).await;
-    let answer = newer_members(network, list.cluster, list, ask_strangers).await;
+    let answer = newer_members(handle, list, ask_strangers).await;
     network.set_members(list.version, all).await;
     answer
 }
@@ -91,18 +91,23 @@ fn reaches_leader(handle: &Handle) -> bool {
 
 /// Asks known members for the newest list, then whoever mDNS sees; for a node that was away while things changed, even
 /// while all that it knew were replaced. Only a list that the cluster signed counts, so anyone may be asked.
+/// A worker asks the replicas alone at first, with which it keeps links: others only when these do not help.
 async fn newer_members(
-    network: &network::Handle,
-    pinned: ClusterId,
+    handle: &Handle,
     known: &MemberList,
     ask_strangers: bool,
 ) -> Option<(SignedMemberList, Option<String>)> {
+    let (network, pinned) = (handle.network(), known.cluster);
+    let replicas = handle.known_replicas(known);
+    let ask_all = ask_strangers || handle.is_replica() || replicas.is_empty();
     let request = Bytes::from(codec::encode(&JoinRequest::Members));
     // First those that are connected at this moment, because they dialled.
     let knocks = network.knocks().into_iter();
     let mut asked: Vec<_> = knocks.map(|node| vec![format!("/p2p/{node}")]).collect();
     let others = known.members.iter();
-    let others = others.filter(|member| member.node != *network.node_id());
+    let others = others
+        .filter(|member| member.node != *network.node_id())
+        .filter(|member| ask_all || replicas.contains(&member.node));
     asked.extend(others.map(|member| member.facts.control_addresses.clone()));
     let is_known =
         |seen: &network::Discovered| known.members.iter().any(|member| member.node == seen.node);
