@@ -2,6 +2,7 @@
 //! then the indexes of this machine. So a node without a way out builds from what the others have.
 
 mod kept;
+mod members;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,22 +10,18 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use executor::{IndexError, OfferedFile};
-use futures::future::join_all;
 use tokio::sync::Semaphore;
-use types::NodeId;
 
 use crate::blobs::blob_error;
 use crate::error::{ErrorKind, ServiceError};
 use crate::handle::{Handle, lock, now};
-use crate::peer_message::{PeerMessage, PeerReply};
 
 use kept::Kept;
 pub use kept::KeptPackage;
+use members::Whom;
 
 /// Most files of one project that a node tells of: of the largest projects at pypi.org 5,000 are offered, a cluster uses few.
 const MAX_TOLD: usize = 1_000;
-/// How long a member may take to say what it has.
-const PEER_PATIENCE: Duration = Duration::from_secs(3);
 /// Indexes that did not answer are not asked again for so long: a build asks for dozens of projects.
 const REST: Duration = Duration::from_secs(30);
 /// Programs that read an index at the same time: each is a Python.
@@ -88,7 +85,11 @@ impl Handle {
     /// There is nothing; whether because nobody has such a project or because no index answers, the message says.
     pub async fn package_page(&self, project: &str) -> Result<Vec<PackageLine>, ServiceError> {
         let project = checked(project)?;
-        let (offered, kept) = tokio::join!(self.offers(&project), self.kept_anywhere(&project));
+        let (offered, mut kept) = tokio::join!(self.offers(&project), self.kept_near(&project));
+        if offered.is_err() {
+            // Nothing else is to be had.
+            kept.extend(self.kept_by(&project, Whom::Others).await);
+        }
         let mut lines: BTreeMap<String, PackageLine> = BTreeMap::new();
         for (_, package) in kept {
             let line = PackageLine {
@@ -159,23 +160,24 @@ impl Handle {
         {
             return self.open_kept(&package).await;
         }
-        for (node, package) in self.kept_by_others(&project).await {
-            if !fits(&package) {
-                continue;
-            }
-            match self.fetch_kept(&node, package).await {
-                Ok(package) => return self.open_kept(&package).await,
-                Err(error) => {
-                    tracing::warn!(node_id = %node, filename, %error, "package not taken from a member");
-                }
-            }
+        if let Some(package) = self.take_kept(&project, Whom::Linked, fits).await {
+            return self.open_kept(&package).await;
         }
-        let offer = match offer {
-            Some(offer) => offer,
-            // Asked for without its page, or forgotten: the page says where it is.
-            None => self.offer_of(&project, filename).await?,
+        let downloaded = async {
+            let offer = match offer.clone() {
+                Some(offer) => offer,
+                // Asked for without its page, or forgotten: the page says where it is.
+                None => self.offer_of(&project, filename).await?,
+            };
+            self.download(&project, &offer).await
         };
-        let package = self.download(&project, &offer).await?;
+        let package = match downloaded.await {
+            Ok(package) => package,
+            Err(error) => {
+                let taken = self.take_kept(&project, Whom::Others, fits).await;
+                taken.ok_or(error)?
+            }
+        };
         self.open_kept(&package).await
     }
 
@@ -199,45 +201,6 @@ impl Handle {
         kept.retain(|package| self.blob_store().has(&package.blob));
         kept.truncate(MAX_TOLD);
         kept
-    }
-
-    async fn kept_anywhere(&self, project: &str) -> Vec<(NodeId, KeptPackage)> {
-        let own = self.answer_packages(project).await;
-        let own = own.into_iter().map(|one| (self.node_id().clone(), one));
-        let mut all: Vec<_> = own.collect();
-        all.extend(self.kept_by_others(project).await);
-        all
-    }
-
-    async fn kept_by_others(&self, project: &str) -> Vec<(NodeId, KeptPackage)> {
-        let peers = self.inner.network.peers();
-        let connected = peers.into_iter().filter(|peer| peer.connected);
-        let asked = connected.map(|peer| async move {
-            let message = PeerMessage::Packages(project.to_owned());
-            match self.ask(&peer.node, &message, PEER_PATIENCE).await {
-                Ok(PeerReply::Packages(kept)) => (peer.node, kept),
-                Ok(_) | Err(_) => (peer.node, Vec::new()), // it is not there: it has nothing
-            }
-        });
-        let told = join_all(asked).await;
-        told.into_iter()
-            .flat_map(|(node, kept)| kept.into_iter().map(move |one| (node.clone(), one)))
-            .collect()
-    }
-
-    async fn fetch_kept(
-        &self,
-        node: &NodeId,
-        package: KeptPackage,
-    ) -> Result<KeptPackage, ServiceError> {
-        self.fetch_blobs(&[package.blob], std::slice::from_ref(node))
-            .await?;
-        let path = self.blob_store().path(&package.blob);
-        if sha256_of(path).await? != package.sha256 {
-            let message = format!("{} of {node} is not what it says", package.filename);
-            return Err(ServiceError::new(ErrorKind::Invalid, "wrong-hash", message));
-        }
-        self.keep(package).await
     }
 
     /// What the indexes offer; nothing is asked while they are known to be silent.
