@@ -1,6 +1,5 @@
 //! What nodes ask of each other on the control and bulk planes, and the answers.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use agent::leases::LONG_LEASE;
@@ -142,8 +141,7 @@ impl Handle {
                 PeerReply::Done
             }
             PeerMessage::Released { at, replicas } => {
-                self.inner.released_at.fetch_max(at.0, Ordering::Relaxed);
-                self.take_replicas(at, replicas);
+                self.take_released(at, replicas);
                 PeerReply::Done
             }
             PeerMessage::Dial { node, to } => {

@@ -1,6 +1,7 @@
 //! Whom a node is linked with and how it reaches the others: with replicas always, with workers for a call.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,8 +22,9 @@ const DIAL_BACK: Duration = Duration::from_secs(5);
 pub(crate) type ToldReplicas = Option<(LogIndex, BTreeSet<NodeId>)>;
 
 impl Handle {
-    /// Takes in who holds the state, by the leader's word.
-    pub(crate) fn take_replicas(&self, at: LogIndex, replicas: Vec<NodeId>) {
+    /// This node holds no replica since then, by the leader's word; these do.
+    pub(crate) fn take_released(&self, at: LogIndex, replicas: Vec<NodeId>) {
+        self.inner.released_at.fetch_max(at.0, Ordering::Relaxed);
         let mut told = lock(&self.inner.told_replicas);
         if told.as_ref().is_none_or(|(known, _)| at > *known) && !replicas.is_empty() {
             *told = Some((at, replicas.into_iter().collect()));
