@@ -62,8 +62,9 @@ fn wrong_output(node: &Node, listed: &ExperimentSummary, beats: u32) -> Option<S
     let shown = node.muster(&["logs", &listed.id, "--attempt", &last]);
     (shown.out != expected).then(|| {
         let name = &listed.name;
+        let detail = node.muster(&["show", &listed.id, "--json"]).out;
         format!(
-            "{name} printed 1 to {beats}, and {} shows of attempt {last} {shown:?}",
+            "{name} printed 1 to {beats}, and {} shows of attempt {last} {shown:?}; {detail}",
             node.name
         )
     })

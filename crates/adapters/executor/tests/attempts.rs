@@ -215,6 +215,21 @@ async fn an_attempt_that_ended_without_a_node_is_reported_until_released() {
     lab::wait_until("the end is stored", || lab.attempt(1).join("exit").exists()).await;
     for _again in 0..2 {
         let mut node = Node::start(&lab).await;
+        // Its records are there as soon as its end is: both are read by whoever reports it.
+        let is_sealed = || {
+            let running = node.handle.running();
+            let sealed = node.handle.sealed_segments(&token(1)).unwrap();
+            match &running[0].phase {
+                Phase::Ended(ended) => {
+                    let last = sealed.last().expect("it has records");
+                    assert_eq!(last.summary.end_sequence, ended.records);
+                    true
+                }
+                Phase::Preparing | Phase::Running => false,
+            }
+        };
+        is_sealed();
+        lab::wait_until("it is over", is_sealed).await;
         assert_eq!(node.ended(1).await.cause.kind, CauseKind::ExitCode(5));
         node.die().await;
     }

@@ -117,9 +117,7 @@ fn look(shared: &Shared, token: AttemptToken) -> Result<Found, Error> {
         known.started_at = Some(started_at);
         known.phase = Phase::Running;
     }
-    if let Some(ended) = &ended {
-        attempt.known().phase = Phase::Ended(ended.clone());
-    }
+    // That it has ended is said by `finish`, once its records are sealed: whoever heard it before would report none.
     Ok(Found {
         attempt,
         requests,
