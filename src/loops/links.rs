@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_worker_keeps_replicas_until_it_has_lost_them_and_a_replica_everybody() {
-        let replica: NodeId = "12D3KooWreplica".parse().unwrap();
+        let replica: NodeId = "12D3KooWReader".parse().unwrap();
         let replicas = BTreeSet::from([replica]);
         let only = Kept::Only {
             nodes: replicas.clone(),
